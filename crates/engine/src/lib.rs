@@ -1,0 +1,252 @@
+//! What every engine promises, so that the agent need not know how one works.
+//!
+//! An engine contains attempts. The agent hands it an [`AttemptSpec`], hears [`EngineEvent`]s,
+//! steers with [`Control`], takes the output files with [`Engine::collect`] and lets go with
+//! [`Engine::discard`]. An engine never talks to the server and never chooses what to run.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+use gleaner_model::{AttemptId, Digest, LeaseId, LimitRecord, Limits, Reason, Time, Usage};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A file that the attempt finds in its scratch directory when it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// Path relative to scratch; may have directories, never leaves scratch.
+    pub name: String,
+    /// The blob on this PC; it need not be reachable by the attempt's uid.
+    pub source: PathBuf,
+    /// What the blob must hash to. The engine checks it before every start.
+    pub digest: Digest,
+    /// Permission bits in the sandbox.
+    pub mode: u32,
+}
+
+/// Everything an engine needs to run one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its bundle: same job, user and image. Attempts of one bundle may share namespaces that
+    /// hold nothing of a task (user, net, ipc, uts); never pid, mount, limits or scratch.
+    pub bundle: LeaseId,
+    /// Program and arguments, placeholders filled in. A first word without a slash is looked
+    /// up in the sandbox's PATH; with one, it is a path in the sandbox, relative to scratch.
+    pub command: Vec<String>,
+    /// Environment besides PATH, HOME, TMPDIR and LANG.
+    pub env: BTreeMap<String, String>,
+    /// Name in scratch of the file that is standard input; `/dev/null` where absent.
+    pub stdin: Option<String>,
+    /// Files put into scratch.
+    pub inputs: Vec<InputFile>,
+    /// Globs of the files that come home, relative to scratch.
+    pub outputs: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// What to do with a running attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Freeze all its processes; memory stays.
+    Pause,
+    /// Let them run again.
+    Resume,
+    /// At most this share of its CPUs, in thousandths.
+    Slow {
+        /// Thousandths of `limits.cpus`.
+        permille: u32,
+    },
+    /// SIGTERM, and SIGKILL to everything left after `grace_ms`. It ends as `cancelled`.
+    Stop {
+        /// Milliseconds between the two.
+        grace_ms: u32,
+    },
+}
+
+/// How an attempt ended: the engine's half of its record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why.
+    pub reason: Reason,
+    /// When the program started; none where it never did.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Time,
+    /// Wall seconds of the program, pauses included.
+    pub wall_seconds: f64,
+    /// Of that, frozen.
+    pub paused_seconds: f64,
+    /// What it used.
+    pub usage: Usage,
+    /// Every limit: value, peak, time, action.
+    pub limits: Vec<LimitRecord>,
+    /// System calls refused, by name.
+    pub refused_calls: BTreeMap<String, u64>,
+    /// What could not be enforced as it should, in words.
+    pub degraded: Vec<String>,
+}
+
+/// What an engine reports. Events of one attempt come in order; `Ended` is the last.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineEvent {
+    /// The program runs.
+    Started {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Since when.
+        at: Time,
+    },
+    /// All its processes are frozen.
+    Paused {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// They run again.
+    Resumed {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// Nothing of it runs any more. Its scratch stays until [`Engine::discard`].
+    Ended {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// How.
+        ending: Box<Ending>,
+    },
+}
+
+/// Where events go. Called from the engine's own threads; must not block.
+pub type Events = Arc<dyn Fn(EngineEvent) + Send + Sync>;
+
+/// A file that comes home, opened by the engine so that no link can be followed out of scratch.
+#[derive(Debug)]
+pub struct CollectedFile {
+    /// Path relative to scratch; `stdout` and `stderr` are the streams.
+    pub name: String,
+    /// The file, at its start.
+    pub file: File,
+    /// Its size in bytes when opened.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// An attempt that outlived its agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// What was asked of it.
+    pub spec: AttemptSpec,
+    /// When the program started.
+    pub started: Option<Time>,
+    /// How it ended, if it has.
+    pub ending: Option<Box<Ending>>,
+}
+
+/// What this PC can do for one engine, for the node's inventory and `gleaner doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// A short name: `user namespaces`, `memory limit`, `idle priority`.
+    pub name: String,
+    /// How well it works.
+    pub level: Level,
+    /// What was found, in words.
+    pub found: String,
+    /// What to do about it where the level is not `Good`.
+    pub fix: Option<String>,
+}
+
+/// How well a capability works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As designed.
+    Good,
+    /// Enforced by weaker means; attempts are marked.
+    Degraded,
+    /// Absent: the engine refuses work.
+    Missing,
+}
+
+/// An engine could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No such attempt here.
+    #[error("attempt {0} is not on this engine")]
+    Unknown(AttemptId),
+    /// A declared output is missing or is not a regular file inside scratch.
+    #[error("output {name:?} {problem}")]
+    Output {
+        /// The output as declared, or the offending path.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The PC would not do it.
+    #[error("failed to {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the PC said.
+        source: std::io::Error,
+    },
+}
+
+/// Contains attempts. Calls return at once or after a bounded, short time.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// Which engine this is.
+    fn kind(&self) -> gleaner_model::Engine;
+
+    /// What this PC can do, found out by trying.
+    fn probe(&self) -> Vec<Capability>;
+
+    /// Begins an attempt. Whatever goes wrong later comes as [`EngineEvent::Ended`].
+    ///
+    /// # Errors
+    /// Where not even a shim can be had.
+    fn start(&self, spec: AttemptSpec) -> Result<(), EngineError>;
+
+    /// Steers an attempt; a no-op on one that has ended.
+    ///
+    /// # Errors
+    /// Where it is unknown or its shim does not answer.
+    fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError>;
+
+    /// Tells every shim that the agent lives and when the attempt's lease ends (milliseconds
+    /// from now). A shim that misses three beats freezes its attempts until the next one, and
+    /// ends them when the lease is over.
+    fn beat(&self, lease_left_ms: u64);
+
+    /// What an attempt has used so far.
+    ///
+    /// # Errors
+    /// Where it is unknown or its shim does not answer.
+    fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError>;
+
+    /// The stream files so far, for live logs: stdout and stderr, opened for reading.
+    ///
+    /// # Errors
+    /// Where it is unknown.
+    fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError>;
+
+    /// The outputs of an ended attempt, `stdout` and `stderr` among them.
+    ///
+    /// # Errors
+    /// Where an output is missing, leaves scratch or is not a regular file, or all of them
+    /// together are larger than `limits.output`.
+    fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError>;
+
+    /// Lets go of an ended attempt: scratch, record and shim are removed.
+    fn discard(&self, attempt: AttemptId);
+
+    /// Takes over what an earlier agent left here, and sweeps away what nobody can adopt.
+    ///
+    /// # Errors
+    /// Where the engine's directory cannot be read.
+    fn adopt(&self) -> Result<Vec<Adopted>, EngineError>;
+}

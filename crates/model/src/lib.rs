@@ -1,0 +1,35 @@
+//! The words of gleaner: ids, units, job files, states, limits and records.
+//!
+//! Every crate speaks through these types. Nothing here does I/O, reads a clock or draws a
+//! random number; the crate is `no_std` so that the compiler proves it.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod digest;
+mod ids;
+mod interval;
+mod limits;
+mod record;
+mod spec;
+mod state;
+mod template;
+mod units;
+
+pub use digest::{BlobRef, Digest, ParseDigestError};
+pub use ids::{AttemptId, JobId, LeaseId, NodeId, ParseIdError, TaskId, UserId};
+pub use interval::IntervalSet;
+pub use limits::{LimitKind, Limits};
+pub use record::{AttemptRecord, LimitRecord, OutputFile, Usage};
+pub use spec::{
+    Axis, Collect, Concat, Engine, FileEntry, JobHead, JobSpec, LimitSpec, MAX_TASKS, Merge,
+    MergeCommand, Records, Require, Retry, Scalar, SpecError, Split, Submission, Sweep, SweepMode,
+    TaskSpec, Verify,
+};
+pub use state::{AttemptState, JobState, NodeState, Reason, TaskState};
+pub use template::{Placeholder, Template, TemplateError};
+pub use units::{Bytes, Cpus, Rate, Span, Time, UnitError};

@@ -1,0 +1,80 @@
+//! What is kept of an attempt when it ends.
+
+use crate::{AttemptId, BlobRef, Digest, LimitKind, Reason, Time};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// What an attempt used.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time of all its processes, in seconds.
+    pub cpu_seconds: f64,
+    /// Most memory at once, in bytes, page cache apart where the kernel tells.
+    pub memory_peak: u64,
+    /// Bytes read from files and disks.
+    pub read_bytes: u64,
+    /// Bytes written to files and disks.
+    pub written_bytes: u64,
+    /// Most processes and threads at once.
+    pub processes_peak: u32,
+    /// Major page faults.
+    pub page_faults: u64,
+}
+
+/// A limit that an attempt ran against, or how near it came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitRecord {
+    /// Which limit.
+    pub limit: LimitKind,
+    /// Its value: bytes, bytes a second, seconds, processors or a count.
+    pub value: f64,
+    /// The most that was seen, in the same unit.
+    pub peak: f64,
+    /// When it was first passed.
+    pub at: Option<Time>,
+    /// What was done: `none`, `slowed`, `ended`, `enospc`, `fork failed`.
+    pub action: String,
+}
+
+/// One file that came home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputFile {
+    /// Its path relative to the scratch directory. `stdout` and `stderr` are the streams.
+    pub name: String,
+    /// Digest and size.
+    #[serde(flatten)]
+    pub blob: BlobRef,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Everything that is kept of one ended attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Why it ended.
+    pub reason: Reason,
+    /// When the program started; none where it never did.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Time,
+    /// Wall time of the program in seconds, pauses included.
+    pub wall_seconds: f64,
+    /// Of that, seconds frozen.
+    pub paused_seconds: f64,
+    /// What it used.
+    pub usage: Usage,
+    /// Each limit: value, peak, when passed, what was done.
+    pub limits: Vec<LimitRecord>,
+    /// System calls that the sandbox refused, by name, and how often.
+    pub refused_calls: BTreeMap<String, u64>,
+    /// What could not be enforced as it should, in words.
+    pub degraded: Vec<String>,
+    /// The files that came home.
+    pub outputs: Vec<OutputFile>,
+    /// Contents of small outputs, by digest; at most 4 KiB together. Others are blobs.
+    pub inline: Vec<(Digest, Vec<u8>)>,
+}

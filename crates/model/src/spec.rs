@@ -1,0 +1,391 @@
+//! A job as its user writes it. Unknown keys are errors; defaults are filled in here, once.
+
+use crate::state::words;
+use crate::{BlobRef, Bytes, Cpus, Limits, Rate, Span};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Most tasks that one job may split into.
+pub const MAX_TASKS: u64 = 1_000_000;
+
+/// A job file is well-formed but cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct SpecError {
+    /// Dotted key in the job file.
+    pub key: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+words!(
+    /// What contains an attempt.
+    Engine {
+        /// A Linux program in namespaces.
+        Process = "process",
+        /// A guest OS.
+        Vm = "vm",
+        /// WebAssembly.
+        Wasm = "wasm",
+    }
+);
+
+/// A whole job file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// Name, priority and tags.
+    #[serde(default)]
+    pub job: JobHead,
+    /// What each task does.
+    pub task: TaskSpec,
+    /// Which nodes will do.
+    #[serde(default)]
+    pub require: Require,
+    /// The axes over which the job splits, by name.
+    #[serde(default)]
+    pub sweep: Sweep,
+    /// What an attempt may use.
+    #[serde(default)]
+    pub limits: LimitSpec,
+    /// How often to try.
+    #[serde(default)]
+    pub retry: Retry,
+    /// How results are checked.
+    #[serde(default)]
+    pub verify: Verify,
+    /// What becomes of the results.
+    #[serde(default)]
+    pub collect: Collect,
+}
+
+/// `[job]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobHead {
+    /// Shown in listings; the command's name where empty.
+    pub name: String,
+    /// Higher goes first within the user's share.
+    pub priority: i32,
+    /// Free text, kept and shown.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// `[task]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// What contains it; the pool's default where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Root file system; the host's userland where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Name in the sandbox = path, `https://` address or `blake3:` digest.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// Files that come home; globs allowed.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Environment, besides PATH, HOME, TMPDIR and LANG.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Name in the sandbox of the file that is standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// How often to save the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Span>,
+    /// Files by which the program saves itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoint_files: Vec<String>,
+}
+
+/// `[require]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Require {
+    /// Machine architecture as `uname -m` says it; any where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Labels that the node must carry.
+    pub labels: BTreeMap<String, String>,
+}
+
+words!(
+    /// How axes combine.
+    SweepMode {
+        /// Every combination; the last axis by name runs fastest.
+        Product = "product",
+        /// First with first, second with second; all axes have one length.
+        Zip = "zip",
+    }
+);
+
+/// `[sweep]`: `mode` and the axes by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// How axes combine.
+    #[serde(default = "product")]
+    pub mode: SweepMode,
+    /// The axes.
+    #[serde(flatten)]
+    pub axes: BTreeMap<String, Axis>,
+}
+
+const fn product() -> SweepMode {
+    SweepMode::Product
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            mode: SweepMode::Product,
+            axes: BTreeMap::new(),
+        }
+    }
+}
+
+/// One axis of a sweep: a table with one key, which says how the values come about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Axis {
+    /// A glob; each file is an input of its task, the value is its name in the sandbox.
+    Files(String),
+    /// First and last whole number, both included.
+    Range(i64, i64),
+    /// The values themselves.
+    List(Vec<Scalar>),
+    /// A text file; each line is a value.
+    Lines(String),
+    /// A file cut into pieces; each piece is an input of its task.
+    #[serde(untagged)]
+    Split(Split),
+}
+
+/// One value of a list: text, number or boolean, used as the text it is written as.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// Used as it is.
+    Text(String),
+    /// A whole number.
+    Int(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+}
+
+impl core::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Int(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Bool(truth) => truth.fmt(f),
+        }
+    }
+}
+
+words!(
+    /// Where a split file may be cut.
+    Records {
+        /// After a newline.
+        Lines = "lines",
+        /// Anywhere.
+        Bytes = "bytes",
+        /// Before a line that starts with `>`.
+        Fasta = "fasta",
+    }
+);
+
+/// `{ split = FILE, records = "lines", per_task = N }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// The file to cut.
+    pub split: String,
+    /// Where it may be cut.
+    #[serde(default = "line_records")]
+    pub records: Records,
+    /// Records (lines, bytes, sequences) in a piece; the last may have fewer.
+    pub per_task: u64,
+}
+
+const fn line_records() -> Records {
+    Records::Lines
+}
+
+/// `[limits]` as written; what is absent has the default of [`Limits`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSpec {
+    /// CPU bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Scratch and /tmp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
+    /// Disk bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_io: Option<Rate>,
+    /// Major faults a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_faults: Option<u32>,
+    /// Wall time without pauses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Span>,
+    /// CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_time: Option<Span>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// Output files and streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Bytes>,
+    /// Only `false` for now: loopback.
+    pub network: bool,
+    /// Network bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net_io: Option<Rate>,
+}
+
+impl LimitSpec {
+    /// The limits with every default filled in.
+    #[must_use]
+    pub fn resolve(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            cpus: self.cpus.unwrap_or(default.cpus),
+            memory: self.memory.unwrap_or(default.memory),
+            disk: self.disk.unwrap_or(default.disk),
+            time: self.time.unwrap_or(default.time),
+            processes: self.processes.unwrap_or(default.processes),
+            output: self.output.unwrap_or(default.output),
+            cpu_time: self.cpu_time,
+            disk_io: self.disk_io,
+            page_faults: self.page_faults,
+            net_io: self.net_io,
+        }
+    }
+}
+
+/// `[retry]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Most failed attempts of a task.
+    pub attempts: u32,
+    /// Most evictions of a task.
+    pub max_evictions: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            max_evictions: 100,
+        }
+    }
+}
+
+/// `[verify]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// Nodes that must agree on a result.
+    pub replicas: u32,
+    /// A judge of results.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            command: None,
+        }
+    }
+}
+
+/// `[collect]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collect {
+    /// How the results become one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+}
+
+/// How results become one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Merge {
+    /// `{ concat = FILE, from = OUTPUT }`: in task order.
+    Concat(Concat),
+    /// `{ command = […] }`: a task of its own, after all others. Every output of task 7 is its
+    /// input `7/NAME`; an argument `{outputs}` becomes all of them in task order.
+    Command(MergeCommand),
+}
+
+/// `merge = { concat = "all.txt", from = "stdout" }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concat {
+    /// Name of the merged file.
+    pub concat: String,
+    /// Which output of each task; may be `stdout`.
+    pub from: String,
+}
+
+/// `merge = { command = […], outputs = […] }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeCommand {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Further inputs, as in `[task]`.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// The merged files; its stdout where empty.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+}
+
+/// One file that a submission brings: a local path of the job file, or a value of a `files` axis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// The path as the job file has it (placeholders filled in), or the name in the sandbox.
+    pub name: String,
+    /// Its content.
+    #[serde(flatten)]
+    pub blob: BlobRef,
+    /// Permission bits; an executable stays one.
+    pub mode: u32,
+}
+
+/// What a client sends: the job as written, and the blobs that stand for its local files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The job as written.
+    pub spec: JobSpec,
+    /// Every local path that `inputs` can name, uploaded before. `command[0]` stands here too
+    /// when it has a slash and exists at the user's.
+    #[serde(default)]
+    pub files: Vec<FileEntry>,
+    /// For each `files` axis a blob of one JSON [`FileEntry`] a line; for each `lines` and
+    /// `split` axis the file itself.
+    #[serde(default)]
+    pub axes: BTreeMap<String, BlobRef>,
+}
