@@ -1,1 +1,23 @@
-//! placeholder
+//! The server's brain: `State::step(now, event) -> actions`.
+//!
+//! Pure: no clock, no random source, no file, no socket; the compiler proves it (`no_std`). The
+//! server's driver and the simulator drive the same code. Events come in with the time at which
+//! they are handled; what must happen goes out as [`Action`]s. Every [`Action::Write`] of a batch
+//! is durable before any other action of that batch leaves the driver.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod action;
+mod event;
+mod row;
+
+pub use action::{Action, Bundle, Refusal, Reply};
+pub use event::{
+    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Target,
+};
+pub use row::{AttemptRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};

@@ -1,0 +1,92 @@
+//! Everything the brain can ask for, one closed enum.
+
+use crate::event::NodeWish;
+use crate::row::Row;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gleaner_model::{AttemptId, JobId, LeaseId, NodeId};
+
+/// Something must happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make this durable before any other action of the batch leaves.
+    Write(Row),
+    /// Tell whoever sent the event.
+    Reply(Reply),
+    /// Send a bundle to a node.
+    Dispatch(Bundle),
+    /// Tell a node to stop these attempts and forget them; no report is wanted.
+    Revoke {
+        /// Which node.
+        node: NodeId,
+        /// Which attempts.
+        attempts: Vec<AttemptId>,
+    },
+    /// Tell a node that these ends are durable; it may forget them.
+    Acknowledge {
+        /// Which node.
+        node: NodeId,
+        /// Which attempts.
+        attempts: Vec<AttemptId>,
+    },
+    /// Tell a node what its admin wants.
+    Wish {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        wish: NodeWish,
+    },
+    /// Concatenate the results of a job, then send [`crate::Event::Merged`].
+    Merge {
+        /// Which job.
+        job: JobId,
+    },
+    /// A job changed in a way that somebody may wait for (its state or its counts).
+    Changed {
+        /// Which job.
+        job: JobId,
+    },
+}
+
+/// Tasks of one job that a node may run under one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Who may run them.
+    pub node: NodeId,
+    /// Under which lease.
+    pub lease: LeaseId,
+    /// Of which job.
+    pub job: JobId,
+    /// Index and attempt number of each task, in the order to run them.
+    pub tasks: Vec<(u32, u32)>,
+    /// Most of them that may run at once.
+    pub width: u32,
+}
+
+/// The answer to a user's event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// The job has this id.
+    Submitted(JobId),
+    /// Done; how many tasks (or nodes) it touched.
+    Accepted(u64),
+    /// Not done, and why.
+    Refused(Refusal),
+}
+
+/// Why a user's event was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such job.
+    #[error("no job {0}; `gleaner jobs` lists them")]
+    NoJob(JobId),
+    /// No such task.
+    #[error("job {0} has no task {1}; its tasks are 0 to {2}")]
+    NoTask(JobId, u32, u32),
+    /// No such node.
+    #[error("no node {0}; `gleaner nodes` lists them")]
+    NoNode(NodeId),
+    /// The job's state does not allow it.
+    #[error("{0}")]
+    State(String),
+}

@@ -1,0 +1,178 @@
+//! Everything that can happen to a pool, one closed enum.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gleaner_model::{
+    AttemptId, AttemptState, Bytes, Cpus, Engine, JobId, NodeId, NodeState, Reason, Retry, TaskId,
+    UserId,
+};
+
+/// Something happened. The driver hands events to `State::step` one by one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A user submits a job that is already split: `count` tasks.
+    Submit(NewJob),
+    /// A user calls a job or a task back.
+    Cancel(Target),
+    /// No new attempt of the job starts until it is resumed.
+    PauseJob(JobId),
+    /// The job goes on.
+    ResumeJob(JobId),
+    /// Failed and cancelled tasks get a fresh set of tries.
+    Retry(Target),
+    /// A node (re)connects and says what it is and what it holds.
+    Hello(NodeHello),
+    /// A node lives: all its leases are renewed.
+    Beat(NodeReport),
+    /// A node's connection ended. Its leases run on until they are over.
+    Gone(NodeId),
+    /// An admin wants something of a node.
+    Wish(NodeId, NodeWish),
+    /// An attempt changed state without ending (fetching, running, paused); not durable.
+    Progress(NodeId, AttemptId, AttemptState),
+    /// An attempt ended. May come twice, late, or for a lease that is over.
+    Ended(AttemptEnd),
+    /// The server merged the results of a job (`collect.merge.concat`), or could not.
+    Merged {
+        /// Which job.
+        job: JobId,
+        /// Why not, in words for the user.
+        failed: Option<String>,
+    },
+    /// Time passed. Comes at least each second.
+    Tick,
+}
+
+/// A job, or one task of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// All its tasks.
+    Job(JobId),
+    /// One task.
+    Task(TaskId),
+}
+
+/// What every task of a job asks of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Processors.
+    pub cpus: Cpus,
+    /// Memory.
+    pub memory: Bytes,
+    /// Scratch.
+    pub disk: Bytes,
+    /// Engine.
+    pub engine: Engine,
+    /// Architecture; any where absent.
+    pub arch: Option<String>,
+    /// Labels that the node must carry.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What happens after the last task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergeKind {
+    /// Nothing.
+    None,
+    /// The server concatenates: [`crate::Action::Merge`].
+    Concat,
+    /// One more task, with index `count`, `waiting` until all others are done.
+    Command,
+}
+
+/// A job as the brain sees it: numbers, not contents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    /// Whose share it uses.
+    pub user: UserId,
+    /// Shown in listings.
+    pub name: String,
+    /// Higher goes first within the user's share.
+    pub priority: i32,
+    /// Tasks, the merge command not counted; at least 1.
+    pub count: u32,
+    /// What every task asks of a node.
+    pub need: Need,
+    /// How often to try.
+    pub retry: Retry,
+    /// What happens after the last task.
+    pub merge: MergeKind,
+    /// The submission, for the server; opaque here, stored once.
+    pub body: Vec<u8>,
+}
+
+/// An attempt that a node holds when it says hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its state there; one that is over has a report still to come.
+    pub state: AttemptState,
+}
+
+/// What a node says of itself when it connects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeHello {
+    /// Its number, given by the server before.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Processors that tasks may use.
+    pub cpus: Cpus,
+    /// Memory that tasks may use.
+    pub memory: Bytes,
+    /// Disk that tasks may use.
+    pub disk: Bytes,
+    /// Machine architecture.
+    pub arch: String,
+    /// Engines that work there.
+    pub engines: Vec<Engine>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Why its self-test forbids work, if it does.
+    pub refused: Option<String>,
+    /// What it holds. A task leased to it that is not here was never received, and goes back.
+    pub held: Vec<Held>,
+}
+
+/// What a node says at each beat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeReport {
+    /// Which node.
+    pub node: NodeId,
+    /// `Online`, `Paused` or `Refused`, as the node sees itself.
+    pub state: NodeState,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What an admin wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeWish {
+    /// Freeze attempts, take none.
+    Pause,
+    /// Take work again.
+    Resume,
+    /// Let attempts end, take none.
+    Drain,
+    /// Give attempts back now, take none.
+    Evict,
+}
+
+/// A node reports the end of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptEnd {
+    /// Who reports.
+    pub node: NodeId,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Why it ended.
+    pub reason: Reason,
+    /// CPU seconds used: charged to the user.
+    pub cpu_seconds: f64,
+    /// Wall seconds without pauses: sizes bundles.
+    pub busy_seconds: f64,
+    /// The whole record, for the server; opaque here, stored with the attempt.
+    pub record: Vec<u8>,
+}
