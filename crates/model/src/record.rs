@@ -1,6 +1,6 @@
 //! What is kept of an attempt when it ends.
 
-use crate::{AttemptId, BlobRef, Digest, LimitKind, Reason, Time};
+use crate::{AttemptId, BlobRef, LimitKind, Reason, Time};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -75,6 +75,4 @@ pub struct AttemptRecord {
     pub degraded: Vec<String>,
     /// The files that came home.
     pub outputs: Vec<OutputFile>,
-    /// Contents of small outputs, by digest; at most 4 KiB together. Others are blobs.
-    pub inline: Vec<(Digest, Vec<u8>)>,
 }

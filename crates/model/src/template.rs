@@ -34,9 +34,9 @@ impl Template {
         while let Some(at) = rest.find('{') {
             plain.push_str(&rest[..at]);
             let tail = &rest[at..];
-            if tail.starts_with("{{") {
-                plain.push_str(&tail[..1]);
-                rest = &tail[2..];
+            if let Some(after) = tail.strip_prefix("{{") {
+                plain.push('{');
+                rest = after;
                 continue;
             }
             let name = tail[1..].find('}').map(|end| &tail[1..=end]);

@@ -1,0 +1,7 @@
+//! Turns `proto/pool.proto` into Rust without an external compiler.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let descriptors = protox::compile(["proto/pool.proto"], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}
