@@ -1,0 +1,268 @@
+//! `gleaner bench dispatch`: how fast tasks go through a real pool, and what the server spends.
+//!
+//! The release program with TLS, durable results and the real sandbox. Rates are measured in
+//! rounds that interleave the bare floor (`posix_spawn` of the same program), gleaner, and
+//! whatever peers are asked for and installed.
+
+mod beside;
+mod pool;
+
+use crate::stats::{bootstrap, median, paired_ratio, percentile};
+use crate::{BenchError, Doing as _, Goal, Report, Row};
+use beside::Peer;
+use pool::Pool;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// What to measure, and how long.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The `gleaner` program.
+    pub program: PathBuf,
+    /// Rounds of interleaved rates.
+    pub rounds: u32,
+    /// No-op tasks of each system a round.
+    pub tasks: u32,
+    /// Tasks with output over which the server's CPU time is taken.
+    pub bulk: u32,
+    /// Single runs by the command line.
+    pub singles: u32,
+    /// Peers to run beside, by name: `ray`, `hq`.
+    pub beside: Vec<String>,
+}
+
+/// The no-op that every system runs.
+const NO_OP: &str = "/bin/true";
+/// Threads that launch the bare floor: as many as the slots of a small PC.
+const FLOOR_THREADS: u32 = 2;
+/// Submissions of each kind; the median counts.
+const SUBMISSIONS: u32 = 5;
+
+/// Runs it all; `say` hears what is being done.
+///
+/// # Errors
+/// Where the pool does not come up or a job is not done.
+pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
+    let mut rows = Vec::new();
+    submissions(options, say, &mut rows)?;
+    let mut pool = Pool::start(&options.program)?;
+    pool.add_agent()?;
+    singles(options, &pool, say, &mut rows)?;
+    rates(options, &pool, say, &mut rows)?;
+    bulk(options, &pool, say, &mut rows)?;
+    Ok(Report {
+        bench: "dispatch",
+        version: env!("CARGO_PKG_VERSION"),
+        rows,
+    })
+}
+
+fn range_job(command: &[&str], count: u32) -> Value {
+    json!({ "task": { "command": command }, "sweep": { "i": { "range": [1, count] } } })
+}
+
+/// Big submissions to a server without nodes: time by the command line, memory of the server.
+fn submissions(
+    options: &Options,
+    say: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    let range = |count| (range_job(&[NO_OP, "{i}"], count), count);
+    let lines = json!({
+        "task": { "command": [NO_OP, "{line}"] },
+        "sweep": { "line": { "lines": "lines.txt" } },
+    });
+    let kinds = [
+        (
+            "submit 100,000 tasks as a range",
+            range(100_000),
+            20.0,
+            Some(1.0),
+        ),
+        (
+            "submit 1,000,000 tasks as a range",
+            range(1_000_000),
+            20.0,
+            None,
+        ),
+        (
+            "submit 100,000 distinct lines",
+            (lines, 100_000),
+            100.0,
+            Some(10.0),
+        ),
+    ];
+    for (name, (job, count), goal_ms, goal_mib) in kinds {
+        say(name);
+        let pool = Pool::start(&options.program)?;
+        write_lines(&pool, 0)?;
+        // The first submission warms caches on both sides and is not counted.
+        pool.submit(&range_job(&[NO_OP, "{i}"], 10))?;
+        let before = pool.server_memory()?;
+        let mut times_ms = Vec::new();
+        for round in 0..SUBMISSIONS {
+            write_lines(&pool, round)?;
+            times_ms.push(pool.submit(&job)?.1 * 1000.0);
+        }
+        let grown = (pool.server_memory()? - before).max(0.0) / f64::from(SUBMISSIONS);
+        rows.push(
+            Row::new(name, median(&times_ms), "ms")
+                .interval(bootstrap(&times_ms, median))
+                .goal(Goal::AtMost(goal_ms))
+                .note("by the command line, durable; median"),
+        );
+        if let Some(goal) = goal_mib {
+            let mib = grown / f64::from(1 << 20) / f64::from(count) * 1e5;
+            let name = format!("server memory per 100,000 queued: {}", &name[7..]);
+            rows.push(Row::new(&name, mib, "MiB").goal(Goal::AtMost(goal)));
+        }
+    }
+    Ok(())
+}
+
+/// 100,000 lines of about 50 bytes, different in each round so that nothing is deduplicated.
+fn write_lines(pool: &Pool, round: u32) -> Result<(), BenchError> {
+    let text: String = (0..100_000)
+        .map(|i| format!("molecule-{round:04}-{i:08}-with-some-more-text-behind-it\n"))
+        .collect();
+    fs::write(pool.scratch().join("lines.txt"), text).doing("write lines.txt")
+}
+
+/// One small task from the command line, submit to result.
+fn singles(
+    options: &Options,
+    pool: &Pool,
+    say: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    say("single tasks by the command line");
+    let mut times_ms = Vec::new();
+    for _ in 0..options.singles {
+        let started = Instant::now();
+        let status = pool
+            .command(&["run", "--", NO_OP])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .doing("run one task")?;
+        if !status.success() {
+            return Err(BenchError::Broken(format!(
+                "`gleaner run -- {NO_OP}` ended: {status}"
+            )));
+        }
+        times_ms.push(started.elapsed().as_secs_f64() * 1000.0);
+    }
+    rows.push(
+        Row::new("one task by the command line, p50", median(&times_ms), "ms")
+            .interval(bootstrap(&times_ms, median))
+            .goal(Goal::AtMost(15.0)),
+    );
+    rows.push(Row::new(
+        "one task by the command line, p99",
+        percentile(&times_ms, 0.99),
+        "ms",
+    ));
+    Ok(())
+}
+
+/// Rates of no-op tasks, interleaved.
+fn rates(
+    options: &Options,
+    pool: &Pool,
+    say: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    let mut peers: Vec<(Peer, Vec<f64>)> = Vec::new();
+    for name in &options.beside {
+        peers.push((Peer::start(name, pool.scratch())?, Vec::new()));
+    }
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        say(&format!("no-op tasks, round {round} of {}", options.rounds));
+        floor.push(floor_rate(options.tasks)?);
+        let (job, started) = (range_job(&[NO_OP, "{i}"], options.tasks), Instant::now());
+        let (id, _) = pool.submit(&job)?;
+        pool.wait(&id)?;
+        ours.push(f64::from(options.tasks) / started.elapsed().as_secs_f64());
+        for (peer, rates) in &mut peers {
+            rates.push(peer.rate(options.tasks)?);
+        }
+    }
+    let rate = |name: &str, rates: &[f64]| {
+        Row::new(name, median(rates), "tasks/s").interval(bootstrap(rates, median))
+    };
+    rows.push(rate("no-op tasks, sandboxed, durable", &ours));
+    rows.push(rate("bare posix_spawn of the same program", &floor));
+    let (share, interval) = paired_ratio(&ours, &floor);
+    rows.push(Row::new("rate against the bare floor", share, "x").interval(interval));
+    for (peer, rates) in &peers {
+        rows.push(rate(peer.what(), rates));
+        let (ratio, interval) = paired_ratio(&ours, rates);
+        let row = Row::new(&format!("rate against {}", peer.name()), ratio, "x").interval(interval);
+        rows.push(match peer.goal() {
+            Some(goal) => row.goal(goal),
+            None => row,
+        });
+    }
+    Ok(())
+}
+
+/// Launches the no-op from as many threads as a small PC has slots; tasks a second.
+fn floor_rate(tasks: u32) -> Result<f64, BenchError> {
+    let started = Instant::now();
+    let threads: Vec<_> = (0..FLOOR_THREADS)
+        .map(|_| {
+            std::thread::spawn(move || {
+                (0..tasks / FLOOR_THREADS).try_for_each(|_| {
+                    Command::new(NO_OP)
+                        .stdin(Stdio::null())
+                        .status()
+                        .map(|_| ())
+                })
+            })
+        })
+        .collect();
+    for thread in threads {
+        let joined = thread.join();
+        joined
+            .map_err(|_| BenchError::Broken("a launching thread panicked".into()))?
+            .doing("launch the bare program")?;
+    }
+    Ok(f64::from(tasks) / started.elapsed().as_secs_f64())
+}
+
+/// Server CPU a task over a bulk of tasks with output.
+fn bulk(
+    options: &Options,
+    pool: &Pool,
+    say: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    say(&format!("{} tasks with output", options.bulk));
+    let (before, started) = (pool.server_cpu_seconds()?, Instant::now());
+    let (id, _) = pool.submit(&range_job(&["/bin/echo", "{i}"], options.bulk))?;
+    pool.wait(&id)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let spent = pool.server_cpu_seconds()? - before;
+    rows.push(
+        Row::new(
+            "server CPU a task, submit to done",
+            spent * 1e6 / f64::from(options.bulk),
+            "µs",
+        )
+        .goal(Goal::AtMost(10.0))
+        .note(format!(
+            "user + system over {} tasks with output",
+            options.bulk
+        )),
+    );
+    rows.push(Row::new(
+        "tasks with output",
+        f64::from(options.bulk) / seconds,
+        "tasks/s",
+    ));
+    Ok(())
+}
