@@ -17,6 +17,7 @@ mod limits;
 mod record;
 mod spec;
 mod state;
+mod sweep;
 mod template;
 mod units;
 
@@ -26,10 +27,10 @@ pub use interval::IntervalSet;
 pub use limits::{LimitKind, Limits};
 pub use record::{AttemptRecord, LimitRecord, OutputFile, Usage};
 pub use spec::{
-    Axis, Collect, Concat, Engine, FileEntry, JobHead, JobSpec, LimitSpec, MAX_TASKS, Merge,
-    MergeCommand, Records, Require, Retry, Scalar, SpecError, Split, Submission, Sweep, SweepMode,
-    TaskSpec, Verify,
+    Collect, Concat, Engine, FileEntry, JobHead, JobSpec, LimitSpec, MAX_TASKS, Merge,
+    MergeCommand, Require, Retry, SpecError, Submission, TaskSpec, Verify,
 };
 pub use state::{AttemptState, JobState, NodeState, Reason, TaskState};
+pub use sweep::{Axis, Records, Scalar, Split, Sweep, SweepMode};
 pub use template::{Placeholder, Template, TemplateError};
 pub use units::{Bytes, Cpus, Rate, Span, Time, UnitError};

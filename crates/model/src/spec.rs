@@ -1,11 +1,11 @@
 //! A job as its user writes it. Unknown keys are errors; defaults are filled in here, once.
 
 use crate::state::words;
-use crate::{BlobRef, Bytes, Cpus, Limits, Rate, Span};
+use crate::{BlobRef, Bytes, Cpus, Limits, Rate, Span, Sweep};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Most tasks that one job may split into.
 pub const MAX_TASKS: u64 = 1_000_000;
@@ -116,111 +116,6 @@ pub struct Require {
     pub labels: BTreeMap<String, String>,
 }
 
-words!(
-    /// How axes combine.
-    SweepMode {
-        /// Every combination; the last axis by name runs fastest.
-        Product = "product",
-        /// First with first, second with second; all axes have one length.
-        Zip = "zip",
-    }
-);
-
-/// `[sweep]`: `mode` and the axes by name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sweep {
-    /// How axes combine.
-    #[serde(default = "product")]
-    pub mode: SweepMode,
-    /// The axes.
-    #[serde(flatten)]
-    pub axes: BTreeMap<String, Axis>,
-}
-
-const fn product() -> SweepMode {
-    SweepMode::Product
-}
-
-impl Default for Sweep {
-    fn default() -> Self {
-        Self {
-            mode: SweepMode::Product,
-            axes: BTreeMap::new(),
-        }
-    }
-}
-
-/// One axis of a sweep: a table with one key, which says how the values come about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Axis {
-    /// A glob; each file is an input of its task, the value is its name in the sandbox.
-    Files(String),
-    /// First and last whole number, both included.
-    Range(i64, i64),
-    /// The values themselves.
-    List(Vec<Scalar>),
-    /// A text file; each line is a value.
-    Lines(String),
-    /// A file cut into pieces; each piece is an input of its task.
-    #[serde(untagged)]
-    Split(Split),
-}
-
-/// One value of a list: text, number or boolean, used as the text it is written as.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Scalar {
-    /// Used as it is.
-    Text(String),
-    /// A whole number.
-    Int(i64),
-    /// A number with a fraction.
-    Float(f64),
-    /// `true` or `false`.
-    Bool(bool),
-}
-
-impl core::fmt::Display for Scalar {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Int(number) => number.fmt(f),
-            Self::Float(number) => number.fmt(f),
-            Self::Bool(truth) => truth.fmt(f),
-        }
-    }
-}
-
-words!(
-    /// Where a split file may be cut.
-    Records {
-        /// After a newline.
-        Lines = "lines",
-        /// Anywhere.
-        Bytes = "bytes",
-        /// Before a line that starts with `>`.
-        Fasta = "fasta",
-    }
-);
-
-/// `{ split = FILE, records = "lines", per_task = N }`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Split {
-    /// The file to cut.
-    pub split: String,
-    /// Where it may be cut.
-    #[serde(default = "line_records")]
-    pub records: Records,
-    /// Records (lines, bytes, sequences) in a piece; the last may have fewer.
-    pub per_task: u64,
-}
-
-const fn line_records() -> Records {
-    Records::Lines
-}
-
 /// `[limits]` as written; what is absent has the default of [`Limits`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -328,7 +223,7 @@ pub struct Collect {
 }
 
 /// How results become one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Merge {
     /// `{ concat = FILE, from = OUTPUT }`: in task order.
@@ -336,6 +231,38 @@ pub enum Merge {
     /// `{ command = […] }`: a task of its own, after all others. Every output of task 7 is its
     /// input `7/NAME`; an argument `{outputs}` becomes all of them in task order.
     Command(MergeCommand),
+}
+
+/// Every key of both shapes, so that a wrong one is named instead of "no variant matched".
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MergeKeys {
+    concat: Option<String>,
+    from: Option<String>,
+    command: Option<Vec<String>>,
+    inputs: Option<BTreeMap<String, String>>,
+    outputs: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let keys = MergeKeys::deserialize(from)?;
+        let command_keys =
+            keys.command.is_some() || keys.inputs.is_some() || keys.outputs.is_some();
+        match (keys.concat, keys.from, keys.command) {
+            (Some(concat), Some(from), None) if !command_keys => {
+                Ok(Self::Concat(Concat { concat, from }))
+            }
+            (None, None, Some(command)) => Ok(Self::Command(MergeCommand {
+                command,
+                inputs: keys.inputs.unwrap_or_default(),
+                outputs: keys.outputs.unwrap_or_default(),
+            })),
+            _ => Err(de::Error::custom(
+                "write either { concat = \"all.txt\", from = \"stdout\" } or { command = [\"program\", \"{outputs}\"] }",
+            )),
+        }
+    }
 }
 
 /// `merge = { concat = "all.txt", from = "stdout" }`
