@@ -1,0 +1,264 @@
+//! `cargo xtask test`: the suites one after the other, each with a budget and a deadline.
+
+use crate::Failure;
+use crate::check::{self, Extent};
+use crate::debian::{self, Need};
+use crate::process::{self, Counts, End};
+use crate::workspace::cargo;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A suite that takes this many times its budget is killed and has failed; one that only passes
+/// its budget is named.
+const DEADLINE_BUDGETS: u32 = 2;
+
+/// With `--long` suites do more rounds and seeds; the deadline grows by this.
+const LONG_FACTOR: u32 = 10;
+
+/// Environment variable that asks tests for their long form.
+const LONG: &str = "GLEANER_LONG";
+
+/// One suite: what it needs from the distribution and how long it may take, cold.
+struct Suite {
+    name: &'static str,
+    budget_minutes: u64,
+    needs: &'static [Need],
+    steps: &'static [&'static [&'static str]],
+}
+
+const PERL: Need = Need {
+    program: "perl",
+    package: "perl",
+    purpose: "the recipes' programs",
+};
+
+/// In the order of running: what fails fastest goes first.
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "check",
+        budget_minutes: 8,
+        needs: &[],
+        steps: &[],
+    },
+    Suite {
+        name: "unit",
+        budget_minutes: 10,
+        needs: &[],
+        steps: &[&[
+            "test",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "gleaner-tests",
+            "--exclude",
+            "gleaner-engine-process",
+            "--exclude",
+            "gleaner-sim",
+        ]],
+    },
+    Suite {
+        name: "conformance",
+        budget_minutes: 5,
+        needs: &[PERL],
+        steps: &[&["test", "--locked", "-p", "gleaner-engine-process"]],
+    },
+    Suite {
+        name: "sim",
+        budget_minutes: 6,
+        needs: &[],
+        steps: &[&["test", "--locked", "-p", "gleaner-sim"]],
+    },
+    Suite {
+        name: "e2e",
+        budget_minutes: 12,
+        needs: &[PERL],
+        steps: &[
+            &["build", "--locked", "--bin", "gleaner"],
+            &["test", "--locked", "-p", "gleaner-tests"],
+        ],
+    },
+];
+
+/// What came of a suite.
+struct Report {
+    name: &'static str,
+    budget: Duration,
+    took: Duration,
+    counts: Counts,
+    result: &'static str,
+}
+
+/// Runs the named suites, or all.
+///
+/// # Errors
+/// A suite failed, was stuck, or something has to be installed by hand.
+pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
+    let long = arguments.contains(&"--long");
+    let names: Vec<&str> = arguments
+        .iter()
+        .copied()
+        .filter(|word| *word != "--long")
+        .collect();
+    let chosen = choose(&names)?;
+    let needs: Vec<Need> = chosen
+        .iter()
+        .flat_map(|suite| suite.needs)
+        .copied()
+        .collect();
+    debian::ensure(&unique(needs))?;
+    let mut reports = Vec::new();
+    for suite in chosen {
+        println!("== {} (budget {} min)", suite.name, suite.budget_minutes);
+        reports.push(one(suite, long)?);
+    }
+    summary(&reports)
+}
+
+fn choose(names: &[&str]) -> Result<Vec<&'static Suite>, Failure> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| SUITES.iter().all(|s| s.name != **name))
+    {
+        let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        return Err(Failure::Usage(format!(
+            "no suite {unknown}; there are {}",
+            known.join(" ")
+        )));
+    }
+    Ok(SUITES
+        .iter()
+        .filter(|s| names.is_empty() || names.contains(&s.name))
+        .collect())
+}
+
+fn unique(needs: Vec<Need>) -> Vec<Need> {
+    let mut kept: Vec<Need> = Vec::new();
+    for need in needs {
+        if kept.iter().all(|other| other.package != need.package) {
+            kept.push(need);
+        }
+    }
+    kept
+}
+
+fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
+    let start = Instant::now();
+    let budget = Duration::from_secs(suite.budget_minutes * 60);
+    let factor = if long { LONG_FACTOR } else { 1 };
+    let deadline = budget * DEADLINE_BUDGETS * factor;
+    let mut counts = Counts::default();
+    let mut result = "ok";
+    if suite.steps.is_empty() {
+        counts = check::checks(Extent::Whole)?;
+        if counts.failed > 0 {
+            result = "FAILED";
+        }
+    }
+    for step in suite.steps {
+        let mut command = Command::new(cargo());
+        command.args(*step);
+        if long {
+            command.env(LONG, "1");
+        }
+        let left = deadline.saturating_sub(start.elapsed());
+        let outcome = process::run(&mut command, left).map_err(|e| format!("cargo: {e}"))?;
+        counts.passed += outcome.counts.passed;
+        counts.failed += outcome.counts.failed;
+        if outcome.end != End::Success {
+            result = if outcome.end == End::Stuck {
+                "STUCK"
+            } else {
+                "FAILED"
+            };
+            // A suite that does not even compile has failed once.
+            counts.failed = counts.failed.max(1);
+            break;
+        }
+    }
+    let took = start.elapsed();
+    if result == "ok" && took > budget * factor {
+        result = "ok, over budget";
+    }
+    Ok(Report {
+        name: suite.name,
+        budget,
+        took,
+        counts,
+        result,
+    })
+}
+
+fn summary(reports: &[Report]) -> Result<(), Failure> {
+    println!();
+    println!(
+        "{:<12} {:>8} {:>9} {:>7} {:>7}  result",
+        "suite", "budget", "took", "passed", "failed"
+    );
+    let mut total = Counts::default();
+    for report in reports {
+        println!(
+            "{:<12} {:>6} s {:>7.1} s {:>7} {:>7}  {}",
+            report.name,
+            report.budget.as_secs(),
+            report.took.as_secs_f64(),
+            report.counts.passed,
+            report.counts.failed,
+            report.result
+        );
+        total.passed += report.counts.passed;
+        total.failed += report.counts.failed;
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if total.failed == 0 {
+        return Ok(());
+    }
+    let bad: Vec<&str> = reports
+        .iter()
+        .filter(|r| r.counts.failed > 0)
+        .map(|r| r.name)
+        .collect();
+    Err(Failure::Failed(format!("failed: {}", bad.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_chosen_by_name() {
+        let names = |chosen: Result<Vec<&'static Suite>, Failure>| -> Vec<&'static str> {
+            chosen
+                .unwrap_or_default()
+                .iter()
+                .map(|suite| suite.name)
+                .collect()
+        };
+        assert_eq!(names(choose(&[])).len(), SUITES.len());
+        assert_eq!(names(choose(&["sim", "check"])), ["check", "sim"]);
+        assert!(matches!(choose(&["no-such-suite"]), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn all_budgets_fit_the_whole() {
+        let minutes: u64 = SUITES.iter().map(|suite| suite.budget_minutes).sum();
+        assert!(minutes <= 45, "{minutes}");
+    }
+
+    #[test]
+    fn a_failed_suite_fails_the_run() {
+        let report = |failed| Report {
+            name: "unit",
+            budget: Duration::from_secs(1),
+            took: Duration::from_secs(1),
+            counts: Counts { passed: 1, failed },
+            result: "",
+        };
+        summary(&[report(0)]).unwrap();
+        assert!(summary(&[report(0), report(1)]).is_err());
+    }
+
+    #[test]
+    fn packages_are_asked_for_once() {
+        assert_eq!(unique(vec![PERL, PERL]).len(), 1);
+    }
+}
