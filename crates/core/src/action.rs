@@ -49,6 +49,9 @@ pub enum Action {
 }
 
 /// Tasks of one job that a node may run under one lease.
+///
+/// A further bundle of the same job may come while an earlier one still has tasks: that is how a
+/// node never waits between short tasks. Its tasks queue behind the earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// Who may run them.
@@ -59,7 +62,8 @@ pub struct Bundle {
     pub job: JobId,
     /// Index and attempt number of each task, in the order to run them.
     pub tasks: Vec<(u32, u32)>,
-    /// Most of them that may run at once.
+    /// Most tasks of this job that may run at once on this node, all its bundles of the job
+    /// together; the latest bundle's width holds.
     pub width: u32,
 }
 

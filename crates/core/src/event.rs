@@ -25,7 +25,8 @@ pub enum Event {
     Hello(NodeHello),
     /// A node lives: all its leases are renewed.
     Beat(NodeReport),
-    /// A node's connection ended. Its leases run on until they are over.
+    /// A node's newest connection ended (the driver drops the end of an older one). Its leases
+    /// run on until they are over.
     Gone(NodeId),
     /// An admin wants something of a node.
     Wish(NodeId, NodeWish),
@@ -54,7 +55,7 @@ pub enum Target {
 }
 
 /// What every task of a job asks of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need {
     /// Processors.
     pub cpus: Cpus,
@@ -148,7 +149,7 @@ pub struct NodeReport {
 }
 
 /// What an admin wants of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeWish {
     /// Freeze attempts, take none.
     Pause,

@@ -13,11 +13,17 @@ extern crate alloc;
 extern crate std;
 
 mod action;
+mod book;
 mod event;
 mod row;
+mod state;
+mod view;
 
 pub use action::{Action, Bundle, Refusal, Reply};
+pub use book::{Book, fresh_job_row};
 pub use event::{
     AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Target,
 };
 pub use row::{AttemptRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
+pub use state::{LEASE, MAX_BUNDLE, State};
+pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

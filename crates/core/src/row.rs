@@ -54,6 +54,9 @@ pub struct JobRow {
     pub cancelled: IntervalSet,
     /// Whether the server's merge is stored.
     pub merged: bool,
+    /// Attempt numbers up to this one were used before the job was last over. They count no more,
+    /// and later attempts get higher ones: the history of a job that is over need not be loaded.
+    pub base: u32,
 }
 
 /// A granted lease.
@@ -69,7 +72,7 @@ pub struct LeaseRow {
     pub tasks: IntervalSet,
     /// Attempt numbers that are not 1.
     pub numbers: BTreeMap<u32, u32>,
-    /// Most at once.
+    /// Most of the job's tasks at once on this node.
     pub width: u32,
 }
 
@@ -80,11 +83,13 @@ pub struct AttemptRow {
     pub attempt: AttemptId,
     /// On which node.
     pub node: NodeId,
-    /// How it ended.
+    /// How it ended. `leased` where a lost attempt came back with its node: the row before it is
+    /// void, and the attempt has not ended.
     pub state: AttemptState,
     /// When the server learnt of it.
     pub at: Time,
-    /// Whether it uses up one of `retry.attempts`.
+    /// Whether it counts against its limit: a failure against `retry.attempts`, an eviction
+    /// against `max_evictions`, a loss against the limit for poison.
     pub counts: bool,
     /// Whether the node lacked the program.
     pub no_program: bool,
@@ -103,7 +108,7 @@ pub struct EndedRow {
     pub node: NodeId,
     /// How it ended.
     pub state: AttemptState,
-    /// Whether it uses up one of `retry.attempts`.
+    /// Whether it counts against its limit; false once it is forgiven.
     pub counts: bool,
     /// Whether the node lacked the program.
     pub no_program: bool,

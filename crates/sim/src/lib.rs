@@ -1,1 +1,1 @@
-//! placeholder
+//! Fleets on virtual time: the real brains, seeded faults.
