@@ -1,0 +1,557 @@
+//! Groups of processes: limits, freezing, killing and counting a task as a whole.
+//!
+//! It owns one parent group a PC (at idle priority as a whole, see [`crate::priority`]) and one
+//! child of it for each attempt. Three back ends do the same through what the kernel has:
+//! control groups version 2, version 1, or none (a watched tree of processes). It must not know
+//! what a task is, what runs in a group, or what is done about a limit: limits come in as
+//! [`Limits`], figures go out as [`GroupUsage`] and [`GroupEvents`]. The agent and the launcher
+//! stay outside the groups, so nothing of theirs is ever charged to a task.
+
+mod describe;
+mod detect;
+mod device;
+mod files;
+mod none;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
+
+pub use detect::DetectOptions;
+use device::Device;
+pub use none::{ResourceLimit, resource_limits};
+pub use pool::GroupPool;
+
+use gleaner_model::Limits;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The kernel's own default period of CPU bandwidth control, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The kernel refuses a smaller CPU quota, in microseconds.
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+
+/// How long a freeze may take before the caller is told "not yet". With many more runnable
+/// tasks than CPUs each must be scheduled once: 16 ms is usual, 160 ms was seen under load.
+const FREEZE_WAIT: Duration = Duration::from_millis(500);
+
+/// How long killed processes may take to go. Large address spaces take a while to tear down.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// How the parent group is kept behind the owner's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleMeans {
+    /// `cpu.idle`: runs only when nothing else wants the CPU.
+    CpuIdle,
+    /// The smallest weight there is: well below one percent of a contended CPU.
+    Weight,
+    /// Not by a group; the autogroup's nice value has to do.
+    None,
+}
+
+/// What is asked of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The attempt's limits.
+    pub limits: &'a Limits,
+    /// Its scratch directory: `disk_io` holds on the disk under it.
+    pub scratch: &'a Path,
+    /// Processes of ours in the group (the sandbox's init), not counted against the task.
+    pub own_processes: u32,
+}
+
+impl Ask<'_> {
+    fn processes(&self) -> u64 {
+        u64::from(self.limits.processes) + u64::from(self.own_processes)
+    }
+
+    /// Microseconds of CPU a period at `permille` of the limit; none where that is every CPU.
+    fn quota_us(&self, permille: u32) -> Option<u64> {
+        quota_us(self.limits.cpus.milli, permille, detect::online_cpus())
+    }
+}
+
+fn quota_us(cpus_milli: u32, permille: u32, online: u64) -> Option<u64> {
+    let permille = u64::from(permille.min(1000));
+    let milli = u64::from(cpus_milli) * permille / 1000;
+    (milli < online * 1000).then(|| (milli * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US))
+}
+
+/// What a group has used since it was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupUsage {
+    /// CPU time of all its processes, dead ones too, in microseconds.
+    pub cpu_us: u64,
+    /// Memory now, page cache apart, in bytes.
+    pub memory_now: u64,
+    /// Most memory at once in bytes, page cache apart as well as can be told.
+    ///
+    /// The kernel's peak includes page cache. Kept is the larger of what was seen at calls of
+    /// [`Group::usage`] and the peak less the cache that is there now; the whole peak after an
+    /// out-of-memory kill, when no cache was left to take.
+    pub memory_peak: u64,
+    /// Bytes read from disks.
+    pub read_bytes: u64,
+    /// Bytes written to disks.
+    pub written_bytes: u64,
+    /// Processes and threads now.
+    pub processes_now: u32,
+    /// Most processes and threads at once; where the kernel has no peak, as seen at calls.
+    pub processes_peak: u32,
+    /// Major page faults.
+    pub page_faults: u64,
+}
+
+/// Limits that a group ran into since it was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupEvents {
+    /// Processes that the kernel killed for want of memory within the limit.
+    pub oom_kills: u64,
+    /// Forks that failed.
+    pub pids_max_hits: u64,
+    /// Time held back by the CPU limit, in microseconds.
+    pub throttled_us: u64,
+}
+
+/// The kernel's figures of a group, as they stand. Absent ones are none or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    cpu_us: Option<u64>,
+    throttled_us: u64,
+    memory_now: Option<u64>,
+    memory_peak: Option<u64>,
+    cache_now: u64,
+    page_faults: u64,
+    oom_kills: u64,
+    read_bytes: u64,
+    written_bytes: u64,
+    processes_now: Option<u64>,
+    processes_peak: Option<u64>,
+    pids_max_hits: u64,
+}
+
+/// What a reused group's counters stood at when it was handed out. Stored with an attempt, so
+/// that its usage stays right when another process takes the group over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Baseline(pub(crate) Counters);
+
+/// The way groups are made on this PC.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    inner: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    V2(v2::Tree),
+    V1(v1::Tree),
+    None(none::Watch),
+}
+
+/// The group of one attempt. Dropping it leaves it in the kernel; see [`Group::remove`].
+#[derive(Debug)]
+pub struct Group {
+    name: String,
+    inner: Inner,
+    base: Baseline,
+    memory_seen: AtomicU64,
+    processes_seen: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Inner {
+    V2(v2::Leaf),
+    V1(v1::Leaf),
+    None(none::Tree),
+}
+
+impl Backend {
+    /// Which back end this is, for logs: `cgroup v2`, `cgroup v1` or `no cgroup`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self.inner {
+            Kind::V2(_) => "cgroup v2",
+            Kind::V1(_) => "cgroup v1",
+            Kind::None(_) => "no cgroup",
+        }
+    }
+
+    /// Whether limits are enforced by the kernel on the group.
+    #[must_use]
+    pub const fn has_groups(&self) -> bool {
+        !matches!(self.inner, Kind::None(_))
+    }
+
+    /// How the parent group is kept behind the owner's programs.
+    #[must_use]
+    pub const fn idle(&self) -> IdleMeans {
+        match &self.inner {
+            Kind::V2(tree) => tree.idle,
+            Kind::V1(tree) => tree.idle,
+            Kind::None(_) => IdleMeans::None,
+        }
+    }
+
+    /// Whether the parent group is a direct child of the top, so that its priority is compared
+    /// with everything else on the PC and not only with its neighbours.
+    #[must_use]
+    pub const fn at_top(&self) -> bool {
+        match &self.inner {
+            Kind::V2(tree) => tree.at_top,
+            Kind::V1(tree) => tree.at_top,
+            Kind::None(_) => false,
+        }
+    }
+
+    /// The parent group as the CPU scheduler sees it; names the place in caches and messages.
+    #[must_use]
+    pub fn cpu_parent(&self) -> Option<&Path> {
+        match &self.inner {
+            Kind::V2(tree) => Some(&tree.parent),
+            Kind::V1(tree) => tree.parents.get("cpu").map(PathBuf::as_path),
+            Kind::None(_) => None,
+        }
+    }
+
+    /// A new group, or the empty one of that name.
+    ///
+    /// # Errors
+    /// Where a directory cannot be made; nothing is left behind then.
+    pub fn create(&self, name: &str) -> io::Result<Group> {
+        check_name(name)?;
+        let inner = match &self.inner {
+            Kind::V2(tree) => Inner::V2(tree.create(name)?),
+            Kind::V1(tree) => Inner::V1(tree.create(name)?),
+            Kind::None(watch) => Inner::None(none::Tree::new(watch.proc.clone())),
+        };
+        Ok(Group::new(name, inner, Baseline::default()))
+    }
+
+    /// A group that another process made, with the baseline that it was handed out at.
+    ///
+    /// Without control groups the caller adds the task's init again.
+    ///
+    /// # Errors
+    /// Where there is no such group.
+    pub fn open(&self, name: &str, base: Baseline) -> io::Result<Group> {
+        check_name(name)?;
+        let inner = match &self.inner {
+            Kind::V2(tree) => Inner::V2(v2::Leaf::open(tree.parent.join(name))?),
+            Kind::V1(tree) => {
+                let leaf = tree.leaf(name);
+                leaf.populated()?;
+                Inner::V1(leaf)
+            }
+            Kind::None(watch) => Inner::None(none::Tree::new(watch.proc.clone())),
+        };
+        Ok(Group::new(name, inner, base))
+    }
+
+    /// Ends and removes every group below the parent that `keep` does not want; says how many.
+    ///
+    /// An agent that was killed leaves them behind. One that will not go is left for next time.
+    pub fn sweep_stale(&self, keep: &dyn Fn(&str) -> bool) -> usize {
+        let names = match &self.inner {
+            Kind::V2(tree) => fs::read_dir(&tree.parent).map_or_else(|_| Vec::new(), group_names),
+            Kind::V1(tree) => v1::Leaf::names(tree),
+            Kind::None(_) => Vec::new(),
+        };
+        let stale = names.iter().filter(|name| !keep(name));
+        stale
+            .filter(|name| {
+                // A group that stands in only some hierarchies has nothing to kill.
+                let gone = match &self.inner {
+                    Kind::V1(tree) => {
+                        let leaf = tree.leaf(name);
+                        let _absent = leaf.kill();
+                        leaf.remove()
+                    }
+                    Kind::V2(_) | Kind::None(_) => {
+                        self.open(name, Baseline::default()).and_then(|group| {
+                            group.kill()?;
+                            group.remove()
+                        })
+                    }
+                };
+                if let Err(error) = &gone {
+                    tracing::warn!(group = %name, %error, "a stale group could not be removed");
+                }
+                gone.is_ok()
+            })
+            .count()
+    }
+
+    /// Removes the parent group if nothing is in it.
+    ///
+    /// # Errors
+    /// Where it is in use.
+    pub fn remove_parent(&self) -> io::Result<()> {
+        match &self.inner {
+            Kind::V2(tree) => files::remove_dir(&tree.parent),
+            Kind::V1(tree) => tree
+                .parents
+                .values()
+                .try_for_each(|dir| files::remove_dir(dir)),
+            Kind::None(_) => Ok(()),
+        }
+    }
+}
+
+/// A group's name is one path component of our own making.
+fn check_name(name: &str) -> io::Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.starts_with('.') || name.len() > 128 || !name.chars().all(plain) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name:?} cannot name a group; use letters, digits, '-' and '_'"),
+        ));
+    }
+    Ok(())
+}
+
+fn group_names(entries: fs::ReadDir) -> Vec<String> {
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+impl Group {
+    fn new(name: &str, inner: Inner, base: Baseline) -> Self {
+        Self {
+            name: name.to_owned(),
+            inner,
+            base,
+            memory_seen: AtomicU64::new(0),
+            processes_seen: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name below the parent.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// To be stored with the attempt; see [`Backend::open`].
+    #[must_use]
+    pub const fn baseline(&self) -> Baseline {
+        self.base
+    }
+
+    /// The directory that `clone3` with CLONE_INTO_CGROUP takes; none where a process has to be
+    /// moved with [`Group::add`] before it starts the program.
+    #[must_use]
+    pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.inner {
+            Inner::V2(leaf) => Some(leaf.fd().as_fd()),
+            Inner::V1(_) | Inner::None(_) => None,
+        }
+    }
+
+    /// Moves a process, its threads and what they fork from now on into the group.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; the process may then be in some hierarchies only, and must not
+    /// run the program.
+    pub fn add(&self, pid: i32) -> io::Result<()> {
+        match &self.inner {
+            Inner::V2(leaf) => leaf.add(pid),
+            Inner::V1(leaf) => leaf.add(pid),
+            Inner::None(tree) => {
+                tree.add(pid);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets every limit before the program starts. Returns in words what could not be enforced
+    /// by the kernel and must be watched instead.
+    #[must_use]
+    pub fn apply(&self, ask: &Ask<'_>) -> Vec<String> {
+        let missing = match &self.inner {
+            Inner::V2(leaf) => leaf.apply(ask),
+            Inner::V1(leaf) => leaf.apply(ask),
+            Inner::None(_) => none::Tree::apply(ask),
+        };
+        missing
+            .into_iter()
+            .map(|limit| describe::not_enforced(limit).to_owned())
+            .collect()
+    }
+
+    /// Holds the group to `permille` thousandths of `cpus_milli` thousandths of a CPU; 1000
+    /// gives the limit back. Says whether the kernel takes it.
+    #[must_use]
+    pub fn slow(&self, cpus_milli: u32, permille: u32) -> bool {
+        let quota = quota_us(cpus_milli, permille, detect::online_cpus());
+        match &self.inner {
+            Inner::V2(leaf) => leaf.set_cpus(quota),
+            Inner::V1(leaf) => leaf.set_cpus(quota),
+            Inner::None(_) => false,
+        }
+    }
+
+    /// Freezes (`true`) or thaws every process; returns once all stand still, or `false` when
+    /// they do not yet after half a second (they will: the request stays).
+    ///
+    /// # Errors
+    /// Where the kernel has no way to freeze.
+    pub fn freeze(&self, on: bool) -> io::Result<bool> {
+        match &self.inner {
+            Inner::V2(leaf) => v2::freeze(&leaf.dir, on),
+            Inner::V1(leaf) => leaf.freeze(on),
+            Inner::None(tree) => tree.freeze(on),
+        }
+    }
+
+    /// Kills every process, frozen or not, whatever it forked. Returns whether the group is
+    /// empty; `false` only when one hangs in the kernel for longer than five seconds.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn kill(&self) -> io::Result<bool> {
+        match &self.inner {
+            Inner::V2(leaf) => v2::kill(&leaf.dir),
+            Inner::V1(leaf) => leaf.kill(),
+            Inner::None(tree) => tree.kill(),
+        }
+    }
+
+    /// Whether a process is in it.
+    ///
+    /// # Errors
+    /// Where the group is gone.
+    pub fn populated(&self) -> io::Result<bool> {
+        match &self.inner {
+            Inner::V2(leaf) => v2::populated(&leaf.dir),
+            Inner::V1(leaf) => leaf.populated(),
+            Inner::None(tree) => Ok(tree.populated()),
+        }
+    }
+
+    /// What it has used. To be read before the group is removed.
+    #[must_use]
+    pub fn usage(&self) -> GroupUsage {
+        let now = self.counters();
+        let base = &self.base.0;
+        let uncached = now.memory_now.unwrap_or(0).saturating_sub(now.cache_now);
+        let seen = self
+            .memory_seen
+            .fetch_max(uncached, Ordering::Relaxed)
+            .max(uncached);
+        let processes_now = now.processes_now.unwrap_or(0);
+        let processes_seen = self
+            .processes_seen
+            .fetch_max(processes_now, Ordering::Relaxed)
+            .max(processes_now);
+        let since = |now: u64, base: u64| now.saturating_sub(base);
+        GroupUsage {
+            cpu_us: since(now.cpu_us.unwrap_or(0), base.cpu_us.unwrap_or(0)),
+            memory_now: uncached,
+            memory_peak: peak_without_cache(&now, seen, now.oom_kills > base.oom_kills),
+            read_bytes: since(now.read_bytes, base.read_bytes),
+            written_bytes: since(now.written_bytes, base.written_bytes),
+            processes_now: clamp_u32(processes_now),
+            processes_peak: clamp_u32(now.processes_peak.unwrap_or(processes_seen)),
+            page_faults: since(now.page_faults, base.page_faults),
+        }
+    }
+
+    /// Limits that it ran into.
+    #[must_use]
+    pub fn events(&self) -> GroupEvents {
+        let now = self.counters();
+        let base = &self.base.0;
+        GroupEvents {
+            oom_kills: now.oom_kills.saturating_sub(base.oom_kills),
+            pids_max_hits: now.pids_max_hits.saturating_sub(base.pids_max_hits),
+            throttled_us: now.throttled_us.saturating_sub(base.throttled_us),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        match &self.inner {
+            Inner::V2(leaf) => leaf.counters(),
+            Inner::V1(leaf) => leaf.counters(),
+            Inner::None(tree) => tree.counters(),
+        }
+    }
+
+    /// Makes an empty group clean for another attempt.
+    ///
+    /// # Errors
+    /// Where a process is left, or the kernel will not forget; the group is to be removed then.
+    pub(crate) fn recycle(&mut self) -> io::Result<()> {
+        if self.populated()? {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        self.base = match &mut self.inner {
+            Inner::V2(leaf) => leaf.recycle()?,
+            Inner::V1(leaf) => {
+                leaf.freeze(false)?;
+                leaf.recycle()?
+            }
+            Inner::None(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        self.memory_seen.store(0, Ordering::Relaxed);
+        self.processes_seen.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes the group. It must be empty; a moment is waited for the last process to go.
+    ///
+    /// # Errors
+    /// Where it is still busy.
+    pub fn remove(&self) -> io::Result<()> {
+        match &self.inner {
+            Inner::V2(leaf) => files::remove_dir(&leaf.dir),
+            Inner::V1(leaf) => leaf.remove(),
+            Inner::None(_) => Ok(()),
+        }
+    }
+}
+
+fn clamp_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The best figure for a peak without page cache; see [`GroupUsage::memory_peak`].
+fn peak_without_cache(now: &Counters, seen: u64, out_of_memory: bool) -> u64 {
+    let Some(peak) = now.memory_peak else {
+        return seen;
+    };
+    if out_of_memory {
+        return peak;
+    }
+    peak.saturating_sub(now.cache_now).max(seen).min(peak)
+}
+
+/// Kills process by process where the kernel cannot kill a group: freeze so that none forks,
+/// signal all, thaw so that the signals act, until none is left.
+fn kill_loop(procs: &Path, freeze: &mut dyn FnMut(bool) -> io::Result<()>) -> io::Result<bool> {
+    let end = Instant::now() + KILL_WAIT;
+    loop {
+        let _unfrozen = freeze(true);
+        let all = files::processes(procs)?;
+        for pid in &all {
+            none::signal(*pid, libc::SIGKILL)?;
+        }
+        let _unfrozen = freeze(false);
+        if all.is_empty() {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        files::short_wait();
+    }
+}

@@ -1,0 +1,404 @@
+//! Control groups version 1: one hierarchy a controller, beside an (often empty) version 2 tree.
+//!
+//! A group is a directory of the same name in each hierarchy. Freezing and killing go through
+//! the version 2 tree where there is one, because it does both at once and says when done.
+//! Source of the file formats: "Control Groups version 1", the kernel's admin guide.
+
+use super::files;
+use super::{Ask, Baseline, CPU_PERIOD_US, Counters, Device, FREEZE_WAIT, IdleMeans};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "freezer"];
+
+/// Name of the version 2 tree beside the controllers, as systemd's hybrid layout has it.
+const UNIFIED: &str = "unified";
+
+/// Page cache of an earlier task that may stay charged to a group that is used again: as much
+/// as the kernel's own batch of charges, so a small program's record stays exact enough.
+const RESIDUE_MAX_BYTES: u64 = 1 << 20;
+
+/// The groups in which all tasks of a PC lie, by controller; `unified` among them.
+#[derive(Debug, Clone)]
+pub(crate) struct Tree {
+    pub(crate) parents: BTreeMap<&'static str, PathBuf>,
+    pub(crate) idle: IdleMeans,
+    /// Whether the cpu group competes with everything else on the PC.
+    pub(crate) at_top: bool,
+}
+
+/// One task's group.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    dirs: BTreeMap<&'static str, PathBuf>,
+    /// What was written last, so that a group used again costs no write for equal limits.
+    written: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Tree {
+    /// Takes every hierarchy in which we may make a group.
+    pub(crate) fn detect(root: &Path, own: &str, name: &str) -> Result<Self, String> {
+        let mut parents = BTreeMap::new();
+        let mut at_top = false;
+        let mut reason = String::from("no version 1 hierarchy found");
+        for controller in CONTROLLERS.into_iter().chain([UNIFIED]) {
+            let top = root.join(controller);
+            let key = if controller == UNIFIED {
+                ""
+            } else {
+                controller
+            };
+            if !top.join("cgroup.procs").exists() {
+                continue;
+            }
+            match make_parent(&top, files::own_path(own, key).unwrap_or("/"), name) {
+                Ok((dir, top_most)) => {
+                    at_top |= controller == "cpu" && top_most;
+                    parents.insert(controller, dir);
+                }
+                Err(error) => reason = format!("{}: {error}", top.display()),
+            }
+        }
+        // A version 2 tree freezes better; no process need be moved in a second hierarchy.
+        if parents.contains_key(UNIFIED)
+            && let Some(spare) = parents.remove("freezer")
+        {
+            let _unused = files::remove_dir(&spare);
+        }
+        if parents.is_empty() || parents.keys().all(|key| *key == UNIFIED) {
+            return Err(reason);
+        }
+        let idle = make_idle(&parents);
+        Ok(Self {
+            parents,
+            idle,
+            at_top,
+        })
+    }
+
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.parents.contains_key(controller)
+    }
+
+    pub(crate) fn create(&self, name: &str) -> io::Result<Leaf> {
+        let leaf = self.leaf(name);
+        for (controller, dir) in &leaf.dirs {
+            if let Err(error) = files::make_dir(dir) {
+                leaf.remove().unwrap_or_default();
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!("{controller}: {}: {error}", dir.display()),
+                ));
+            }
+        }
+        Ok(leaf)
+    }
+
+    pub(crate) fn leaf(&self, name: &str) -> Leaf {
+        let dirs = self
+            .parents
+            .iter()
+            .map(|(controller, parent)| (*controller, parent.join(name)))
+            .collect();
+        Leaf {
+            dirs,
+            written: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+/// Makes our group as near the top of a hierarchy as we may, and tries a child of it.
+fn make_parent(top: &Path, own: &str, name: &str) -> io::Result<(PathBuf, bool)> {
+    // Co-mounted controllers are links to one directory; either name works.
+    let way = files::way_down(top, own);
+    let anchor = way
+        .iter()
+        .find(|dir| files::writable(dir) && files::writable(&dir.join("cgroup.procs")))
+        .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
+    let parent = anchor.join(name);
+    files::make_dir(&parent)?;
+    let probe = parent.join(format!("try-{}", std::process::id()));
+    files::make_dir(&probe)?;
+    files::remove_dir(&probe)?;
+    Ok((parent, anchor.as_path() == top))
+}
+
+/// Puts the group as a whole behind everything else that wants a CPU or a disk.
+fn make_idle(parents: &BTreeMap<&'static str, PathBuf>) -> IdleMeans {
+    let set = |controller: &str, file: &str, value: &str| {
+        parents
+            .get(controller)
+            .is_some_and(|dir| files::write(&dir.join(file), value).is_ok())
+    };
+    set("blkio", "blkio.prio.class", "idle");
+    set("blkio", "blkio.bfq.weight", "1");
+    set("memory", "memory.swappiness", "0");
+    let reads_one = || {
+        parents
+            .get("cpu")
+            .and_then(|dir| files::number(&dir.join("cpu.idle")))
+            == Some(1)
+    };
+    if set("cpu", "cpu.idle", "1") && reads_one() {
+        IdleMeans::CpuIdle
+    } else if set("cpu", "cpu.shares", "2") {
+        IdleMeans::Weight
+    } else {
+        IdleMeans::None
+    }
+}
+
+impl Leaf {
+    pub(crate) fn dir(&self, controller: &str) -> Option<&Path> {
+        self.dirs.get(controller).map(PathBuf::as_path)
+    }
+
+    fn path(&self, controller: &str, file: &str) -> Option<PathBuf> {
+        self.dirs.get(controller).map(|dir| dir.join(file))
+    }
+
+    fn put(&self, controller: &str, file: &'static str, value: &str) -> bool {
+        self.path(controller, file)
+            .is_some_and(|path| files::write(&path, value).is_ok())
+    }
+
+    /// Writes unless the same value was written last.
+    fn set(&self, controller: &str, file: &'static str, value: &str) -> bool {
+        let Ok(mut written) = self.written.lock() else {
+            return self.put(controller, file, value);
+        };
+        if written.get(file).is_some_and(|last| last == value) {
+            return true;
+        }
+        let taken = self.put(controller, file, value);
+        if taken {
+            written.insert(file, value.to_owned());
+        }
+        taken
+    }
+
+    pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
+        let pid = pid.to_string();
+        for dir in self.dirs.values() {
+            files::write(&dir.join("cgroup.procs"), &pid)?;
+        }
+        Ok(())
+    }
+
+    /// Sets every limit; names those that the kernel would not take.
+    pub(crate) fn apply(&self, ask: &Ask<'_>) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if !self.set_memory(ask.limits.memory.0) {
+            missing.push("memory");
+        }
+        if !self.set("pids", "pids.max", &ask.processes().to_string()) {
+            missing.push("processes");
+        }
+        if !self.set_cpus(ask.quota_us(1000)) {
+            missing.push("cpus");
+        }
+        if !self.set_disk_io(ask) {
+            missing.push("disk_io");
+        }
+        missing
+    }
+
+    fn set_memory(&self, bytes: u64) -> bool {
+        const MEMORY: &str = "memory.limit_in_bytes";
+        const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
+        let value = bytes.to_string();
+        self.set("memory", "memory.swappiness", "0");
+        // The kernel keeps memory <= memory + swap at each step, so the order depends on the
+        // direction. Without swap accounting the second file is absent: nothing to do then.
+        let taken = self.set("memory", MEMORY, &value)
+            || (self.set("memory", WITH_SWAP, &value) && self.set("memory", MEMORY, &value));
+        self.set("memory", WITH_SWAP, &value);
+        taken
+    }
+
+    fn set_disk_io(&self, ask: &Ask<'_>) -> bool {
+        let Some(rate) = ask.limits.disk_io else {
+            return true;
+        };
+        match Device::under(ask.scratch) {
+            Device::Memory => true,
+            Device::Unknown => false,
+            Device::Disk { major, minor } => {
+                let line = format!("{major}:{minor} {}", rate.0.max(1));
+                self.set("blkio", "blkio.throttle.read_bps_device", &line)
+                    && self.set("blkio", "blkio.throttle.write_bps_device", &line)
+            }
+        }
+    }
+
+    pub(crate) fn set_cpus(&self, quota_us: Option<u64>) -> bool {
+        let absent = !self
+            .path("cpu", "cpu.cfs_quota_us")
+            .is_some_and(|path| path.exists());
+        match quota_us {
+            Some(quota) => {
+                self.set("cpu", "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())
+                    && self.set("cpu", "cpu.cfs_quota_us", &quota.to_string())
+            }
+            None => absent || self.set("cpu", "cpu.cfs_quota_us", "-1"),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let text = |controller: &str, file: &str| {
+            self.path(controller, file)
+                .and_then(|path| files::read(&path).ok())
+                .unwrap_or_default()
+        };
+        let number = |controller: &str, file: &str| {
+            self.path(controller, file)
+                .and_then(|path| files::number(&path))
+        };
+        let memory = text("memory", "memory.stat");
+        let stat = |key: &str| files::keyed(&memory, key).unwrap_or(0);
+        let (read_bytes, written_bytes) =
+            files::io_service_bytes(&text("blkio", "blkio.throttle.io_service_bytes_recursive"));
+        Counters {
+            cpu_us: number("cpuacct", "cpuacct.usage").map(|ns| ns / 1000),
+            throttled_us: files::keyed(&text("cpu", "cpu.stat"), "throttled_time").unwrap_or(0)
+                / 1000,
+            memory_now: number("memory", "memory.usage_in_bytes"),
+            memory_peak: number("memory", "memory.max_usage_in_bytes"),
+            cache_now: stat("total_cache").saturating_sub(stat("total_shmem")),
+            page_faults: stat("total_pgmajfault"),
+            oom_kills: files::keyed(&text("memory", "memory.oom_control"), "oom_kill").unwrap_or(0),
+            read_bytes,
+            written_bytes,
+            processes_now: number("pids", "pids.current"),
+            processes_peak: number("pids", "pids.peak"),
+            pids_max_hits: files::keyed(&text("pids", "pids.events"), "max").unwrap_or(0),
+        }
+    }
+
+    /// Makes the group clean for the next task: peaks are reset, what only counts up is the
+    /// next task's baseline, and the pids group, whose peak cannot be reset, is made anew.
+    pub(crate) fn recycle(&self) -> io::Result<Baseline> {
+        if let Some(dir) = self.dir("pids") {
+            files::remove_dir(dir)?;
+            files::make_dir(dir)?;
+        }
+        if let Ok(mut written) = self.written.lock() {
+            written.remove("pids.max");
+            if written.remove("blkio.throttle.read_bps_device").is_some() {
+                // A device line stays until its rate is 0; a new group is simpler than that.
+                if let Some(dir) = self.dir("blkio") {
+                    files::remove_dir(dir)?;
+                    files::make_dir(dir)?;
+                }
+                written.remove("blkio.throttle.write_bps_device");
+            }
+        }
+        let residue = || {
+            self.path("memory", "memory.usage_in_bytes")
+                .and_then(|path| files::number(&path))
+        };
+        if residue().is_some_and(|bytes| bytes > RESIDUE_MAX_BYTES) {
+            // Its page cache stays in memory; only the charge moves to the parent.
+            if let Some(dir) = self.dir("memory") {
+                files::remove_dir(dir)?;
+                files::make_dir(dir)?;
+            }
+            if let Ok(mut written) = self.written.lock() {
+                written.retain(|file, _| !file.starts_with("memory."));
+            }
+        } else if self.dir("memory").is_some() {
+            let reset = self.put("memory", "memory.max_usage_in_bytes", "0");
+            if !reset {
+                return Err(io::Error::other("the memory peak cannot be reset"));
+            }
+        }
+        Ok(Baseline(self.counters()))
+    }
+
+    /// Freezes or thaws; says whether it got there in time.
+    pub(crate) fn freeze(&self, on: bool) -> io::Result<bool> {
+        if let Some(dir) = self.dir(UNIFIED) {
+            return super::v2::freeze(dir, on);
+        }
+        let state = self
+            .path("freezer", "freezer.state")
+            .ok_or_else(no_freezer)?;
+        let wanted = if on { "FROZEN" } else { "THAWED" };
+        files::write(&state, wanted)?;
+        let end = Instant::now() + FREEZE_WAIT;
+        loop {
+            if files::read(&state)?.trim() == wanted {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            files::short_wait();
+        }
+    }
+
+    /// Kills all; says whether the group is empty.
+    pub(crate) fn kill(&self) -> io::Result<bool> {
+        if let Some(dir) = self.dir(UNIFIED) {
+            return super::v2::kill(dir);
+        }
+        let procs = self.procs_file().ok_or_else(no_freezer)?;
+        super::kill_loop(&procs, &mut |on| {
+            if self.dir("freezer").is_some() {
+                self.freeze(on).map(drop)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// Whether any process is left.
+    pub(crate) fn populated(&self) -> io::Result<bool> {
+        if let Some(dir) = self.dir(UNIFIED) {
+            return super::v2::populated(dir);
+        }
+        let procs = self.procs_file().ok_or_else(no_freezer)?;
+        Ok(!files::processes(&procs)?.is_empty())
+    }
+
+    /// The list of processes in the hierarchy that a task can least have left.
+    fn procs_file(&self) -> Option<PathBuf> {
+        ["freezer", "pids", "memory", "cpu", "cpuacct", "blkio"]
+            .into_iter()
+            .find_map(|controller| self.path(controller, "cgroup.procs"))
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for dir in self.dirs.values() {
+            if let Err(error) = files::remove_dir(dir) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Names of the groups beside this one, in any hierarchy.
+    pub(crate) fn names(tree: &Tree) -> Vec<String> {
+        let mut names: Vec<_> = tree
+            .parents
+            .values()
+            .filter_map(|parent| fs::read_dir(parent).ok())
+            .flat_map(super::group_names)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn no_freezer() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "neither a version 2 tree nor the freezer controller can be written",
+    )
+}
