@@ -1,0 +1,599 @@
+//! The book: every attempt that the node holds, and the rules by which they move on.
+
+mod check;
+
+use crate::bundle::Bundle;
+use crate::entry::{Entry, Phase, Stop};
+use crate::{
+    Action, Adoption, Capacity, Event, Grant, HELD_MAX, RESEND_MS, STOP_AGAIN_MS, STOP_GRACE_MS,
+    TELL_DELAY_MS, Verdict, Wish,
+};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use gleaner_model::{AttemptId, AttemptState, Reason, Span, Time};
+
+/// Why attempts come back from a node that its admin drains.
+const DRAINED: &str = "the node is being drained";
+/// Why attempts come back from a node that its admin emptied.
+const EMPTIED: &str = "the node was told to give its work back";
+/// Why attempts come back from a node whose owner needs it.
+const NEEDED: &str = "the node needs itself";
+/// Why attempts come back that were never taken.
+const FULL: &str = "the node holds too many attempts; grant fewer at once";
+
+/// All attempts of a node. See the crate's documentation for how to drive it.
+#[derive(Debug, Clone)]
+pub struct Book {
+    capacity: Capacity,
+    /// Processors (thousandths) and memory (bytes) of the live attempts.
+    used: (u64, u64),
+    live: u32,
+    attempts: BTreeMap<AttemptId, Entry>,
+    bundles: BTreeMap<u64, Bundle>,
+    /// Bundles with something to fetch or start, in the order of their grants.
+    pending: BTreeSet<u64>,
+    next_bundle: u64,
+    /// Attempts by when the book must look at them again.
+    timers: BTreeSet<(Time, AttemptId)>,
+    wish: Wish,
+    verdict: Verdict,
+    /// Whether live attempts were told to freeze.
+    frozen: bool,
+    link: bool,
+    lease: Span,
+    lease_until: Time,
+}
+
+impl Book {
+    /// An empty book of a node that offers `capacity` and is not connected.
+    #[must_use]
+    pub const fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            used: (0, 0),
+            live: 0,
+            attempts: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            next_bundle: 0,
+            timers: BTreeSet::new(),
+            wish: Wish::Resume,
+            verdict: Verdict::Run,
+            frozen: false,
+            link: false,
+            lease: Span { ms: 0 },
+            lease_until: Time { ms: 0 },
+        }
+    }
+
+    /// Takes note of one event and says what must be done, in order.
+    pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Granted(grant) => self.granted(&grant, &mut out),
+            Event::Revoked(attempts) => self.revoked(now, &attempts, &mut out),
+            Event::Acknowledged(attempts) => self.acknowledged(&attempts, &mut out),
+            Event::Wished(wish) => {
+                self.wish = wish;
+                self.obey(now, &mut out);
+            }
+            Event::Judged(verdict) => {
+                self.verdict = verdict;
+                self.obey(now, &mut out);
+            }
+            Event::Offered(capacity) => self.capacity = capacity,
+            Event::LinkUp { lease } => self.link_up(now, lease, &mut out),
+            Event::LinkDown => self.link = false,
+            Event::Beaten => self.lease_until = now + self.lease,
+            Event::Fetched(attempt) => self.fetched(attempt),
+            Event::FetchFailed(attempt, reason) => self.fetch_failed(attempt, reason, &mut out),
+            Event::Started(attempt) => self.started(now, attempt, &mut out),
+            Event::Paused(attempt) => self.froze(now, attempt, &Phase::Running, Phase::Paused),
+            Event::Resumed(attempt) => self.froze(now, attempt, &Phase::Paused, Phase::Running),
+            Event::Ended(attempt, reason) => self.ended(now, attempt, reason, &mut out),
+            Event::Collected(attempt, reason) => self.collected(now, attempt, reason, &mut out),
+            Event::Adopted(adoption) => self.adopted(now, &adoption, &mut out),
+            Event::Tick => self.tick(now, &mut out),
+        }
+        self.schedule(now, &mut out);
+        out
+    }
+
+    /// When [`Event::Tick`] is wanted next; none where time alone changes nothing.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Time> {
+        self.timers.first().map(|(time, _)| *time)
+    }
+
+    /// What the node holds, for its hello. What the server took back is not among it.
+    #[must_use]
+    pub fn inventory(&self) -> Vec<(AttemptId, AttemptState)> {
+        self.attempts
+            .iter()
+            .filter(|(_, entry)| entry.stop != Some(Stop::Revoked))
+            .map(|(attempt, entry)| (*attempt, entry.phase.state()))
+            .collect()
+    }
+
+    /// How many attempts engines have: started or about to, and not ended.
+    #[must_use]
+    pub const fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// How many attempts are held in whatever state.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Whether live attempts are told to be frozen.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// How long the leases last if no further beat gets through.
+    #[must_use]
+    pub const fn lease_left(&self, now: Time) -> Span {
+        self.lease_until.since(now)
+    }
+
+    /// The state of an attempt; none where it is not held.
+    #[must_use]
+    pub fn state(&self, attempt: AttemptId) -> Option<AttemptState> {
+        self.attempts.get(&attempt).map(|entry| entry.phase.state())
+    }
+
+    fn granted(&mut self, grant: &Grant, out: &mut Vec<Action>) {
+        let key = self.next_bundle;
+        let mut bundle = Bundle::granted(grant);
+        let gives_back = self.gives_back();
+        for attempt in grant.tasks.iter().copied() {
+            if self.attempts.contains_key(&attempt) {
+                continue;
+            }
+            if let Some(why) = gives_back {
+                out.push(Action::Decline(attempt, evicted(why)));
+                continue;
+            }
+            if self.attempts.len() >= HELD_MAX {
+                out.push(Action::Decline(attempt, evicted(FULL)));
+                continue;
+            }
+            self.attempts.insert(
+                attempt,
+                Entry {
+                    bundle: key,
+                    phase: Phase::Leased,
+                    stop: None,
+                    told: AttemptState::Leased,
+                    due: None,
+                },
+            );
+            bundle.leased.push_back(attempt);
+            bundle.held += 1;
+        }
+        if bundle.held > 0 {
+            self.next_bundle += 1;
+            self.bundles.insert(key, bundle);
+            self.pending.insert(key);
+        }
+    }
+
+    fn revoked(&mut self, now: Time, attempts: &[AttemptId], out: &mut Vec<Action>) {
+        for attempt in attempts.iter().copied() {
+            let Some(entry) = self.attempts.get_mut(&attempt) else {
+                continue;
+            };
+            if entry.phase.is_live() {
+                entry.stop = Some(Stop::Revoked);
+                self.stop(now, attempt, out);
+            } else {
+                self.leave_queue(attempt);
+                self.forget(attempt, out);
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, attempts: &[AttemptId], out: &mut Vec<Action>) {
+        for attempt in attempts.iter().copied() {
+            let entry = self.attempts.get(&attempt);
+            // Only what was reported can be acknowledged; anything else is a mix-up that the next
+            // hello clears.
+            if entry.is_some_and(|entry| matches!(entry.phase, Phase::Collected(_))) {
+                self.forget(attempt, out);
+            }
+        }
+    }
+
+    /// Whether granted work that has not started goes back, and why.
+    const fn gives_back(&self) -> Option<&'static str> {
+        match (self.wish, self.verdict) {
+            (Wish::Evict, _) => Some(EMPTIED),
+            (_, Verdict::Evict) => Some(NEEDED),
+            (Wish::Drain, _) => Some(DRAINED),
+            (Wish::Pause | Wish::Resume, Verdict::Run | Verdict::Pause) => None,
+        }
+    }
+
+    /// Brings the attempts in line with the wish and the verdict.
+    fn obey(&mut self, now: Time, out: &mut Vec<Action>) {
+        if let Some(why) = self.gives_back() {
+            let pending = self.those(Phase::is_pending);
+            for attempt in pending {
+                self.leave_queue(attempt);
+                self.end(attempt, evicted(why), false, out);
+            }
+            if self.wish == Wish::Evict || self.verdict == Verdict::Evict {
+                for attempt in self.those(Phase::is_live) {
+                    let entry = self.attempts.get_mut(&attempt);
+                    if let Some(entry) = entry.filter(|entry| entry.stop.is_none()) {
+                        entry.stop = Some(Stop::Evicted(why));
+                        self.stop(now, attempt, out);
+                    }
+                }
+            }
+        }
+        let frozen = self.wish == Wish::Pause || self.verdict == Verdict::Pause;
+        if frozen != self.frozen {
+            self.frozen = frozen;
+            for attempt in self.those(Phase::is_live) {
+                out.push(match frozen {
+                    true => Action::Pause(attempt),
+                    false => Action::Resume(attempt),
+                });
+            }
+        }
+    }
+
+    fn those(&self, which: impl Fn(&Phase) -> bool) -> Vec<AttemptId> {
+        self.attempts
+            .iter()
+            .filter(|(_, entry)| which(&entry.phase))
+            .map(|(attempt, _)| *attempt)
+            .collect()
+    }
+
+    fn link_up(&mut self, now: Time, lease: Span, out: &mut Vec<Action>) {
+        self.link = true;
+        self.lease = lease;
+        self.lease_until = now + lease;
+        // A hello has said each state; only reports and later changes are owed.
+        let reported = self.those(|phase| matches!(phase, Phase::Collected(_)));
+        for attempt in reported {
+            self.set_due(attempt, Some(now + ms(RESEND_MS)));
+            out.push(Action::Report(attempt));
+        }
+        for attempt in self.those(|phase| phase.is_pending() || phase.is_live()) {
+            self.tell_later(now, attempt);
+        }
+    }
+
+    fn fetched(&mut self, attempt: AttemptId) {
+        let Some(entry) = self.attempts.get_mut(&attempt) else {
+            return;
+        };
+        if entry.phase != Phase::Fetching {
+            return;
+        }
+        entry.phase = Phase::Ready;
+        if let Some(bundle) = self.bundles.get_mut(&entry.bundle) {
+            bundle.fetching -= 1;
+            bundle.ready.push_back(attempt);
+        }
+    }
+
+    fn fetch_failed(&mut self, attempt: AttemptId, reason: Reason, out: &mut Vec<Action>) {
+        let entry = self.attempts.get(&attempt);
+        if entry.is_some_and(|entry| entry.phase == Phase::Fetching) {
+            self.leave_queue(attempt);
+            self.end(attempt, reason, false, out);
+        }
+    }
+
+    fn started(&mut self, now: Time, attempt: AttemptId, out: &mut Vec<Action>) {
+        let Some(entry) = self.attempts.get_mut(&attempt) else {
+            return;
+        };
+        if entry.phase != Phase::Starting {
+            return;
+        }
+        entry.phase = Phase::Running;
+        // What was asked before the program ran may have found nothing to act on.
+        if entry.stop.is_some() {
+            self.stop(now, attempt, out);
+        } else {
+            if self.frozen {
+                out.push(Action::Pause(attempt));
+            }
+            self.tell_later(now, attempt);
+        }
+    }
+
+    fn froze(&mut self, now: Time, attempt: AttemptId, from: &Phase, to: Phase) {
+        let entry = self.attempts.get_mut(&attempt);
+        let Some(entry) = entry.filter(|entry| entry.phase == *from) else {
+            return;
+        };
+        entry.phase = to;
+        if entry.stop.is_none() {
+            self.tell_later(now, attempt);
+        }
+    }
+
+    fn ended(&mut self, now: Time, attempt: AttemptId, reason: Reason, out: &mut Vec<Action>) {
+        let Some(entry) = self.attempts.get(&attempt) else {
+            return;
+        };
+        if !entry.phase.is_live() {
+            return;
+        }
+        let (stop, key) = (entry.stop, entry.bundle);
+        self.release(key);
+        // The next program starts before anything is done for the one that ended.
+        let reason = match (stop, reason) {
+            (Some(Stop::Revoked), _) => {
+                self.schedule(now, out);
+                self.forget(attempt, out);
+                return;
+            }
+            (Some(Stop::Evicted(why)), Reason::Cancelled) => evicted(why),
+            // A program that ended well or by itself while being evicted keeps its own reason.
+            (Some(Stop::Evicted(_)) | None, reason) => reason,
+        };
+        self.set_phase(attempt, Phase::Ended(reason.clone()));
+        self.schedule(now, out);
+        out.push(Action::Collect {
+            attempt,
+            reason,
+            ran: true,
+        });
+    }
+
+    fn collected(&mut self, now: Time, attempt: AttemptId, reason: Reason, out: &mut Vec<Action>) {
+        let Some(entry) = self.attempts.get(&attempt) else {
+            return;
+        };
+        if !matches!(entry.phase, Phase::Ended(_)) {
+            return;
+        }
+        self.set_phase(attempt, Phase::Collected(reason));
+        if self.link {
+            self.set_due(attempt, Some(now + ms(RESEND_MS)));
+            out.push(Action::Report(attempt));
+        }
+    }
+
+    fn adopted(&mut self, now: Time, adoption: &Adoption, out: &mut Vec<Action>) {
+        let attempt = adoption.attempt;
+        if self.attempts.contains_key(&attempt) {
+            return;
+        }
+        let key = self.next_bundle;
+        self.next_bundle += 1;
+        let mut bundle = Bundle::adopted(adoption);
+        bundle.held = 1;
+        self.bundles.insert(key, bundle);
+        let entry = Entry {
+            bundle: key,
+            phase: Phase::Running,
+            stop: None,
+            told: AttemptState::Leased,
+            due: None,
+        };
+        self.attempts.insert(attempt, entry);
+        if let Some(reason) = &adoption.ended {
+            self.end(attempt, reason.clone(), true, out);
+            return;
+        }
+        self.occupy(key);
+        if self.frozen {
+            out.push(Action::Pause(attempt));
+        }
+        self.tell_later(now, attempt);
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Action>) {
+        while let Some((due, attempt)) = self.timers.first().copied() {
+            if due > now {
+                break;
+            }
+            self.set_due(attempt, None);
+            let Some(entry) = self.attempts.get_mut(&attempt) else {
+                continue;
+            };
+            if matches!(entry.phase, Phase::Collected(_)) {
+                if self.link {
+                    self.set_due(attempt, Some(now + ms(RESEND_MS)));
+                    out.push(Action::Report(attempt));
+                }
+            } else if entry.stop.is_some() {
+                self.stop(now, attempt, out);
+            } else if self.link && entry.told != entry.phase.state() {
+                entry.told = entry.phase.state();
+                out.push(Action::Tell(attempt, entry.told));
+            }
+        }
+    }
+
+    /// Starts what fits and fetches what will be next, in the order of the grants.
+    fn schedule(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.frozen || self.wish != Wish::Resume || self.verdict != Verdict::Run {
+            return;
+        }
+        let mut room = true;
+        let mut at = 0;
+        while let Some(key) = self.pending.range(at..).next().copied() {
+            at = key + 1;
+            // A large task that waits for room is not overtaken by small ones, or it might wait
+            // for ever; fetching goes on.
+            room = room && self.start_ready(key, out);
+            self.fetch_next(now, key, out);
+            let bundle = self.bundles.get(&key);
+            if !bundle.is_some_and(Bundle::has_pending) {
+                self.pending.remove(&key);
+            }
+        }
+    }
+
+    /// Says whether the node still has room after this bundle.
+    fn start_ready(&mut self, key: u64, out: &mut Vec<Action>) -> bool {
+        loop {
+            let fits = match self.bundles.get(&key) {
+                Some(bundle) if bundle.live < bundle.width && !bundle.ready.is_empty() => {
+                    self.fits(bundle)
+                }
+                _ => return true,
+            };
+            if !fits {
+                return false;
+            }
+            let bundle = self.bundles.get_mut(&key);
+            let Some(attempt) = bundle.and_then(|bundle| bundle.ready.pop_front()) else {
+                return true;
+            };
+            self.occupy(key);
+            if let Some(entry) = self.attempts.get_mut(&attempt) {
+                entry.phase = Phase::Starting;
+            }
+            out.push(Action::Start(attempt));
+        }
+    }
+
+    /// A task larger than the whole node (its offer shrank since the grant) may run alone.
+    fn fits(&self, bundle: &Bundle) -> bool {
+        let (cpus, memory) = self.used;
+        self.live == 0
+            || (cpus + u64::from(bundle.cpus.milli) <= u64::from(self.capacity.cpus.milli)
+                && memory.saturating_add(bundle.memory.0) <= self.capacity.memory.0)
+    }
+
+    fn fetch_next(&mut self, now: Time, key: u64, out: &mut Vec<Action>) {
+        while let Some(attempt) = self
+            .bundles
+            .get_mut(&key)
+            .filter(|bundle| bundle.fetch_room() > 0)
+            .and_then(|bundle| bundle.leased.pop_front())
+        {
+            if let Some(bundle) = self.bundles.get_mut(&key) {
+                bundle.fetching += 1;
+            }
+            if let Some(entry) = self.attempts.get_mut(&attempt) {
+                entry.phase = Phase::Fetching;
+            }
+            self.tell_later(now, attempt);
+            out.push(Action::Fetch(attempt));
+        }
+    }
+
+    fn stop(&mut self, now: Time, attempt: AttemptId, out: &mut Vec<Action>) {
+        self.set_due(attempt, Some(now + ms(STOP_AGAIN_MS)));
+        out.push(Action::Stop {
+            attempt,
+            grace_ms: STOP_GRACE_MS,
+        });
+    }
+
+    /// Takes a pending attempt out of its bundle's queue.
+    fn leave_queue(&mut self, attempt: AttemptId) {
+        let Some(entry) = self.attempts.get(&attempt) else {
+            return;
+        };
+        let Some(bundle) = self.bundles.get_mut(&entry.bundle) else {
+            return;
+        };
+        match entry.phase {
+            Phase::Leased => bundle.leased.retain(|other| *other != attempt),
+            Phase::Fetching => bundle.fetching -= 1,
+            Phase::Ready => bundle.ready.retain(|other| *other != attempt),
+            Phase::Starting
+            | Phase::Running
+            | Phase::Paused
+            | Phase::Ended(_)
+            | Phase::Collected(_) => {}
+        }
+    }
+
+    fn end(&mut self, attempt: AttemptId, reason: Reason, ran: bool, out: &mut Vec<Action>) {
+        self.set_phase(attempt, Phase::Ended(reason.clone()));
+        out.push(Action::Collect {
+            attempt,
+            reason,
+            ran,
+        });
+    }
+
+    fn set_phase(&mut self, attempt: AttemptId, phase: Phase) {
+        if let Some(entry) = self.attempts.get_mut(&attempt) {
+            entry.phase = phase;
+            entry.stop = None;
+        }
+        self.set_due(attempt, None);
+    }
+
+    fn occupy(&mut self, key: u64) {
+        if let Some(bundle) = self.bundles.get_mut(&key) {
+            bundle.live += 1;
+            self.live += 1;
+            self.used.0 += u64::from(bundle.cpus.milli);
+            self.used.1 = self.used.1.saturating_add(bundle.memory.0);
+        }
+    }
+
+    fn release(&mut self, key: u64) {
+        if let Some(bundle) = self.bundles.get_mut(&key) {
+            bundle.live -= 1;
+            self.live -= 1;
+            self.used.0 -= u64::from(bundle.cpus.milli);
+            self.used.1 = self.used.1.saturating_sub(bundle.memory.0);
+        }
+    }
+
+    fn forget(&mut self, attempt: AttemptId, out: &mut Vec<Action>) {
+        self.set_due(attempt, None);
+        let Some(entry) = self.attempts.remove(&attempt) else {
+            return;
+        };
+        out.push(Action::Forget(attempt));
+        if let Some(bundle) = self.bundles.get_mut(&entry.bundle) {
+            bundle.held -= 1;
+            if bundle.held == 0 {
+                self.bundles.remove(&entry.bundle);
+                self.pending.remove(&entry.bundle);
+            }
+        }
+    }
+
+    /// Arms the timer after which a changed state is told, unless it runs already.
+    fn tell_later(&mut self, now: Time, attempt: AttemptId) {
+        let entry = self.attempts.get(&attempt);
+        if entry.is_some_and(|entry| entry.due.is_none() && entry.told != entry.phase.state()) {
+            self.set_due(attempt, Some(now + ms(TELL_DELAY_MS)));
+        }
+    }
+
+    fn set_due(&mut self, attempt: AttemptId, due: Option<Time>) {
+        let Some(entry) = self.attempts.get_mut(&attempt) else {
+            return;
+        };
+        if let Some(old) = entry.due.take() {
+            self.timers.remove(&(old, attempt));
+        }
+        if let Some(new) = due {
+            self.timers.insert((new, attempt));
+        }
+        entry.due = due;
+    }
+}
+
+const fn ms(ms: u64) -> Span {
+    Span { ms }
+}
+
+fn evicted(why: &str) -> Reason {
+    Reason::Evicted {
+        detail: why.to_string(),
+    }
+}
