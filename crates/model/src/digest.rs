@@ -91,3 +91,31 @@ pub struct BlobRef {
     /// Its length in bytes.
     pub size: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_digest_is_written_as_it_is_read() {
+        let digest = Digest(core::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.hex().parse(), Ok(digest));
+        assert_eq!(digest.hex().len(), 64);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "blake3:",
+            "sha256:00",
+            &"g".repeat(64),
+            &"0".repeat(63),
+            &"é".repeat(32),
+        ] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+}

@@ -155,3 +155,27 @@ macro_rules! text_serde {
 
 text_serde!(TaskId);
 text_serde!(AttemptId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn ids_are_written_as_they_are_read() {
+        let attempt: AttemptId = "7.0.2".parse().unwrap();
+        assert_eq!(attempt, TaskId::new(JobId(7), 0).attempt(2));
+        assert_eq!(attempt.to_string(), "7.0.2");
+        assert_eq!("12.34".parse(), Ok(TaskId::new(JobId(12), 34)));
+        assert_eq!(serde_json::to_string(&attempt.task).unwrap(), "\"7.0\"");
+    }
+
+    #[test]
+    fn a_wrong_id_is_refused_with_the_right_shape() {
+        for text in ["7", "7.", ".0", "a.b", "7.0.1", "-1.0"] {
+            let error = text.parse::<TaskId>().unwrap_err().to_string();
+            assert!(error.contains("JOB.INDEX"), "{error}");
+        }
+        assert_eq!("x".parse::<JobId>().unwrap_err().what, "job");
+    }
+}

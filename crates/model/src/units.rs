@@ -321,3 +321,80 @@ quantity_serde!(Bytes, |this| this.0);
 quantity_serde!(Rate, |this| this.0);
 quantity_serde!(Cpus, |this| f64::from(this.milli) / 1000.0);
 quantity_serde!(Span, |this| this.as_seconds());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_count_by_1000_or_1024_as_written() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("1kB", 1000),
+            ("1 KiB", 1024),
+            ("1.5GiB", 1_610_612_736),
+            ("2GB", 2_000_000_000),
+            ("10_000", 10_000),
+            ("3tib", 3 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "GiB", "-1", "1GiBs", "1 2", "9e99", "99999999TiB"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_rates_and_cpus() {
+        for (text, ms) in [
+            ("90", 90_000),
+            ("1.5s", 1500),
+            ("30min", 1_800_000),
+            ("2h", 7_200_000),
+            ("5ms", 5),
+        ] {
+            assert_eq!(text.parse(), Ok(Span { ms }), "{text}");
+        }
+        assert_eq!("1 week".parse::<Span>().ok(), None);
+        assert_eq!("50MB/s".parse(), Ok(Rate(50_000_000)));
+        assert_eq!("0.5".parse(), Ok(Cpus { milli: 500 }));
+        for text in ["0", "-1", "1cpu", "1e9"] {
+            assert!(text.parse::<Cpus>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_what_to_write() {
+        let error = "soon".parse::<Span>().unwrap_err().to_string();
+        assert!(
+            error.contains("\"soon\"") && error.contains("30min"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn quantities_are_shown_for_people_and_sent_as_numbers() {
+        assert_eq!(Bytes(1 << 30).to_string(), "1 GiB");
+        assert_eq!(Bytes(1_610_612_736).to_string(), "1.5 GiB");
+        assert_eq!(Span { ms: 3_725_000 }.to_string(), "1 h 02 min");
+        assert_eq!(Cpus { milli: 2500 }.to_string(), "2.5");
+        assert_eq!(serde_json::to_string(&Bytes(5)).unwrap(), "5");
+        assert_eq!(
+            serde_json::from_str::<Span>("\"1min\"").unwrap(),
+            Span { ms: 60_000 }
+        );
+        assert_eq!(
+            serde_json::from_str::<Span>("0.25").unwrap(),
+            Span { ms: 250 }
+        );
+    }
+
+    #[test]
+    fn instants_never_go_below_zero_or_wrap() {
+        let (a, b) = (Time { ms: 5 }, Time { ms: 9 });
+        assert_eq!((b.since(a).ms, a.since(b).ms), (4, 0));
+        assert_eq!((a - Span { ms: 10 }).ms, 0);
+        assert_eq!((Time { ms: u64::MAX } + Span { ms: 1 }).ms, u64::MAX);
+    }
+}
