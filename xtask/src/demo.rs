@@ -119,7 +119,9 @@ fn work(tasks: &Value) -> BTreeMap<String, Work> {
             continue;
         };
         let work = nodes.entry(node.to_owned()).or_default();
-        work.tiles += u64::from(task["merge"] != Value::Bool(true));
+        // A tile is named by its rows, as `first=1 last=20`.
+        let tile = task["name"].as_str().is_some_and(|name| name.contains('='));
+        work.tiles += u64::from(tile);
         work.cpu_seconds += task["cpu_seconds"].as_f64().unwrap_or(0.0);
     }
     nodes
@@ -257,10 +259,10 @@ mod tests {
     #[test]
     fn work_is_counted_by_node() {
         let tasks = serde_json::json!([
-            { "id": "1.0", "node": "a", "cpu_seconds": 1.5 },
-            { "id": "1.1", "node": "b", "cpu_seconds": 2.0 },
-            { "id": "1.2", "node": "a", "cpu_seconds": 0.5, "merge": true },
-            { "id": "1.3", "node": null },
+            { "id": "1.0", "name": "first=1", "node": "a", "cpu_seconds": 1.5 },
+            { "id": "1.1", "name": "first=2", "node": "b", "cpu_seconds": 2.0 },
+            { "id": "1.2", "node": "a", "cpu_seconds": 0.5, "name": "merge" },
+            { "id": "1.3", "name": "first=3", "node": null },
         ]);
         let nodes = work(&tasks);
         assert_eq!(
