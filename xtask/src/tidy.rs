@@ -86,9 +86,10 @@ pub(crate) fn rust(source: &Source) -> Vec<String> {
             }
             found.push(format!("{path}:{}: {word}: {advice}", number + 1));
         }
-        if *test && sleeps(line) && !polls(&lines[..number], line) {
+        let above = &lines[..number];
+        if *test && sleeps(line) && !polls(above, line) && !meant(above) {
             found.push(format!(
-                "{path}:{}: a test sleeps outside a polling loop; wait for the event",
+                "{path}:{}: a test sleeps outside a polling loop; wait for the event, or say `// On purpose: why`",
                 number + 1
             ));
         }
@@ -132,6 +133,17 @@ fn polls(above: &[(&str, bool)], line: &str) -> bool {
             });
             opens && indent(candidate) < indent(line)
         })
+}
+
+/// Whether the comment above says that the time itself is what is tested.
+fn meant(above: &[(&str, bool)]) -> bool {
+    let comments = above
+        .iter()
+        .rev()
+        .take_while(|(line, _)| line.trim_start().starts_with("//"));
+    comments
+        .into_iter()
+        .any(|(line, _)| line.contains("// On purpose: "))
 }
 
 fn inherits_lints(manifest: &str) -> bool {
@@ -206,6 +218,12 @@ mod tests {
     #[test]
     fn a_polling_loop_may_sleep() {
         let text = "//! T.\nfn a() {\n    while !ready() {\n        thread::sleep(X);\n    }\n}\n";
+        assert_eq!(findings("tests.rs", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_test_may_say_that_it_sleeps_on_purpose() {
+        let text = "//! T.\nfn a() {\n    // On purpose: it is frozen.\n    // Two lines.\n    thread::sleep(X);\n}\n";
         assert_eq!(findings("tests.rs", text), Vec::<String>::new());
     }
 

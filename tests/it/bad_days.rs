@@ -1,0 +1,351 @@
+//! Does nothing get lost or run into the results twice when parts die?
+
+use crate::fleet::Fleet;
+use crate::pool::{Desk, command, finish, long, until};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// Deaths of the server in a run: some by default, many with `GLEANER_LONG`.
+fn rounds() -> u64 {
+    if long() { 200 } else { 20 }
+}
+
+/// A moment between 20 and 420 ms, spread by a linear congruential generator.
+fn moment(round: u64) -> Duration {
+    let scrambled = round
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    Duration::from_millis(20 + (scrambled >> 33) % 400)
+}
+
+fn counting_job(tasks: u64, script: &str) -> String {
+    format!(
+        "[task]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n[sweep]\ni = {{ range = [1, {tasks}] }}\n\
+         [collect]\nmerge = {{ concat = \"all\", from = \"stdout\" }}\n"
+    )
+}
+
+fn counted(tasks: u64) -> String {
+    (1..=tasks).map(|i| format!("{i}\n")).collect()
+}
+
+#[test]
+fn the_server_dies_with_a_thousand_tasks_in_flight() {
+    let mut fleet = Fleet::start(2);
+    let desk = Desk::new();
+    let mut kills = 0;
+    while kills < rounds() {
+        let id = fleet.submit(&desk, &counting_job(1000, "echo {i}"));
+        while kills < rounds() && fleet.job(&id)["state"] != "done" {
+            // The moment of death is the point of this test, not a wait for something.
+            thread::sleep(moment(kills));
+            fleet.restart_server();
+            kills += 1;
+        }
+        fleet.gleaner(&desk, &["wait", &id]).exits(0);
+        fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+        assert_eq!(
+            desk.read("out/all"),
+            counted(1000),
+            "each task once, in order"
+        );
+        std::fs::remove_dir_all(desk.path().join("out")).unwrap();
+        let again: Vec<_> = fleet
+            .tasks(&id)
+            .into_iter()
+            .filter(|t| t["attempts"].as_u64() > Some(1))
+            .collect();
+        assert!(
+            again.is_empty(),
+            "tasks ran again after {kills} deaths: {again:?}"
+        );
+    }
+}
+
+#[test]
+fn an_acknowledged_submission_is_never_lost() {
+    let mut fleet = Fleet::start(1);
+    let desk = Desk::new();
+    let mut acknowledged = BTreeSet::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let submitted = {
+        let (stop, config) = (Arc::clone(&stop), fleet.config());
+        thread::spawn(move || {
+            let desk = Desk::new();
+            let mut ids = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let arguments = ["run", "--detach", "--json", "--", "true"];
+                let out = finish(&mut command(&config, &desk, &arguments));
+                if out.code == 0 {
+                    ids.push(crate::pool::id_of(&out.json()));
+                }
+            }
+            ids
+        })
+    };
+    for round in 0..rounds() / 2 {
+        thread::sleep(moment(round + 1000));
+        fleet.restart_server();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for id in submitted.join().unwrap() {
+        assert!(
+            acknowledged.insert(id.clone()),
+            "job {id} was acknowledged twice"
+        );
+    }
+    let jobs = fleet.gleaner(&desk, &["jobs", "--quiet"]).exits(0).stdout;
+    let known: BTreeSet<String> = jobs.lines().map(str::to_owned).collect();
+    let lost: Vec<_> = acknowledged.difference(&known).collect();
+    assert!(lost.is_empty(), "{lost:?} of {}", acknowledged.len());
+    for id in &acknowledged {
+        fleet.gleaner(&desk, &["wait", id]).exits(0);
+    }
+}
+
+#[test]
+fn a_restarted_agent_adopts_what_runs() {
+    let mut fleet = Fleet::start(1);
+    let desk = Desk::new();
+    let id = fleet.submit(
+        &desk,
+        &counting_job(1, "for n in 1 2 3 4 5 6; do sleep 1; done; echo {i}"),
+    );
+    until("it runs", || fleet.job(&id)["tasks"]["running"] == 1);
+    fleet.agents[0].kill();
+    fleet.agents[0] = fleet.agent(0, fleet.port());
+    fleet.gleaner(&desk, &["wait", &id]).exits(0);
+    fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+    assert_eq!(desk.read("out/all"), "1\n");
+    assert_eq!(
+        fleet.tasks(&id)[0]["attempts"],
+        1,
+        "it was adopted, not run again"
+    );
+}
+
+#[test]
+fn the_tasks_of_a_dead_agent_run_elsewhere() {
+    let mut fleet = Fleet::start(2);
+    let desk = Desk::new();
+    let id = fleet.submit(&desk, &counting_job(1, "sleep 5; echo {i}"));
+    until("it runs", || fleet.job(&id)["tasks"]["running"] == 1);
+    let node = fleet.tasks(&id)[0]["node"].as_str().unwrap().to_owned();
+    let index = usize::from(node == "node-1");
+    fleet.agents[index].kill();
+    fleet.gleaner(&desk, &["wait", &id]).exits(0);
+    fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+    assert_eq!(desk.read("out/all"), "1\n");
+    let task = &fleet.tasks(&id)[0];
+    assert_ne!(task["node"], node.as_str(), "{task}");
+    assert_eq!(fleet.online(), 1, "the dead one is listed as offline");
+}
+
+#[test]
+fn a_cut_off_agent_gives_no_double_result() {
+    let mut fleet = Fleet::start(1);
+    let wire = Wire::to(fleet.port());
+    fleet.agents[0].terminate();
+    fleet.agents[0] = fleet.agent(0, wire.port);
+    let desk = Desk::new();
+    let id = fleet.submit(&desk, &counting_job(1, "sleep 3; echo {i}"));
+    until("it runs", || fleet.job(&id)["tasks"]["running"] == 1);
+    wire.cut();
+    until("the server gives the node up", || fleet.online() == 0);
+    wire.mend();
+    fleet.gleaner(&desk, &["wait", &id]).exits(0);
+    fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+    assert_eq!(desk.read("out/all"), "1\n");
+    assert_eq!(fleet.job(&id)["tasks"]["done"], 1);
+}
+
+#[test]
+fn a_killed_shim_takes_its_sandbox_along() {
+    let fleet = Fleet::start(1);
+    let desk = Desk::new();
+    let arguments = [
+        "run",
+        "--detach",
+        "--json",
+        "--",
+        "sh",
+        "-c",
+        "sleep 98761 & sleep 98761",
+    ];
+    let id = crate::pool::id_of(&fleet.gleaner(&desk, &arguments).exits(0).json());
+    let sleepers = || processes_with("98761");
+    until("both run", || {
+        sleepers()
+            .iter()
+            .filter(|p| p.1.starts_with("sleep"))
+            .count()
+            == 2
+    });
+    let program = sleepers()[0].0;
+    let above = ancestors(program);
+    // The shim is the agent's child, or has no parent of ours any more.
+    let agent = above.iter().position(|pid| *pid == fleet.agents[0].pid());
+    let shim = above[agent.unwrap_or(above.len()) - 1];
+    crate::pool::signal(shim, "KILL");
+    until("nothing of it is left, or it runs anew", || {
+        processes_with("98761")
+            .iter()
+            .all(|(pid, _)| !above.contains(pid) && *pid != program)
+    });
+    fleet.gleaner(&desk, &["cancel", &id]).exits(0);
+    until("nothing is left", || processes_with("98761").is_empty());
+}
+
+/// Processes with a word in their command line: id, and the command line with spaces.
+fn processes_with(word: &str) -> Vec<(u32, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = line.replace('\0', " ");
+            line.contains(word).then_some((pid, line))
+        })
+        // The commands of these tests have the word as well.
+        .filter(|(_, line)| line.starts_with("sleep") || line.starts_with("sh -c sleep"))
+        .collect()
+}
+
+/// Parents of a process, the nearest first, without init.
+fn ancestors(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut at = pid;
+    while let Ok(stat) = std::fs::read_to_string(format!("/proc/{at}/stat")) {
+        let parent = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse();
+        at = parent.unwrap();
+        if at <= 1 {
+            break;
+        }
+        found.push(at);
+    }
+    found
+}
+
+#[test]
+fn a_full_disk_is_a_sentence_and_passes() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: mounting a small disk needs root");
+        return;
+    };
+    let pool = crate::pool::Pool::start_in(disk.dir.path(), 1);
+    let desk = Desk::new();
+    pool.gleaner(&desk, &["run", "--", "echo", "before"])
+        .exits(0);
+    let filler = disk.dir.path().join("filler");
+    fill(&filler);
+    desk.write("big", &"x".repeat(4 << 20));
+    let out = pool.gleaner(
+        &desk,
+        &["run", "--detach", "--input", "big", "--", "wc", "-c", "big"],
+    );
+    assert_ne!(out.code, 0, "{out:?}");
+    out.complains_of(&["space"]);
+    std::fs::remove_file(filler).unwrap();
+    let after = || pool.gleaner(&desk, &["run", "--input", "big", "--", "wc", "-c", "big"]);
+    until("it goes on", || after().code == 0);
+    let jobs = pool.gleaner(&desk, &["jobs", "--json"]).exits(0).json();
+    assert!(jobs.as_array().unwrap().len() >= 2, "{jobs}");
+}
+
+/// Writes until the disk is full.
+fn fill(path: &std::path::Path) {
+    let mut dd = Command::new("dd");
+    dd.arg("if=/dev/zero")
+        .arg(format!("of={}", path.display()))
+        .arg("bs=64k");
+    assert_ne!(finish(&mut dd).code, 0, "the disk is full now");
+}
+
+/// A disk of a few megabytes, unmounted at the end.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .arg(dir.path());
+        (finish(&mut mount).code == 0).then_some(Self { dir })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        umount.arg("--lazy").arg(self.dir.path());
+        finish(&mut umount);
+    }
+}
+
+/// A wire between an agent and the server that can be cut.
+struct Wire {
+    port: u16,
+    cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Self {
+            port: listener.local_addr().unwrap().port(),
+            cut: Arc::new(AtomicBool::new(false)),
+            open: Arc::new(Mutex::new(Vec::new())),
+        };
+        let (cut, open) = (Arc::clone(&wire.cut), Arc::clone(&wire.open));
+        thread::spawn(move || {
+            for inner in listener.incoming().map_while(Result::ok) {
+                if cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(outer) = TcpStream::connect(("127.0.0.1", port)) else {
+                    continue;
+                };
+                let mut open = open.lock().unwrap();
+                for (from, to) in [(&inner, &outer), (&outer, &inner)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || {
+                        // Either end may go at any time; the wire then ends as well.
+                        let _: io::Result<u64> = io::copy(&mut from, &mut to);
+                        let _: io::Result<()> = to.shutdown(Shutdown::Both);
+                    });
+                }
+                open.extend([inner, outer]);
+            }
+        });
+        wire
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            // One that is closed already is what was wanted.
+            let _: io::Result<()> = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        self.cut.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,173 @@
+//! A server and agents as separate programs, so that each can die alone.
+
+use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, finish, id_of, until};
+use serde_json::Value;
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// A server with agents.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    dir: TempDir,
+    port: u16,
+    pub(crate) server: Daemon,
+    pub(crate) agents: Vec<Daemon>,
+}
+
+impl Fleet {
+    /// A server with this many agents, all of them online.
+    pub(crate) fn start(agents: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Free now, and ours in a moment: a restarted server must listen where it did before.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let data = dir.path().join("server");
+        let server = serve(&data, port, dir.path().join("server.log"));
+        let mut fleet = Self {
+            dir,
+            port,
+            server,
+            agents: Vec::new(),
+        };
+        fleet.wait_for_server();
+        for index in 0..agents {
+            fleet.make_token(index);
+            let agent = fleet.agent(index, fleet.port);
+            fleet.agents.push(agent);
+        }
+        fleet.wait_for_nodes(agents);
+        fleet
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("server/client.toml")
+    }
+
+    /// Runs a command of ours to its end.
+    #[track_caller]
+    pub(crate) fn gleaner(&self, desk: &Desk, arguments: &[&str]) -> Outcome {
+        finish(&mut command(&self.config(), desk, arguments))
+    }
+
+    fn wait_for_server(&mut self) {
+        let started = Instant::now();
+        let config = self.config();
+        let desk = Desk::new();
+        until("the server answers", || {
+            let ended = self.server.ended();
+            assert!(
+                ended.is_none(),
+                "the server ended: {ended:?}\n{}",
+                self.server.log()
+            );
+            assert!(started.elapsed() < PATIENCE, "{}", self.server.log());
+            config.exists() && finish(&mut command(&config, &desk, &["nodes", "--json"])).code == 0
+        });
+    }
+
+    /// Waits until this many nodes are online.
+    pub(crate) fn wait_for_nodes(&self, count: usize) {
+        until("all nodes are online", || self.online() == count);
+    }
+
+    pub(crate) fn online(&self) -> usize {
+        let nodes = self
+            .gleaner(&Desk::new(), &["nodes", "--json"])
+            .exits(0)
+            .json();
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|node| node["state"] == "online")
+            .count()
+    }
+
+    fn make_token(&self, index: usize) {
+        let name = format!("node-{index}");
+        let arguments = ["token", "new", "--kind", "node", "--name", &name, "--json"];
+        let token = self.gleaner(&Desk::new(), &arguments).exits(0).json();
+        let secret = token["secret"].as_str().unwrap();
+        fs::write(self.dir.path().join(format!("token-{index}")), secret).unwrap();
+    }
+
+    /// Starts an agent; one that died starts again with what it left.
+    pub(crate) fn agent(&self, index: usize, port: u16) -> Daemon {
+        let dir = self.dir.path();
+        let token = dir.join(format!("token-{index}"));
+        let data = dir.join(format!("agent-{index}"));
+        let url = format!("https://127.0.0.1:{port}");
+        let name = format!("node-{index}");
+        let arguments = [
+            "agent",
+            "--server",
+            &url,
+            "--token-file",
+            token.to_str().unwrap(),
+            "--data",
+            data.to_str().unwrap(),
+            "--name",
+            &name,
+        ];
+        Daemon::start(&arguments, dir.join(format!("agent-{index}.log")))
+    }
+
+    /// `kill -9` of the server, and a new one over what it left.
+    pub(crate) fn restart_server(&mut self) {
+        self.server.kill();
+        let dir = self.dir.path();
+        self.server = serve(&dir.join("server"), self.port, dir.join("server.log"));
+        self.wait_for_server();
+    }
+
+    /// Submits a job file and returns the job's id.
+    #[track_caller]
+    pub(crate) fn submit(&self, desk: &Desk, job: &str) -> String {
+        desk.write("job.toml", job);
+        id_of(
+            &self
+                .gleaner(desk, &["submit", "job.toml", "--json"])
+                .exits(0)
+                .json(),
+        )
+    }
+
+    #[track_caller]
+    pub(crate) fn job(&self, id: &str) -> Value {
+        self.gleaner(&Desk::new(), &["job", id, "--json"])
+            .exits(0)
+            .json()
+    }
+
+    #[track_caller]
+    pub(crate) fn tasks(&self, id: &str) -> Vec<Value> {
+        let out = self
+            .gleaner(&Desk::new(), &["tasks", id, "--json"])
+            .exits(0);
+        out.json().as_array().unwrap().clone()
+    }
+}
+
+fn serve(data: &std::path::Path, port: u16, log: PathBuf) -> Daemon {
+    let listen = format!("127.0.0.1:{port}");
+    Daemon::start(
+        &[
+            "server",
+            "--data",
+            data.to_str().unwrap(),
+            "--listen",
+            &listen,
+        ],
+        log,
+    )
+}
