@@ -1,3 +1,4 @@
 //! placeholder
 
 pub mod cgroup;
+pub mod priority;

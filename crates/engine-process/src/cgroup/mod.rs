@@ -20,6 +20,7 @@ mod v2;
 
 pub use detect::DetectOptions;
 use device::Device;
+pub(crate) use files::own_path;
 pub use none::{ResourceLimit, resource_limits};
 pub use pool::GroupPool;
 
@@ -217,6 +218,23 @@ impl Backend {
             Kind::V2(tree) => Some(&tree.parent),
             Kind::V1(tree) => tree.parents.get("cpu").map(PathBuf::as_path),
             Kind::None(_) => None,
+        }
+    }
+
+    /// The top of the hierarchy that the CPU scheduler goes by.
+    pub(crate) fn cpu_top(&self) -> Option<PathBuf> {
+        match &self.inner {
+            Kind::V2(tree) => Some(tree.top.clone()),
+            Kind::V1(tree) => Some(tree.root.join("cpu")),
+            Kind::None(_) => None,
+        }
+    }
+
+    /// What the line of that hierarchy in `/proc/PID/cgroup` is found by.
+    pub(crate) const fn cpu_key(&self) -> &'static str {
+        match self.inner {
+            Kind::V2(_) | Kind::None(_) => "",
+            Kind::V1(_) => "cpu",
         }
     }
 

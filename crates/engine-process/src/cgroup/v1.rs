@@ -25,6 +25,8 @@ const RESIDUE_MAX_BYTES: u64 = 1 << 20;
 /// The groups in which all tasks of a PC lie, by controller; `unified` among them.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
+    /// Where the hierarchies are mounted.
+    pub(crate) root: PathBuf,
     pub(crate) parents: BTreeMap<&'static str, PathBuf>,
     pub(crate) idle: IdleMeans,
     /// Whether the cpu group competes with everything else on the PC.
@@ -74,6 +76,7 @@ impl Tree {
         }
         let idle = make_idle(&parents);
         Ok(Self {
+            root: root.to_path_buf(),
             parents,
             idle,
             at_top,

@@ -15,6 +15,8 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 /// The group in which all tasks of a PC lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
+    /// The top of the hierarchy.
+    pub(crate) top: PathBuf,
     pub(crate) parent: PathBuf,
     /// Controllers that our groups really have.
     pub(crate) controllers: Vec<&'static str>,
@@ -52,6 +54,7 @@ impl Tree {
         let controllers = enable(anchor, &parent);
         let idle = make_idle(&parent);
         let tree = Self {
+            top: top.to_path_buf(),
             parent,
             controllers,
             idle,
