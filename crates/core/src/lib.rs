@@ -14,9 +14,21 @@ extern crate std;
 
 mod action;
 mod book;
+mod check;
+mod collect;
+mod dispatch;
 mod event;
+mod explain;
+mod job;
+mod lease;
+mod matching;
+mod node;
+mod restore;
 mod row;
+mod share;
 mod state;
+mod submit;
+mod verify;
 mod view;
 
 pub use action::{Action, Bundle, Refusal, Reply};
@@ -24,6 +36,8 @@ pub use book::{Book, fresh_job_row};
 pub use event::{
     AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Target,
 };
+pub use lease::POISON_NODES;
 pub use row::{AttemptRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
+pub use share::HALF_LIFE;
 pub use state::{LEASE, MAX_BUNDLE, State};
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

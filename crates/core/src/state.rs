@@ -1,11 +1,20 @@
 //! The state of a pool, and its one entry: [`State::step`].
+//!
+//! A step handles one event: handlers change jobs, nodes and users, and note which nodes have
+//! room and which jobs have new work; then the grants are made; then what is to be stored and
+//! sent goes out, rows first. No step looks at all jobs or all nodes, save those that say so.
 
-use crate::row::Snapshot;
-use crate::view::{Explanation, JobView, NodeView, TaskView, UserView};
+use crate::job::Job;
+use crate::lease::Lease;
+use crate::matching::Needs;
+use crate::node::Node;
+use crate::row::Row;
+use crate::share::{Turn, User};
+use crate::view::{JobView, NodeView, TaskView, UserView};
 use crate::{Action, Event};
-use alloc::string::String;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use gleaner_model::{JobId, NodeId, Span, TaskId, Time};
+use gleaner_model::{JobId, LeaseId, NodeId, Span, TaskId, Time, UserId};
 
 /// How long a node may be silent before its leases are over. Nodes renew every 10 s, so that two
 /// beats may be lost.
@@ -15,80 +24,171 @@ pub const LEASE: Span = Span::seconds(30);
 pub const MAX_BUNDLE: u32 = 256;
 
 /// Everything the brain knows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct State {
-    now: Time,
+    pub(crate) now: Time,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) users: BTreeMap<UserId, User>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) needs: Needs,
+    /// Users with ready tasks, by turn.
+    pub(crate) queue: BTreeSet<Turn>,
+    /// Nodes that take work and have processors free.
+    pub(crate) idle: BTreeSet<NodeId>,
+    /// When to look whether a node is still there; never later than its deadline.
+    pub(crate) alarms: BTreeSet<(Time, NodeId)>,
+    /// Jobs with tasks that shun a node.
+    pub(crate) troubled: BTreeSet<JobId>,
+    pub(crate) last_job: u64,
+    pub(crate) last_lease: u64,
+    /// When turns were last recomputed.
+    pub(crate) refreshed: Time,
+    /// Counts up when there is new work for somebody.
+    pub(crate) work: u64,
+    /// Its value when idle nodes were last offered everything.
+    pub(crate) swept: u64,
+    /// Of this step: rows, other actions, jobs to store, jobs that changed.
+    pub(crate) rows: Vec<Row>,
+    pub(crate) out: Vec<Action>,
+    pub(crate) unsaved: BTreeSet<JobId>,
+    pub(crate) changed: Vec<JobId>,
+    /// Of this step: nodes that have room, jobs that have new work, a queue that got shorter.
+    pub(crate) fill: BTreeSet<NodeId>,
+    pub(crate) wake: BTreeSet<JobId>,
+    pub(crate) refill: Option<(NodeId, JobId)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl State {
     /// An empty pool.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The pool as the store has it. Every lease gets a fresh [`LEASE`]; the actions are those
-    /// that were due when the server died (a merge, say).
-    #[must_use]
-    pub fn restore(snapshot: Snapshot, now: Time) -> (Self, Vec<Action>) {
-        let now = now.max(snapshot.latest);
-        (Self { now }, Vec::new())
+    pub const fn new() -> Self {
+        Self {
+            now: Time { ms: 0 },
+            jobs: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            users: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            needs: Needs::new(),
+            queue: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            alarms: BTreeSet::new(),
+            troubled: BTreeSet::new(),
+            last_job: 0,
+            last_lease: 0,
+            refreshed: Time { ms: 0 },
+            work: 1,
+            swept: 0,
+            rows: Vec::new(),
+            out: Vec::new(),
+            unsaved: BTreeSet::new(),
+            changed: Vec::new(),
+            fill: BTreeSet::new(),
+            wake: BTreeSet::new(),
+            refill: None,
+        }
     }
 
     /// Handles one event at `now`; a `now` before an earlier one is taken as that one.
     pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
-        self.now = self.now.max(now);
-        drop(event);
-        Vec::new()
+        let mut actions = Vec::new();
+        self.step_into(now, event, &mut actions);
+        actions
     }
 
-    /// Every invariant; the text says which one does not hold.
-    ///
-    /// # Errors
-    /// The first broken invariant: a bug in this crate.
-    pub fn check(&self) -> Result<(), String> {
-        Ok(())
+    /// As [`State::step`], but adds the actions to those of earlier steps of the same batch.
+    pub fn step_into(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Submit(job) => self.on_submit(job),
+            Event::Cancel(target) => self.on_cancel(target),
+            Event::PauseJob(job) => self.on_pause(job),
+            Event::ResumeJob(job) => self.on_resume(job),
+            Event::Retry(target) => self.on_retry(target),
+            Event::Hello(hello) => self.on_hello(hello),
+            Event::Beat(report) => self.on_beat(report),
+            Event::Gone(node) => self.on_gone(node),
+            Event::Wish(node, wish) => self.on_wish(node, wish),
+            Event::Progress(node, attempt, state) => self.on_progress(node, attempt, state),
+            Event::Ended(end) => self.on_ended(end),
+            Event::Merged { job, failed } => self.on_merged(job, failed),
+            Event::Tick => self.on_tick(),
+        }
+        self.dispatch();
+        self.flush(actions);
+    }
+
+    fn on_tick(&mut self) {
+        self.expire();
+        self.keep_shares();
+        self.sweep();
+    }
+
+    /// Hands out what the step collected: rows first.
+    pub(crate) fn flush(&mut self, actions: &mut Vec<Action>) {
+        while let Some(job) = self.unsaved.pop_first() {
+            if let Some(job) = self.jobs.get(&job) {
+                self.rows.push(Row::Job(job.row()));
+            }
+        }
+        actions.extend(self.rows.drain(..).map(Action::Write));
+        actions.append(&mut self.out);
+        let changed = self.changed.drain(..);
+        actions.extend(changed.map(|job| Action::Changed { job }));
     }
 
     /// All jobs, by id.
     #[must_use]
     pub fn jobs(&self) -> Vec<JobView> {
-        Vec::new()
+        self.jobs.values().map(Job::view).collect()
     }
 
     /// One job.
     #[must_use]
-    pub fn job(&self, _job: JobId) -> Option<JobView> {
-        None
+    pub fn job(&self, job: JobId) -> Option<JobView> {
+        self.jobs.get(&job).map(Job::view)
     }
 
     /// One task.
     #[must_use]
-    pub fn task(&self, _task: TaskId) -> Option<TaskView> {
-        None
+    pub fn task(&self, id: TaskId) -> Option<TaskView> {
+        let job = self.jobs.get(&id.job)?;
+        let trouble = job.trouble.get(&id.index);
+        let running = self
+            .run_of(id)
+            .map(|(run, node)| (id.attempt(run.number), node, run.state));
+        (id.index < job.total()).then(|| TaskView {
+            id,
+            state: job.task_state(id.index),
+            running,
+            failures: trouble.map_or(0, |trouble| trouble.failures),
+            evictions: trouble.map_or(0, |trouble| trouble.evictions),
+            losses: trouble.map_or(0, |trouble| trouble.losses()),
+            reason: trouble.and_then(|trouble| trouble.reason.clone()),
+        })
     }
 
     /// All known nodes, by id.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
-        Vec::new()
+        self.nodes.values().map(Node::view).collect()
     }
 
     /// One node.
     #[must_use]
-    pub fn node(&self, _node: NodeId) -> Option<NodeView> {
-        None
+    pub fn node(&self, node: NodeId) -> Option<NodeView> {
+        self.nodes.get(&node).map(Node::view)
     }
 
     /// All users that ever used anything, by id.
     #[must_use]
     pub fn users(&self) -> Vec<UserView> {
-        Vec::new()
-    }
-
-    /// Why tasks of this job wait; none where there is no such job.
-    #[must_use]
-    pub fn explain(&self, _job: JobId) -> Option<Explanation> {
-        None
+        self.users.values().map(User::view).collect()
     }
 }

@@ -1,0 +1,250 @@
+//! Which job a node gets next.
+//!
+//! Jobs that ask the same of a node share one [`NeedId`]; which nodes would do is worked out once
+//! for each need and once for each hello, never for each task. A choice then walks users in the
+//! order of their turns, and for each the needs that wait; it stops at the first that fits.
+
+use crate::job::Job;
+use crate::node::Node;
+use crate::state::State;
+use crate::{Need, NodeHello};
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::cmp::Reverse;
+use gleaner_model::{JobId, NodeId, UserId};
+
+/// Jobs that ask the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct NeedId(pub(crate) u32);
+
+/// Processors (thousandths), memory and disk (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Room {
+    pub(crate) cpus: u64,
+    pub(crate) memory: u64,
+    pub(crate) disk: u64,
+}
+
+impl Room {
+    pub(crate) fn of(need: &Need) -> Self {
+        Self {
+            cpus: u64::from(need.cpus.milli),
+            memory: need.memory.0,
+            disk: need.disk.0,
+        }
+    }
+
+    pub(crate) const fn times(self, n: u64) -> Self {
+        Self {
+            cpus: self.cpus.saturating_mul(n),
+            memory: self.memory.saturating_mul(n),
+            disk: self.disk.saturating_mul(n),
+        }
+    }
+
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            cpus: self.cpus.saturating_add(other.cpus),
+            memory: self.memory.saturating_add(other.memory),
+            disk: self.disk.saturating_add(other.disk),
+        }
+    }
+
+    /// What is left of it without `other`; nothing where `other` is more.
+    pub(crate) const fn less(self, other: Self) -> Self {
+        Self {
+            cpus: self.cpus.saturating_sub(other.cpus),
+            memory: self.memory.saturating_sub(other.memory),
+            disk: self.disk.saturating_sub(other.disk),
+        }
+    }
+
+    pub(crate) const fn holds(self, other: Self) -> bool {
+        self.cpus >= other.cpus && self.memory >= other.memory && self.disk >= other.disk
+    }
+
+    /// How often `other` fits into it.
+    pub(crate) fn how_many(self, other: Self) -> u32 {
+        let times = |have: u64, want: u64| have.checked_div(want).unwrap_or(u64::MAX);
+        let fits = times(self.cpus, other.cpus)
+            .min(times(self.memory, other.memory))
+            .min(times(self.disk, other.disk));
+        u32::try_from(fits).unwrap_or(u32::MAX)
+    }
+}
+
+/// What some jobs ask of a node, and which nodes would do.
+#[derive(Debug, Clone)]
+pub(crate) struct NeedEntry {
+    pub(crate) need: Need,
+    pub(crate) room: Room,
+    /// Jobs that ask it and are not over.
+    pub(crate) jobs: u32,
+    /// Nodes that would do when empty, whatever their state.
+    pub(crate) matching: BTreeSet<NodeId>,
+    /// Of these, how many take work.
+    pub(crate) taking: u32,
+}
+
+/// All needs of jobs that are not over.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Needs {
+    pub(crate) entries: BTreeMap<NeedId, NeedEntry>,
+    ids: BTreeMap<Need, NeedId>,
+    next: u32,
+}
+
+impl Needs {
+    pub(crate) const fn new() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    pub(crate) fn get(&self, id: NeedId) -> Option<&NeedEntry> {
+        self.entries.get(&id)
+    }
+
+    /// Counts a job out; a need that nobody has is forgotten.
+    pub(crate) fn release(&mut self, id: NeedId) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.jobs -= 1;
+        if entry.jobs == 0 {
+            self.ids.remove(&entry.need);
+            self.entries.remove(&id);
+        }
+    }
+}
+
+/// Whether an empty node would do.
+pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
+    hello.engines.contains(&need.engine)
+        && need.arch.as_ref().is_none_or(|arch| *arch == hello.arch)
+        && labels_fit(need, hello)
+        && hello.cpus >= need.cpus
+        && hello.memory >= need.memory
+        && hello.disk >= need.disk
+}
+
+/// Whether a node carries all the labels asked for.
+pub(crate) fn labels_fit(need: &Need, hello: &NodeHello) -> bool {
+    need.labels
+        .iter()
+        .all(|(name, value)| hello.labels.get(name) == Some(value))
+}
+
+impl State {
+    /// Counts a job in under its need.
+    pub(crate) fn intern(&mut self, need: &Need) -> NeedId {
+        if let Some(id) = self.needs.ids.get(need) {
+            if let Some(entry) = self.needs.entries.get_mut(id) {
+                entry.jobs += 1;
+            }
+            return *id;
+        }
+        let fits = |node: &&Node| {
+            node.hello
+                .as_ref()
+                .is_some_and(|hello| would_do(need, hello))
+        };
+        let mut entry = NeedEntry {
+            need: need.clone(),
+            room: Room::of(need),
+            jobs: 1,
+            matching: BTreeSet::new(),
+            taking: 0,
+        };
+        for node in self.nodes.values().filter(fits) {
+            entry.matching.insert(node.id);
+            entry.taking += u32::from(node.takes);
+        }
+        // 2^32 different needs at 1,000 a second take 49 days; the free number is looked for.
+        while self.needs.entries.contains_key(&NeedId(self.needs.next)) {
+            self.needs.next = self.needs.next.wrapping_add(1);
+        }
+        let id = NeedId(self.needs.next);
+        self.needs.next = self.needs.next.wrapping_add(1);
+        self.needs.ids.insert(need.clone(), id);
+        self.needs.entries.insert(id, entry);
+        id
+    }
+
+    /// Whether no node but the shunned ones would take a task of this job.
+    pub(crate) fn alone(&self, job: &Job, avoid: &[NodeId]) -> bool {
+        let Some(entry) = self.needs.get(job.need) else {
+            return false;
+        };
+        let counts = |node: &&NodeId| {
+            entry.matching.contains(node) && self.nodes.get(node).is_some_and(|node| node.takes)
+        };
+        let shunned = avoid.iter().filter(counts).count();
+        let excluded = job
+            .excluded
+            .iter()
+            .filter(|node| avoid.binary_search(node).is_err())
+            .filter(counts)
+            .count();
+        shunned + excluded >= usize::try_from(entry.taking).unwrap_or(usize::MAX)
+    }
+
+    /// The job that should get the next free slot of a node.
+    pub(crate) fn choose(&self, node: &Node) -> Option<JobId> {
+        let room = node.room();
+        self.queue
+            .iter()
+            .find_map(|turn| self.best_job(turn.user, node, room))
+    }
+
+    /// Whether this job would be chosen again for a slot that it holds on this node: no other
+    /// user's turn comes first, and no better job of the same user fits.
+    pub(crate) fn prefer(&self, node: &Node, job: &Job) -> bool {
+        let (Some(user), Some(entry)) = (self.users.get(&job.spec.user), self.needs.get(job.need))
+        else {
+            return false;
+        };
+        let room = node.room().plus(entry.room);
+        let mine = user.turn_without(entry.room.cpus);
+        let beaten = self
+            .queue
+            .iter()
+            .take_while(|turn| **turn < mine)
+            .filter(|turn| turn.user != mine.user)
+            .any(|turn| self.best_job(turn.user, node, room).is_some());
+        !beaten && self.best_job(mine.user, node, room) == Some(job.id)
+    }
+
+    /// A user's best job that would do on a node with this much room.
+    fn best_job(&self, user: UserId, node: &Node, room: Room) -> Option<JobId> {
+        let mut best: Option<(Reverse<i32>, JobId)> = None;
+        for (need, jobs) in &self.users.get(&user)?.waiting {
+            let Some(entry) = self.needs.get(*need) else {
+                continue;
+            };
+            if !room.holds(entry.room) || !entry.matching.contains(&node.id) {
+                continue;
+            }
+            for place in jobs {
+                if best.is_some_and(|best| best <= *place) {
+                    break;
+                }
+                if self
+                    .jobs
+                    .get(&place.1)
+                    .is_some_and(|job| self.suits(job, node.id))
+                {
+                    best = Some(*place);
+                    break;
+                }
+            }
+        }
+        best.map(|(_, job)| job)
+    }
+
+    /// Whether a ready task of this job may go to this node, room and need apart.
+    pub(crate) fn suits(&self, job: &Job, node: NodeId) -> bool {
+        !job.excluded.contains(&node) && job.has_for(node, &|avoid| self.alone(job, avoid))
+    }
+}
