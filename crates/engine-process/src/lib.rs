@@ -2,3 +2,4 @@
 
 pub mod cgroup;
 pub mod priority;
+pub mod probe;

@@ -18,6 +18,7 @@ mod tests;
 mod v1;
 mod v2;
 
+pub(crate) use describe::capability;
 pub use detect::DetectOptions;
 use device::Device;
 pub(crate) use files::own_path;
@@ -207,6 +208,18 @@ impl Backend {
         match &self.inner {
             Kind::V2(tree) => tree.at_top,
             Kind::V1(tree) => tree.at_top,
+            Kind::None(_) => false,
+        }
+    }
+
+    /// Whether a task's memory is kept out of swap by the kernel.
+    pub(crate) fn holds_swap(&self) -> bool {
+        match &self.inner {
+            Kind::V2(tree) => tree.parent.join("memory.swap.max").exists(),
+            Kind::V1(tree) => tree
+                .parents
+                .get("memory")
+                .is_some_and(|dir| dir.join("memory.memsw.limit_in_bytes").exists()),
             Kind::None(_) => false,
         }
     }

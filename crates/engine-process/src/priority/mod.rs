@@ -12,6 +12,7 @@
 mod selftest;
 mod spin;
 
+pub(crate) use selftest::percent;
 pub use selftest::{Outcome, Sample, SelfTest, Verdict, verdict};
 pub use spin::{SPIN_WORD, is_spin_call, spin_main};
 
