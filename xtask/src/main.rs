@@ -19,6 +19,7 @@ mod process;
 mod sources;
 mod suites;
 mod tidy;
+mod uml;
 mod workspace;
 
 use std::process::ExitCode;

@@ -4,7 +4,8 @@ use crate::Failure;
 use crate::check::{self, Extent};
 use crate::debian::{self, Need};
 use crate::process::{self, Counts, End};
-use crate::workspace::cargo;
+use crate::uml;
+use crate::workspace::{Workspace, cargo};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,28 @@ struct Suite {
     name: &'static str,
     budget_minutes: u64,
     needs: &'static [Need],
-    steps: &'static [&'static [&'static str]],
+    work: Work,
+}
+
+/// What a suite does.
+enum Work {
+    /// The checks of `cargo xtask check`.
+    Check,
+    /// Calls of cargo, one after the other.
+    Cargo(&'static [&'static [&'static str]]),
+    /// The sandbox's tests in a guest.
+    Uml,
 }
 
 const PERL: Need = Need {
     program: "perl",
     package: "perl",
     purpose: "the recipes' programs",
+};
+const GUEST: Need = Need {
+    program: "linux.uml",
+    package: "user-mode-linux",
+    purpose: "a guest with control groups of version 2",
 };
 
 /// In the order of running: what fails fastest goes first.
@@ -38,44 +54,47 @@ const SUITES: &[Suite] = &[
         name: "check",
         budget_minutes: 8,
         needs: &[],
-        steps: &[],
+        work: Work::Check,
     },
     Suite {
         name: "unit",
         budget_minutes: 10,
         needs: &[],
-        steps: &[&[
+        work: Work::Cargo(&[&[
             "test",
             "--locked",
             "--workspace",
-            "--exclude",
-            "gleaner-tests",
-            "--exclude",
-            "gleaner-engine-process",
-            "--exclude",
-            "gleaner-sim",
-        ]],
+            "--exclude=gleaner-tests",
+            "--exclude=gleaner-engine-process",
+            "--exclude=gleaner-sim",
+        ]]),
     },
     Suite {
         name: "conformance",
         budget_minutes: 5,
         needs: &[PERL],
-        steps: &[&["test", "--locked", "-p", "gleaner-engine-process"]],
+        work: Work::Cargo(&[&["test", "--locked", "-p", "gleaner-engine-process"]]),
     },
     Suite {
         name: "sim",
-        budget_minutes: 6,
+        budget_minutes: 5,
         needs: &[],
-        steps: &[&["test", "--locked", "-p", "gleaner-sim"]],
+        work: Work::Cargo(&[&["test", "--locked", "-p", "gleaner-sim"]]),
     },
     Suite {
         name: "e2e",
         budget_minutes: 12,
         needs: &[PERL],
-        steps: &[
+        work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
             &["test", "--locked", "-p", "gleaner-tests"],
-        ],
+        ]),
+    },
+    Suite {
+        name: "uml",
+        budget_minutes: 4,
+        needs: &[GUEST],
+        work: Work::Uml,
     },
 ];
 
@@ -146,39 +165,19 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
     let budget = Duration::from_secs(suite.budget_minutes * 60);
     let factor = if long { LONG_FACTOR } else { 1 };
     let deadline = budget * DEADLINE_BUDGETS * factor;
-    let mut counts = Counts::default();
-    let mut result = "ok";
-    if suite.steps.is_empty() {
-        counts = check::checks(Extent::Whole)?;
-        if counts.failed > 0 {
-            result = "FAILED";
-        }
-    }
-    for step in suite.steps {
-        let mut command = Command::new(cargo());
-        command.args(*step);
-        if long {
-            command.env(LONG, "1");
-        }
-        let left = deadline.saturating_sub(start.elapsed());
-        let outcome = process::run(&mut command, left).map_err(|e| format!("cargo: {e}"))?;
-        counts.passed += outcome.counts.passed;
-        counts.failed += outcome.counts.failed;
-        if outcome.end != End::Success {
-            result = if outcome.end == End::Stuck {
-                "STUCK"
-            } else {
-                "FAILED"
-            };
-            // A suite that does not even compile has failed once.
-            counts.failed = counts.failed.max(1);
-            break;
-        }
-    }
+    let (end, counts) = match suite.work {
+        Work::Check => (End::Success, check::checks(Extent::Whole)?),
+        Work::Cargo(steps) => calls(steps, long, start + deadline)?,
+        Work::Uml => uml::run(&Workspace::load()?, deadline)?,
+    };
     let took = start.elapsed();
-    if result == "ok" && took > budget * factor {
-        result = "ok, over budget";
-    }
+    let result = match end {
+        End::Stuck => "STUCK",
+        End::Failure(_) => "FAILED",
+        End::Success if counts.failed > 0 => "FAILED",
+        End::Success if took > budget * factor => "ok, over budget",
+        End::Success => "ok",
+    };
     Ok(Report {
         name: suite.name,
         budget,
@@ -186,6 +185,28 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
         counts,
         result,
     })
+}
+
+/// Calls of cargo one after the other, up to the first that fails.
+fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Counts), Failure> {
+    let mut counts = Counts::default();
+    for step in steps {
+        let mut command = Command::new(cargo());
+        command.args(*step);
+        if long {
+            command.env(LONG, "1");
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let outcome = process::run(&mut command, left).map_err(|e| format!("cargo: {e}"))?;
+        counts.passed += outcome.counts.passed;
+        counts.failed += outcome.counts.failed;
+        if outcome.end != End::Success {
+            // A suite that does not even compile has failed once.
+            counts.failed = counts.failed.max(1);
+            return Ok((outcome.end, counts));
+        }
+    }
+    Ok((End::Success, counts))
 }
 
 fn summary(reports: &[Report]) -> Result<(), Failure> {
