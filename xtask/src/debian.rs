@@ -3,7 +3,7 @@
 
 use crate::Failure;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program and where it comes from.
@@ -120,13 +120,18 @@ fn quiet(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Looks in PATH and where administrators' programs lie, which is not in every PATH.
+/// Whether a program is there.
 pub(crate) fn present(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Looks in PATH and where administrators' programs lie, which is not in every PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(Into::into);
     std::env::split_paths(&path)
-        .chain(system)
-        .any(|folder: std::path::PathBuf| executable(&folder.join(program)))
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|path| executable(path))
 }
 
 fn executable(path: &Path) -> bool {

@@ -42,6 +42,11 @@ const PERL: Need = Need {
     package: "perl",
     purpose: "the recipes' programs",
 };
+const MKFS: Need = Need {
+    program: "mkfs.ext4",
+    package: "e2fsprogs",
+    purpose: "the guest's disk",
+};
 const GUEST: Need = Need {
     program: "linux.uml",
     package: "user-mode-linux",
@@ -93,7 +98,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "uml",
         budget_minutes: 4,
-        needs: &[GUEST],
+        needs: &[GUEST, MKFS],
         work: Work::Uml,
     },
 ];

@@ -4,6 +4,7 @@
 //! guest over the host's own files boots in a second, has version 2 with delegation, and runs the
 //! very test binaries that cargo has built: once as root, once as a plain user.
 
+use crate::debian;
 use crate::process::{self, Counts, End};
 use crate::workspace::{Workspace, capture, cargo};
 use serde_json::Value;
@@ -21,6 +22,9 @@ const PLAIN_UID: u32 = 1001;
 
 /// Memory of the guest; it has one processor.
 const MEMORY: &str = "mem=2G";
+
+/// Size of the guest's disk, a sparse file: a real file system, so that page cache is page cache.
+const DISK_BYTES: u64 = 2 << 30;
 
 /// The line by which the guest says that the tests passed.
 const PASSED: &str = "guest: all passed";
@@ -41,8 +45,9 @@ pub(crate) fn run(workspace: &Workspace, deadline: Duration) -> Result<(End, Cou
         // The file of an earlier run must not speak for this one.
         let _: std::io::Result<()> = fs::remove_file(&log);
         write_script(&script, &script_text(&binaries, user, &log))?;
-        let outcome =
-            process::run(&mut boot(&script), deadline).map_err(|e| format!("linux.uml: {e}"))?;
+        let disk = make_disk(&folder)?;
+        let outcome = process::run(&mut boot(&script, &disk), deadline)
+            .map_err(|e| format!("linux.uml: {e}"))?;
         counts.passed += outcome.counts.passed;
         counts.failed += outcome.counts.failed;
         let passed = fs::read_to_string(&log).is_ok_and(|text| text.trim() == PASSED);
@@ -74,11 +79,24 @@ fn test_binary(message: &str) -> Option<PathBuf> {
     Some(message["executable"].as_str()?.into())
 }
 
-fn boot(script: &Path) -> Command {
+/// A disk with an empty file system.
+fn make_disk(folder: &Path) -> Result<PathBuf, String> {
+    let path = folder.join("disk");
+    fs::File::create(&path)
+        .and_then(|file| file.set_len(DISK_BYTES))
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    let path_text = path.to_string_lossy();
+    let mkfs = debian::find("mkfs.ext4").ok_or("mkfs.ext4 is missing")?;
+    capture(Command::new(mkfs).args(["-q", "-F", "-E", "root_owner=0:0", &path_text]))?;
+    Ok(path)
+}
+
+fn boot(script: &Path, disk: &Path) -> Command {
     let mut command = Command::new("linux.uml");
     command
         .args([MEMORY, "rootfstype=hostfs", "rootflags=/", "rw", "quiet"])
         .args(["con=null", "con0=fd:0,fd:1"])
+        .arg(format!("ubd0={}", disk.display()))
         .arg(format!("init={}", script.display()));
     command
 }
@@ -106,8 +124,10 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
-mkdir -m 1777 /run/tmp
-mkdir /run/bin
+mkdir /run/bin /run/tmp
+mknod /run/disk b 98 0
+mount -t ext4 /run/disk /run/tmp
+chmod 1777 /run/tmp
 export TMPDIR=/run/tmp HOME=/run/tmp GLEANER_UML=1
 for controller in cpu io memory pids; do
     echo +$controller > /sys/fs/cgroup/cgroup.subtree_control
