@@ -19,8 +19,10 @@ pub(crate) struct Need {
 
 /// Who we are decides how a package can be installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rights {
+pub(crate) enum Rights {
+    /// May install.
     Root,
+    /// Needs sudo.
     Plain,
 }
 
@@ -139,7 +141,8 @@ fn executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn rights() -> Rights {
+/// Who we are.
+pub(crate) fn rights() -> Rights {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective_uid(&status).map_or(Rights::Plain, |uid| {
         if uid == 0 {

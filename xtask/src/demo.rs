@@ -3,6 +3,7 @@
 //! Uses the product as a user would: by its command line. Leaves nothing behind but the picture.
 
 use crate::Failure;
+use crate::apparmor;
 use crate::debian::{self, Need};
 use crate::process;
 use crate::workspace::{Workspace, capture, cargo};
@@ -42,6 +43,7 @@ const LOG_TAIL_LINES: usize = 30;
 pub(crate) fn run() -> Result<(), Failure> {
     debian::ensure(&[POVRAY])?;
     let workspace = Workspace::load()?;
+    apparmor::ensure(&workspace.target)?;
     println!("building gleaner (release)");
     build(&workspace)?;
     let folder = workspace.target.join("demo");

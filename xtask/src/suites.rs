@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the suites one after the other, each with a budget and a deadline.
 
 use crate::Failure;
+use crate::apparmor;
 use crate::check::{self, Extent};
 use crate::debian::{self, Need};
 use crate::process::{self, Counts, End};
@@ -130,6 +131,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
         .copied()
         .collect();
     debian::ensure(&unique(needs))?;
+    apparmor::ensure(&Workspace::load()?.target)?;
     let mut reports = Vec::new();
     for suite in chosen {
         println!("== {} (budget {} min)", suite.name, suite.budget_minutes);
