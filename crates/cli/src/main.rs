@@ -1,1 +1,82 @@
-fn main() {}
+//! The `gleaner` binary: the command line of users and admins, and the entry of every daemon.
+//!
+//! It owns arguments, tables, progress and exit codes, and wires server and agent together. It must
+//! not know how any of them works inside. Data comes from arguments and goes to the pool through
+//! `gleaner-client`; results and tables come back. When the agent starts this binary as a launcher
+//! of sandboxes it does nothing else, before any thread exists.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cmd;
+mod out;
+mod progress;
+mod session;
+mod table;
+mod watch;
+
+use args::{Cli, ClientCommand, Command};
+use clap::Parser as _;
+use out::Outcome;
+use session::{Session, block_on};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if gleaner_bench::is_burn_call(&arguments) {
+        return gleaner_bench::burn_main(&arguments);
+    }
+    let cli = Cli::parse_from(arguments);
+    let code = match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                out::say(format!("gleaner: {}", failure.message));
+            }
+            failure.code
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Client(command) => client_command(cli.config, *command),
+        Command::Completions(args) => args.run(),
+        Command::Man(args) => args.run(),
+    }
+}
+
+/// Commands that talk to a pool.
+fn client_command(config: Option<PathBuf>, command: ClientCommand) -> Outcome {
+    block_on(async move {
+        let session = match (&command, Session::open(config)) {
+            (_, Ok(session)) => session,
+            // Every failure of `run` that is not the task's has one code.
+            (ClientCommand::Run(_), Err(failure)) => {
+                return Err(out::Failure::new(125, failure.message));
+            }
+            (_, Err(failure)) => return Err(failure),
+        };
+        let session = &session;
+        match command {
+            ClientCommand::Run(args) => args.run(session).await,
+            ClientCommand::Map(args) => args.run(session).await,
+            ClientCommand::Submit(args) => args.run(session).await,
+            ClientCommand::Jobs(args) => args.run(session).await,
+            ClientCommand::Job(args) => args.run(session).await,
+            ClientCommand::Tasks(args) => args.run(session).await,
+            ClientCommand::Wait(args) => args.run(session).await,
+            ClientCommand::Logs(args) => args.run(session).await,
+            ClientCommand::Fetch(args) => args.run(session).await,
+            ClientCommand::Cancel(args) => args.run(session).await,
+            ClientCommand::Pause(args) => args.run(session).await,
+            ClientCommand::Resume(args) => args.run(session).await,
+            ClientCommand::Retry(args) => args.run(session).await,
+            ClientCommand::Explain(args) => args.run(session).await,
+            ClientCommand::Nodes(args) => args.run(session).await,
+            ClientCommand::Node(args) => args.run(session).await,
+            ClientCommand::Token(args) => args.run(session).await,
+        }
+    })
+}

@@ -1,0 +1,64 @@
+//! The command line as data. What a command takes is declared beside the command.
+
+use crate::cmd;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs your programs on PCs while their owners are not using them.
+#[derive(Debug, Parser)]
+#[command(name = "gleaner", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Client settings; else $GLEANER_CONFIG, else ~/.config/gleaner/client.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 a task failed, 2 wrong usage or job file, 3 server not \
+    reachable, 4 refused, 130 Ctrl-C. `run` gives the task's own code, 128+n for signal n, 124 for \
+    a limit, 125 for gleaner's own failures.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Client(Box<ClientCommand>),
+    Completions(cmd::shell::CompletionsArgs),
+    Man(cmd::shell::ManArgs),
+}
+
+/// Commands that talk to a pool.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    Run(cmd::run::Args),
+    Map(cmd::map::Args),
+    Submit(cmd::submit::Args),
+    Jobs(cmd::jobs::JobsArgs),
+    Job(cmd::jobs::JobArgs),
+    Tasks(cmd::tasks::Args),
+    Wait(cmd::wait::Args),
+    Logs(cmd::logs::Args),
+    Fetch(cmd::fetch::Args),
+    Cancel(cmd::control::CancelArgs),
+    Pause(cmd::control::PauseArgs),
+    Resume(cmd::control::ResumeArgs),
+    Retry(cmd::control::RetryArgs),
+    Explain(cmd::explain::Args),
+    Nodes(cmd::nodes::NodesArgs),
+    Node(cmd::nodes::NodeArgs),
+    Token(cmd::token::Args),
+}
+
+/// How a listing shows itself.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Form {
+    /// One array of objects (a command about one thing: one object)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ids only
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+#[cfg(test)]
+mod tests;

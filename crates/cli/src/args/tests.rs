@@ -1,0 +1,81 @@
+//! What the command line takes and refuses.
+
+use super::*;
+use clap::CommandFactory as _;
+
+fn parse(line: &str) -> Result<Cli, String> {
+    Cli::try_parse_from(line.split_whitespace()).map_err(|problem| problem.to_string())
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_the_contract_names_is_taken() {
+    for line in [
+        "gleaner run -- uname -a",
+        "gleaner run --input a --input b=c --output *.txt --cpus 2 --memory 1GiB --time 30min --name x --json -- a --b",
+        "gleaner run --image i --engine process --detach -- a",
+        "gleaner map *.txt -- wc {}",
+        "gleaner map --lines names -- echo {}",
+        "gleaner map --lines=names -- echo {}",
+        "gleaner submit job.toml",
+        "gleaner submit job.toml --wait --json",
+        "gleaner jobs --json",
+        "gleaner jobs --quiet",
+        "gleaner job 7 --json",
+        "gleaner tasks 7 --state failed",
+        "gleaner wait 7",
+        "gleaner logs 7.0 -f",
+        "gleaner logs 7.0 --stderr",
+        "gleaner fetch 7",
+        "gleaner fetch 7 out",
+        "gleaner cancel 7",
+        "gleaner cancel 7.3",
+        "gleaner pause 7",
+        "gleaner resume 7",
+        "gleaner retry 7.3",
+        "gleaner explain 7",
+        "gleaner nodes --json",
+        "gleaner node b12 drain",
+        "gleaner node 3",
+        "gleaner token new --kind node --name b12",
+        "gleaner token list --json",
+        "gleaner token revoke 4",
+        "gleaner completions bash",
+        "gleaner man out",
+        "gleaner --config c.toml jobs",
+        "gleaner jobs --config c.toml",
+    ] {
+        if let Err(problem) = parse(line) {
+            panic!("{line}: {problem}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_says_what_to_write() {
+    for (line, said) in [
+        ("gleaner run uname", "--"),
+        ("gleaner run", "CMD"),
+        ("gleaner run --memory lots -- a", "like \"512MiB\""),
+        ("gleaner run --cpus 0 -- a", "a number above 0"),
+        ("gleaner run --engine docker -- a", "process, vm or wasm"),
+        ("gleaner job seven", "is not a job id"),
+        ("gleaner logs 7.x", "JOB.INDEX"),
+        ("gleaner cancel 7.x", "JOB.INDEX"),
+        (
+            "gleaner tasks 7 --state sleeping",
+            "write one of waiting, ready",
+        ),
+        ("gleaner node b12 explode", "pause, resume, drain, evict"),
+        ("gleaner jobs --json --quiet", "cannot be used with"),
+        ("gleaner job", "<J>"),
+        ("gleaner jbos", "jobs"),
+    ] {
+        let found = parse(line).unwrap_err();
+        assert!(found.contains(said), "{line}: {found}");
+    }
+}

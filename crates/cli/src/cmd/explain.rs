@@ -1,0 +1,47 @@
+//! `gleaner explain J`: why a job waits.
+
+use crate::args::Form;
+use crate::out::{self, Outcome};
+use crate::session::Session;
+use crate::table::{self, Look};
+use gleaner_model::JobId;
+
+/// Say which rule keeps a job's tasks waiting, and how many nodes fail it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(value_name = "J")]
+    job: JobId,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Args {
+    pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let why = session.client.explain(self.job).await?;
+        if self.form.json {
+            out::json(&why)?;
+            return Ok(0);
+        }
+        if self.form.quiet {
+            out::line(why.rule.as_deref().unwrap_or(""))?;
+            return Ok(0);
+        }
+        out::line(&why.sentence)?;
+        let failing: Vec<_> = why
+            .rules
+            .iter()
+            .filter(|rule| rule.nodes_failing > 0)
+            .collect();
+        if !failing.is_empty() {
+            let mut rows = table::table(Look::of_stdout(), &["RULE", "NODES FAILING"]);
+            for rule in failing {
+                rows.add_row(vec![
+                    rule.rule.clone(),
+                    format!("{} of {}", rule.nodes_failing, why.nodes),
+                ]);
+            }
+            out::print(&format!("\n{}", table::text(rows)))?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,132 @@
+//! `gleaner submit`: hands a job file in; with `--wait` stays until the results are here.
+
+use crate::out::{self, Failure, Outcome};
+use crate::progress::{self, JobProgress, Shown};
+use crate::session::Session;
+use crate::watch;
+use gleaner_api::JobView;
+use gleaner_client::{ClientError, Prepared, Progress, read_job_file};
+use gleaner_model::{Bytes, JobState};
+use std::path::PathBuf;
+
+/// Submit a job file (TOML or JSON) and print the job's id
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The job file; its paths are relative to it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Wait until it is over and fetch the results
+    #[arg(long, short)]
+    wait: bool,
+    /// Where results go [default: ./results-<JOB>]
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    results: Option<PathBuf>,
+    #[command(flatten)]
+    form: crate::args::Form,
+}
+
+impl Args {
+    pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let file = read_job_file(&self.file)?;
+        let shown = if self.form.json || self.form.quiet {
+            Shown::Nothing
+        } else {
+            Shown::Progress
+        };
+        let located = |problem: ClientError| Failure::from(file.locate(problem));
+        let prepared = gleaner_client::prepare(file.spec.clone(), &file.base)
+            .await
+            .map_err(located)?;
+        let job = hand_in(session, &prepared, shown).await.map_err(located)?;
+        let after = After {
+            wait: self.wait,
+            json: self.form.json,
+            quiet: self.form.quiet,
+            results: self.results,
+        };
+        after.go_on(session, job).await
+    }
+}
+
+/// Warns, uploads, submits.
+pub(crate) async fn hand_in(
+    session: &Session,
+    prepared: &Prepared,
+    shown: Shown,
+) -> Result<JobView, ClientError> {
+    for warning in &prepared.warnings {
+        out::say(format!("warning: {warning}"));
+    }
+    let sending = Progress::default();
+    let submit = gleaner_client::submit(&session.client, prepared, &sending);
+    progress::transfer(shown, "sending", &sending, submit).await
+}
+
+/// What happens once a job is in.
+#[derive(Debug)]
+pub(crate) struct After {
+    pub(crate) wait: bool,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) results: Option<PathBuf>,
+}
+
+impl After {
+    /// Prints the id; or waits, fetches, and says how it went.
+    pub(crate) async fn go_on(self, session: &Session, job: JobView) -> Outcome {
+        if !self.wait {
+            if self.json {
+                out::json(&job)?;
+            } else {
+                out::line(job.id.to_string())?;
+            }
+            return Ok(0);
+        }
+        let id = job.id;
+        tokio::select! {
+            outcome = self.to_the_end(session, job) => outcome,
+            () = watch::interrupted() => Err(watch::detached(id)),
+        }
+    }
+
+    async fn to_the_end(&self, session: &Session, job: JobView) -> Outcome {
+        let client = &session.client;
+        let shown = if self.json || self.quiet {
+            Shown::Nothing
+        } else {
+            Shown::Progress
+        };
+        let mut progress = JobProgress::new(shown);
+        progress.say(&format!(
+            "job {} ({}): {} {}",
+            job.id,
+            job.name,
+            job.task_count,
+            if job.task_count == 1 { "task" } else { "tasks" }
+        ));
+        let job = watch::until_over(client, job, &mut progress).await?;
+        let folder = super::fetch::folder(self.results.as_deref(), job.id);
+        let moved = Progress::default();
+        let fetching = gleaner_client::fetch(client, job.id, &folder, &moved);
+        let fetched = progress::transfer(shown, "fetching", &moved, fetching).await?;
+        watch::explain_failures(client, &job).await;
+        if self.json {
+            out::json(&job)?;
+        } else if self.quiet {
+            out::line(job.id.to_string())?;
+        } else {
+            out::line(format!(
+                "job {} is {}: {} files ({}) in {}",
+                job.id,
+                job.state,
+                fetched.files + fetched.kept,
+                Bytes(fetched.bytes),
+                folder.display()
+            ))?;
+        }
+        if job.state == JobState::Cancelled {
+            out::say(format!("job {} was cancelled", job.id));
+        }
+        Ok(watch::exit_code(job.state))
+    }
+}

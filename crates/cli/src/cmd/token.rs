@@ -1,0 +1,94 @@
+//! `gleaner token new|list|revoke`.
+
+use crate::args::Form;
+use crate::out::{self, Outcome};
+use crate::session::Session;
+use crate::table::{self, Look};
+use gleaner_api::NewToken;
+
+/// Make, list and revoke tokens of users and nodes
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Make a token and print it: it is shown this once
+    New {
+        /// Whom it is for
+        #[arg(long, value_enum, default_value = "user")]
+        kind: Kind,
+        /// The user it stands for, or a name to know the node's token by
+        #[arg(long)]
+        name: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Make a token worthless
+    Revoke {
+        /// Its id in the listing
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Submits and steers jobs
+    User,
+    /// Runs an agent
+    Node,
+}
+
+impl Args {
+    pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let client = &session.client;
+        match self.verb {
+            Verb::New { kind, name, json } => {
+                let kind = match kind {
+                    Kind::User => "user",
+                    Kind::Node => "node",
+                };
+                let token = client
+                    .new_token(&NewToken {
+                        kind: kind.into(),
+                        name,
+                    })
+                    .await?;
+                if json {
+                    out::json(&token)?;
+                } else {
+                    out::line(token.secret.as_deref().unwrap_or(""))?;
+                    out::say(format!(
+                        "keep it in a file that only its owner can read; `gleaner token revoke {}` \
+                         ends it",
+                        token.id
+                    ));
+                }
+            }
+            Verb::List { form } => {
+                let tokens = client.tokens().await?;
+                if form.json {
+                    out::json(&tokens)?;
+                } else if form.quiet {
+                    let ids: String = tokens.iter().map(|t| format!("{}\n", t.id)).collect();
+                    out::print(&ids)?;
+                } else {
+                    out::print(&table::tokens::list(&tokens, Look::of_stdout()))?;
+                }
+            }
+            Verb::Revoke { id } => {
+                client.revoke_token(&id).await?;
+                out::say(format!("token {id} is revoked"));
+            }
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,271 @@
+//! Long work shows itself: a bar on a terminal, plain lines elsewhere, nothing where output is for
+//! programs. Always on standard error.
+
+use crate::out;
+use gleaner_api::JobView;
+use gleaner_client::Progress;
+use gleaner_model::{Bytes, JobState, Span};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::{Duration, Instant};
+
+/// Least time between two plain lines of one state.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How often a bar redraws while nothing happens, so that its time goes on.
+const TICK: Duration = Duration::from_millis(200);
+/// Fewer seconds than this say nothing about a rate.
+const RATE_AFTER_SECONDS: f64 = 0.5;
+
+/// How much a command shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// A bar or lines, as standard error is.
+    Progress,
+    /// Nothing.
+    Nothing,
+}
+
+/// A job's progress.
+#[derive(Debug)]
+pub(crate) struct JobProgress {
+    way: Way,
+    started: Instant,
+    /// Tasks that were over when we began to watch: they say nothing about the rate.
+    over_before: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Silent,
+    Bar(ProgressBar),
+    Lines {
+        last: Option<Instant>,
+        state: Option<JobState>,
+    },
+}
+
+impl JobProgress {
+    pub(crate) fn new(shown: Shown) -> Self {
+        let way = match shown {
+            Shown::Nothing => Way::Silent,
+            Shown::Progress if out::is_watched() => Way::Bar(bar()),
+            Shown::Progress => Way::Lines {
+                last: None,
+                state: None,
+            },
+        };
+        Self {
+            way,
+            started: Instant::now(),
+            over_before: None,
+        }
+    }
+
+    /// Shows where the job is.
+    pub(crate) fn update(&mut self, job: &JobView) {
+        let over = over(job);
+        let before = *self.over_before.get_or_insert(over);
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = Rate::of(
+            over - before.min(over),
+            job.task_count - over.min(job.task_count),
+            seconds,
+        );
+        match &mut self.way {
+            Way::Silent => {}
+            Way::Bar(bar) => {
+                bar.set_length(job.task_count);
+                bar.set_position(over);
+                bar.set_message(format!("job {} {}", job.id, bar_text(job, &rate)));
+            }
+            Way::Lines { last, state } => {
+                let changed = *state != Some(job.state);
+                if changed || last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+                    out::say(line_text(job, &rate));
+                    *last = Some(Instant::now());
+                    *state = Some(job.state);
+                }
+            }
+        }
+    }
+
+    /// Says a sentence without disturbing the bar.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.way {
+            Way::Silent => {}
+            Way::Bar(bar) => bar.suspend(|| out::say(text)),
+            Way::Lines { .. } => out::say(text),
+        }
+    }
+
+    /// Takes the bar away, so that what follows stands alone.
+    pub(crate) fn finish(&self) {
+        if let Way::Bar(bar) = &self.way {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for JobProgress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Tasks that are over.
+fn over(job: &JobView) -> u64 {
+    job.tasks.done + job.tasks.failed + job.tasks.cancelled
+}
+
+/// Tasks a second and time left, where there is enough to tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rate {
+    per_second: Option<f64>,
+    left: Option<Span>,
+}
+
+impl Rate {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most a million tasks; a time left is positive and shown in whole seconds"
+    )]
+    fn of(done: u64, left: u64, seconds: f64) -> Self {
+        if done == 0 || seconds < RATE_AFTER_SECONDS {
+            return Self {
+                per_second: None,
+                left: None,
+            };
+        }
+        let per_second = done as f64 / seconds;
+        Self {
+            per_second: Some(per_second),
+            left: (left > 0).then(|| Span::seconds((left as f64 / per_second).ceil() as u64)),
+        }
+    }
+}
+
+fn bar_text(job: &JobView, rate: &Rate) -> String {
+    let mut parts = vec![format!(
+        "{}: {} of {} done",
+        job.state, job.tasks.done, job.task_count
+    )];
+    for (count, word) in [
+        (job.tasks.running, "running"),
+        (job.tasks.failed, "failed"),
+        (job.tasks.cancelled, "cancelled"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    parts.extend(
+        rate.per_second
+            .map(|rate| format!("{}/s", few_digits(rate))),
+    );
+    parts.extend(rate.left.map(|left| format!("{left} left")));
+    parts.join(", ")
+}
+
+fn line_text(job: &JobView, rate: &Rate) -> String {
+    format!("job {} {}", job.id, bar_text(job, rate))
+}
+
+/// Three digits are enough for a rate.
+fn few_digits(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Shows a transfer on a terminal while `work` goes on; elsewhere only long ones matter, and those
+/// get a line at their end.
+pub(crate) async fn transfer<T>(
+    shown: Shown,
+    verb: &str,
+    progress: &Progress,
+    work: impl Future<Output = T>,
+) -> T {
+    if shown == Shown::Nothing || !out::is_watched() {
+        return work.await;
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            result = &mut work => {
+                bar.finish_and_clear();
+                return result;
+            }
+            () = tokio::time::sleep(TICK) => {
+                bar.set_length(progress.bytes_total().max(1));
+                bar.set_position(progress.bytes_moved());
+                bar.set_message(format!(
+                    "{verb}: {} files, {}",
+                    progress.files_moved(),
+                    Bytes(progress.bytes_moved())
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::samples;
+
+    #[test]
+    fn a_line_tells_counts_rate_and_time_left() {
+        let job = samples::job();
+        for (done, left, seconds, expected) in [
+            (
+                0,
+                28,
+                10.0,
+                "job 7 running: 12 of 40 done, 3 running, 1 failed",
+            ),
+            (
+                12,
+                27,
+                0.1,
+                "job 7 running: 12 of 40 done, 3 running, 1 failed",
+            ),
+            (
+                12,
+                27,
+                4.0,
+                "job 7 running: 12 of 40 done, 3 running, 1 failed, 3.00/s, 9.0 s left",
+            ),
+            (
+                1200,
+                0,
+                1.0,
+                "job 7 running: 12 of 40 done, 3 running, 1 failed, 1200/s",
+            ),
+        ] {
+            assert_eq!(line_text(&job, &Rate::of(done, left, seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn rates_keep_three_digits() {
+        for (value, text) in [(0.123, "0.12"), (12.34, "12.3"), (1234.5, "1234")] {
+            assert_eq!(few_digits(value), text);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Tables for people: one file a table. Colour means something (good, bad, in between) and only
+//! stands on a terminal; NO_COLOR is honoured.
+
+pub(crate) mod jobs;
+pub(crate) mod nodes;
+pub(crate) mod tasks;
+pub(crate) mod tokens;
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use gleaner_model::{Bytes, Span};
+use std::io::IsTerminal as _;
+
+/// How tables look where they go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) colour: bool,
+    /// Whether long texts are folded to the terminal's width.
+    pub(crate) fold: bool,
+    /// Now, for ages; an argument so that a test has its own.
+    pub(crate) now: jiff::Timestamp,
+}
+
+impl Look {
+    /// As standard output is.
+    pub(crate) fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            colour: terminal && !set("NO_COLOR") && !dumb,
+            fold: terminal,
+            now: jiff::Timestamp::now(),
+        }
+    }
+}
+
+/// What a word means to the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Busy,
+    Held,
+    Bad,
+    Plain,
+}
+
+/// The tone of any state in the pool.
+pub(crate) fn tone(state: &str) -> Tone {
+    match state {
+        "done" | "online" | "finished" | "valid" => Tone::Good,
+        "running" | "leased" | "fetching" => Tone::Busy,
+        "paused" | "draining" | "waiting" | "lost" | "evicted" => Tone::Held,
+        "failed" | "offline" | "refused" | "quarantined" | "revoked" => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+pub(crate) fn toned(text: impl ToString, tone: Tone) -> Cell {
+    let cell = Cell::new(text);
+    match tone {
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Busy => cell.fg(Color::Cyan),
+        Tone::Held => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Plain => cell,
+    }
+}
+
+/// A state in its tone.
+pub(crate) fn state(word: impl ToString) -> Cell {
+    let word = word.to_string();
+    let tone = tone(&word);
+    toned(word, tone)
+}
+
+/// A table without lines, which survives being copied and cut by `awk`.
+pub(crate) fn table(look: Look, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if look.colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    if look.fold {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    } else {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    let header = header
+        .iter()
+        .map(|word| Cell::new(word).add_attribute(Attribute::Bold));
+    table.set_header(header.collect::<Vec<_>>());
+    table
+}
+
+/// The table as text, without spaces at the ends of its lines.
+pub(crate) fn text(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    text
+}
+
+/// How long ago something was: `3 min 05 s`.
+pub(crate) fn ago(look: Look, time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(then) => {
+            let seconds = look.now.as_second() - then.as_second();
+            Span::seconds(u64::try_from(seconds).unwrap_or(0)).to_string()
+        }
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// How long something took or takes: from `start` to `end`, or to now.
+pub(crate) fn took(look: Look, start: Option<&str>, end: Option<&str>) -> String {
+    let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let Some(start) = start.and_then(parse) else {
+        return String::new();
+    };
+    let end = end.and_then(parse).unwrap_or(look.now);
+    let ms = end.as_millisecond() - start.as_millisecond();
+    Span {
+        ms: u64::try_from(ms).unwrap_or(0),
+    }
+    .to_string()
+}
+
+/// Seconds as a person reads them.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to what a u64 holds; tenths of a second are enough"
+)]
+pub(crate) fn seconds(value: f64) -> String {
+    let ms = (value * 1000.0).clamp(0.0, 1e15);
+    if ms < 0.5 {
+        return "0".to_owned();
+    }
+    Span { ms: ms as u64 }.to_string()
+}
+
+/// `used/total` of a size.
+pub(crate) fn share(used: u64, total: u64) -> String {
+    format!("{} of {}", Bytes(used), Bytes(total))
+}
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

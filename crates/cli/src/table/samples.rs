@@ -1,0 +1,121 @@
+//! Views as a server would give them, for tests of what is shown.
+
+use gleaner_api::{AttemptView, JobView, NodeView, TaskCounts, TaskDetail, TaskView, TokenView};
+use gleaner_model::{
+    AttemptId, AttemptRecord, JobId, JobState, LimitKind, LimitRecord, NodeState, Reason, TaskId,
+    TaskState, Time, Usage,
+};
+use std::collections::BTreeMap;
+
+pub(crate) fn job() -> JobView {
+    JobView {
+        id: JobId(7),
+        name: "screening".into(),
+        state: JobState::Running,
+        reason: String::new(),
+        user: "ana".into(),
+        priority: 0,
+        tags: [("project".to_owned(), "hiv".to_owned())].into(),
+        task_count: 40,
+        tasks: TaskCounts {
+            ready: 24,
+            running: 3,
+            done: 12,
+            failed: 1,
+            ..TaskCounts::default()
+        },
+        submitted: "2026-01-02T03:00:00Z".into(),
+        started: Some("2026-01-02T03:00:01Z".into()),
+        ended: None,
+        cpu_seconds: 812.44,
+        revision: 99,
+    }
+}
+
+pub(crate) fn task() -> TaskView {
+    TaskView {
+        id: TaskId {
+            job: JobId(7),
+            index: 3,
+        },
+        name: "ligand=a.pdbqt seed=4".into(),
+        state: TaskState::Failed,
+        reason: "limit memory passed".into(),
+        node: Some("b12-03".into()),
+        attempts: 3,
+        exit_code: None,
+        cpu_seconds: 12.5,
+        wall_seconds: 13.0,
+    }
+}
+
+pub(crate) fn task_ended(reason: Reason) -> TaskDetail {
+    let attempt = AttemptId {
+        task: task().id,
+        number: 3,
+    };
+    TaskDetail {
+        task: task(),
+        attempts_made: vec![AttemptView {
+            id: attempt.to_string(),
+            state: reason.state().to_string(),
+            node: "b12-03".into(),
+            reason: reason.to_string(),
+            record: Some(AttemptRecord {
+                attempt,
+                reason,
+                started: Some(Time { ms: 1000 }),
+                ended: Time { ms: 14_000 },
+                wall_seconds: 13.0,
+                paused_seconds: 0.0,
+                usage: Usage {
+                    cpu_seconds: 12.5,
+                    memory_peak: 1 << 30,
+                    ..Usage::default()
+                },
+                limits: vec![LimitRecord {
+                    limit: LimitKind::Memory,
+                    value: 1_073_741_824.0,
+                    peak: 1_073_741_824.0,
+                    at: Some(Time { ms: 13_900 }),
+                    action: "ended".into(),
+                }],
+                refused_calls: [("ptrace".to_owned(), 2)].into(),
+                degraded: Vec::new(),
+                outputs: Vec::new(),
+            }),
+        }],
+    }
+}
+
+pub(crate) fn node() -> NodeView {
+    NodeView {
+        id: 2,
+        name: "b12-03".into(),
+        state: NodeState::Online,
+        reason: String::new(),
+        arch: "x86_64".into(),
+        engines: vec!["process".into()],
+        labels: BTreeMap::from([("room".to_owned(), "b12".to_owned())]),
+        cpus: 4.0,
+        cpus_used: 3.0,
+        memory: 8 << 30,
+        memory_used: 3 << 30,
+        disk: 100 << 30,
+        running: 3,
+        tasks_done: 12,
+        seen: "2026-01-02T03:03:59Z".into(),
+        version: "0.1.0".into(),
+    }
+}
+
+pub(crate) fn token() -> TokenView {
+    TokenView {
+        id: "4".into(),
+        kind: "node".into(),
+        name: "b12-03".into(),
+        state: "valid".into(),
+        created: "2026-01-01T03:00:00Z".into(),
+        secret: None,
+    }
+}

@@ -1,0 +1,148 @@
+//! Following a job to its end by long polls.
+
+use crate::out::{self, Failure};
+use crate::progress::JobProgress;
+use gleaner_api::JobView;
+use gleaner_client::{Client, ClientError, TaskQuery};
+use gleaner_model::{JobId, JobState};
+use std::time::{Duration, Instant};
+
+/// Answers that are taken up at once; a short job is over before they are used up.
+const FAST_ANSWERS: u32 = 8;
+/// Afterwards, least time between two asks: a job with thousands of tasks a second changes all the
+/// time, and nobody reads faster.
+const PACE: Duration = Duration::from_millis(200);
+/// For how long a server may be away before waiting is given up: a restart takes seconds.
+const AWAY_MAX: Duration = Duration::from_secs(120);
+/// Wait between two tries while it is away.
+const AWAY_RETRY: Duration = Duration::from_secs(1);
+/// Failed tasks that are named one by one.
+const FAILED_SHOWN: u32 = 5;
+
+/// Waits until the job is over, showing it as it goes.
+pub(crate) async fn until_over(
+    client: &Client,
+    first: JobView,
+    progress: &mut JobProgress,
+) -> Result<JobView, ClientError> {
+    let mut job = first;
+    let mut answers = 0;
+    loop {
+        progress.update(&job);
+        if job.state.is_over() {
+            progress.finish();
+            return Ok(job);
+        }
+        answers += 1;
+        if answers > FAST_ANSWERS {
+            tokio::time::sleep(PACE).await;
+        }
+        job = patiently(client, &job, progress).await?;
+    }
+}
+
+/// The next different view of a job, through a restart of the server.
+async fn patiently(
+    client: &Client,
+    job: &JobView,
+    progress: &JobProgress,
+) -> Result<JobView, ClientError> {
+    let mut away: Option<Instant> = None;
+    loop {
+        match client.job(job.id, Some(job.revision)).await {
+            Ok(next) => {
+                if away.is_some() {
+                    progress.say("the server is back");
+                }
+                return Ok(next);
+            }
+            Err(problem) if problem.is_passing() => {
+                if away.is_none() {
+                    progress.say(&format!("{problem}; waiting for it to come back"));
+                }
+                if away.get_or_insert_with(Instant::now).elapsed() > AWAY_MAX {
+                    return Err(problem);
+                }
+                tokio::time::sleep(AWAY_RETRY).await;
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+}
+
+/// Says what failed and where to look, on standard error.
+pub(crate) async fn explain_failures(client: &Client, job: &JobView) {
+    if !job.reason.is_empty() && job.state != JobState::Done {
+        out::say(format!("job {} {}: {}", job.id, job.state, job.reason));
+    }
+    if job.tasks.failed == 0 {
+        return;
+    }
+    let query = TaskQuery {
+        state: Some("failed".into()),
+        after: None,
+        limit: Some(FAILED_SHOWN),
+    };
+    // Words about a failure are a courtesy; the exit code says it anyway.
+    let Ok(tasks) = client.tasks(job.id, &query).await else {
+        return;
+    };
+    for task in &tasks {
+        let name = if task.name.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", task.name)
+        };
+        out::say(format!("task {}{name} failed: {}", task.id, task.reason));
+    }
+    let shown = tasks.len() as u64;
+    if job.tasks.failed > shown {
+        out::say(format!(
+            "and {} more; `gleaner tasks {} --state failed` lists them",
+            job.tasks.failed - shown,
+            job.id
+        ));
+    }
+    if let Some(task) = tasks.first() {
+        out::say(format!(
+            "`gleaner logs {}` shows what it wrote, `gleaner retry {}` tries again",
+            task.id, job.id
+        ));
+    }
+}
+
+/// The exit code that a job's end asks for.
+pub(crate) const fn exit_code(state: JobState) -> u8 {
+    match state {
+        JobState::Done => 0,
+        JobState::Waiting
+        | JobState::Running
+        | JobState::Paused
+        | JobState::Failed
+        | JobState::Cancelled => out::TASK_FAILED,
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else {
+        // Without a handler the default one ends us, which is what was asked for.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
+
+/// What is left to say when the user detaches from a job.
+pub(crate) fn detached(job: JobId) -> Failure {
+    Failure::new(
+        out::INTERRUPTED,
+        format!(
+            "job {job} goes on without you; `gleaner wait {job}` comes back to it, `gleaner fetch \
+             {job}` gets its results, `gleaner cancel {job}` ends it"
+        ),
+    )
+}
