@@ -1,3 +1,5 @@
+//! Tests of reading job files: what is accepted, and what a wrong one is told.
+
 use super::*;
 
 const GOOD: &str = r#"

@@ -1,3 +1,5 @@
+//! Tests of preparing submissions from files on disk.
+
 use super::*;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;

@@ -386,6 +386,7 @@ fn a_real_group_freezes_counts_and_kills_a_tree() {
     wait_until("CPU time is counted", || group.usage().cpu_us > 20_000);
     wait_until("it freezes", || group.freeze(true).unwrap());
     let before = group.usage().cpu_us;
+    // On purpose: a span in which a frozen tree must not run.
     std::thread::sleep(Duration::from_millis(60));
     let after = group.usage().cpu_us;
     assert!(

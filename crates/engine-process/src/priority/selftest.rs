@@ -221,8 +221,10 @@ impl SelfTest {
         let mut task = self.start(Role::Task(means))?;
         group.add(task.pid())?;
         task.go()?;
+        // On purpose: the scheduler settles before the window opens.
         std::thread::sleep(SETTLE);
         owner.go()?;
+        // On purpose: the scheduler settles before the window opens.
         std::thread::sleep(SETTLE);
         let mut samples = Vec::new();
         let mut usable = 0;
@@ -583,6 +585,7 @@ mod tests {
         );
         one.go().unwrap();
         other.go().unwrap();
+        // On purpose: the scheduler settles before the window opens.
         std::thread::sleep(SETTLE);
         let samples: Vec<Sample> = (0..WINDOWS_MAX)
             .map(|_| window(&one, &other).unwrap())
