@@ -424,3 +424,67 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Need;
+    use gleaner_model::{Bytes, Cpus, Engine, Retry, UserId};
+
+    fn sweep() -> Job {
+        let need = Need {
+            cpus: Cpus::ONE,
+            memory: Bytes(1),
+            disk: Bytes(1),
+            engine: Engine::Process,
+            arch: None,
+            labels: BTreeMap::new(),
+        };
+        let spec = NewJob {
+            user: UserId(1),
+            name: "sweep".into(),
+            priority: 0,
+            count: 1_000_000,
+            need,
+            retry: Retry::default(),
+            merge: MergeKind::None,
+            body: Vec::new(),
+        };
+        Job::new(JobId(1), NeedId(0), Time::default(), spec)
+    }
+
+    #[test]
+    fn a_million_queued_tasks_cost_less_than_a_kibibyte() {
+        let job = sweep();
+        // One leaf of the set of ready tasks (11 pairs of u32) is all it has beside itself.
+        let bytes = size_of::<Job>() + 128;
+        assert!(bytes < 1024, "{bytes}");
+        assert_eq!(
+            (job.ready.set().ranges().count(), job.running.len()),
+            (1, 0)
+        );
+        assert_eq!(job.counts().ready, 1_000_000);
+    }
+
+    #[test]
+    fn depth_follows_the_pace() {
+        let table = [
+            (None, 1),
+            (Some(0.0), 256),
+            (Some(0.001), 256),
+            (Some(0.1), 15),
+            (Some(1.0), 2),
+            (Some(1.5), 1),
+            (Some(86_400.0), 1),
+        ];
+        for (pace, depth) in table {
+            let mut job = sweep();
+            job.note_pace(f64::NAN);
+            job.note_pace(-1.0);
+            if let Some(pace) = pace {
+                job.note_pace(pace);
+            }
+            assert_eq!(job.depth(), depth, "{pace:?}");
+        }
+    }
+}

@@ -31,8 +31,8 @@ pub(crate) struct Lease {
 /// How an attempt leaves its node without a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The node does not have it: it goes back, and nobody is to blame.
-    NeverReceived,
+    /// The node never received it, or only had it in its queue: nobody is to blame.
+    TakenBack,
     /// The node was silent for too long.
     Lost,
     /// The task is over by other means; the node must stop.

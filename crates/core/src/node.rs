@@ -277,7 +277,7 @@ impl State {
         if complete {
             for attempt in self.leased_to(id) {
                 if !here.contains_key(&attempt) {
-                    self.leave(attempt, id, Way::NeverReceived);
+                    self.leave(attempt, id, Way::TakenBack);
                     self.settle(attempt.task.job);
                 }
             }
@@ -346,6 +346,30 @@ impl State {
         if changed || returned {
             self.refresh_node(report.node);
             self.freed(report.node);
+            if report.state == NodeState::Paused {
+                self.unqueue(report.node);
+            }
+        }
+    }
+
+    /// Takes back what only queues on a node that froze: others can run it meanwhile. If one of
+    /// them ran after all, its success still counts.
+    fn unqueue(&mut self, id: NodeId) {
+        let queued: Vec<AttemptId> = self
+            .leased_to(id)
+            .into_iter()
+            .filter(|attempt| {
+                self.run_of(attempt.task)
+                    .is_some_and(|(run, _)| run.state == AttemptState::Leased)
+            })
+            .collect();
+        for attempt in &queued {
+            self.leave(*attempt, id, Way::TakenBack);
+            self.settle(attempt.task.job);
+        }
+        if !queued.is_empty() {
+            let attempts = queued;
+            self.out.push(Action::Revoke { node: id, attempts });
         }
     }
 

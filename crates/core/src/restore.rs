@@ -63,8 +63,8 @@ impl State {
             state.rows.push(Row::LeaseOver(row.lease));
         }
         let mut actions = Vec::new();
-        state.flush(&mut actions);
         state.changed.clear();
+        state.flush(&mut actions);
         (state, actions)
     }
 

@@ -108,7 +108,6 @@ impl World {
     }
 
     fn event(&mut self, what: &Happening) -> Option<Event> {
-        let node = |pick: &u8| 1 + u32::from(pick % NODES);
         Some(match what {
             Happening::Submit(user, count, kind) => {
                 let mut new = job(1 + u32::from(user % 3), 1 + u32::from(count % 20));
@@ -126,6 +125,31 @@ impl World {
             Happening::Pause(pick) => Event::PauseJob(self.pick_job(*pick)),
             Happening::Resume(pick) => Event::ResumeJob(self.pick_job(*pick)),
             Happening::Retry(pick, index) => Event::Retry(self.target(*pick, *index)),
+            Happening::Merged(pick, fails) => Event::Merged {
+                job: self.pick_job(*pick),
+                failed: fails.then(|| "disk full".into()),
+            },
+            Happening::Pass(time) => {
+                // Mostly a second or so, now and then longer than a lease.
+                let seconds = if time % 8 == 0 {
+                    31
+                } else {
+                    u64::from(time % 4)
+                };
+                self.pool.later(seconds);
+                Event::Tick
+            }
+            Happening::Restart => {
+                self.pool.restart();
+                return None;
+            }
+            _ => return self.node_event(what),
+        })
+    }
+
+    fn node_event(&mut self, what: &Happening) -> Option<Event> {
+        let node = |pick: &u8| 1 + u32::from(pick % NODES);
+        Some(match what {
             Happening::Hello(pick, lost) => {
                 let id = node(pick);
                 let mut new = hello(id, 1 + u32::from(lost % 3));
@@ -180,24 +204,7 @@ impl World {
                 let (id, attempt, why) = self.sent.get(at)?.clone();
                 ended(id, attempt, why)
             }
-            Happening::Merged(pick, fails) => Event::Merged {
-                job: self.pick_job(*pick),
-                failed: fails.then(|| "disk full".into()),
-            },
-            Happening::Pass(time) => {
-                // Mostly a second or so, now and then longer than a lease.
-                let seconds = if time % 8 == 0 {
-                    31
-                } else {
-                    u64::from(time % 4)
-                };
-                self.pool.later(seconds);
-                Event::Tick
-            }
-            Happening::Restart => {
-                self.pool.restart();
-                return None;
-            }
+            _ => return None,
         })
     }
 
