@@ -128,7 +128,15 @@ fn lints(workspace: &Workspace) -> Vec<String> {
 }
 
 fn docs(workspace: &Workspace) -> Vec<String> {
-    let arguments = ["doc", "--quiet", "--locked", "--workspace", "--no-deps"];
+    // Binaries have no readers but their help, whose texts are not markdown.
+    let arguments = [
+        "doc",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--no-deps",
+        "--lib",
+    ];
     cargo_says(workspace, &arguments, "rustdoc has objections, see above")
 }
 
