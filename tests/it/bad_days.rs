@@ -1,7 +1,7 @@
 //! Does nothing get lost or run into the results twice when parts die?
 
 use crate::fleet::Fleet;
-use crate::pool::{Desk, command, finish, long, until};
+use crate::pool::{Desk, command, finish, long, processes_with, until};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -200,21 +200,6 @@ fn a_killed_shim_takes_its_sandbox_along() {
     });
     fleet.gleaner(&desk, &["cancel", &id]).exits(0);
     until("nothing is left", || processes_with("98761").is_empty());
-}
-
-/// Processes with a word in their command line: id, and the command line with spaces.
-fn processes_with(word: &str) -> Vec<(u32, String)> {
-    let entries = std::fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(|pid| {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = line.replace('\0', " ");
-            line.contains(word).then_some((pid, line))
-        })
-        // The commands of these tests have the word as well.
-        .filter(|(_, line)| line.starts_with("sleep") || line.starts_with("sh -c sleep"))
-        .collect()
 }
 
 /// Parents of a process, the nearest first, without init.

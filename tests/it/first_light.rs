@@ -1,7 +1,7 @@
 //! Does the shortest way work: one command in, its result out?
 
-use crate::pool::{Desk, Pool, finish, outcome, signal, until};
-use std::process::{Command, Stdio};
+use crate::pool::{Desk, Pool, finish, outcome, processes_with, signal, until};
+use std::process::Stdio;
 
 #[test]
 fn run_shows_output_and_exits_with_the_code_of_the_program() {
@@ -235,15 +235,10 @@ fn a_pool_ends_all_it_started() {
     let desk = Desk::new();
     pool.gleaner(&desk, &["run", "--detach", "--", "sleep", "86399"])
         .exits(0);
-    let sleeping = || {
-        let mut pgrep = Command::new("grep");
-        pgrep.args(["-lxz", "86399", "-r", "--include=cmdline", "/proc"]);
-        finish(&mut pgrep).stdout
-    };
     until("it runs", || running(&pool, &desk) == 1);
     let status = pool.with_daemon(crate::pool::Daemon::terminate);
     assert!(status.success(), "{status}");
-    assert_eq!(sleeping(), "");
+    assert_eq!(processes_with("86399"), []);
 }
 
 fn running(pool: &Pool, desk: &Desk) -> usize {

@@ -465,6 +465,21 @@ pub(crate) fn signal(pid: u32, name: &str) {
     shell.wait().unwrap();
 }
 
+/// Processes with a word in their command line: id, and the command line with spaces.
+pub(crate) fn processes_with(word: &str) -> Vec<(u32, String)> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = line.replace('\0', " ");
+            line.contains(word).then_some((pid, line))
+        })
+        // The commands of these tests have the word as well.
+        .filter(|(_, line)| line.starts_with("sleep") || line.starts_with("sh -c sleep"))
+        .collect()
+}
+
 /// Waits for something to become true.
 #[track_caller]
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
