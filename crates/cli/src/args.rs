@@ -23,6 +23,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a task failed, 2 wrong usage or 
 pub(crate) enum Command {
     #[command(flatten)]
     Client(Box<ClientCommand>),
+    Doctor(cmd::doctor::Args),
     Completions(cmd::shell::CompletionsArgs),
     Man(cmd::shell::ManArgs),
 }

@@ -23,6 +23,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if gleaner_engine_process::priority::is_spin_call(&arguments) {
+        return gleaner_engine_process::priority::spin_main();
+    }
     if gleaner_bench::is_burn_call(&arguments) {
         return gleaner_bench::burn_main(&arguments);
     }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Client(command) => client_command(cli.config, *command),
+        Command::Doctor(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

@@ -26,3 +26,6 @@ pub use http::{Client, JobQuery, TaskQuery};
 pub use jobfile::{JobFile, read_job_file};
 pub use prepare::{Prepared, Sources, prepare, submit};
 pub use settings::{Places, Settings};
+
+#[cfg(test)]
+mod wire_tests;

@@ -1,6 +1,7 @@
 //! The commands, one file each or a small group of alike ones: what it takes, and what it does.
 
 pub(crate) mod control;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fetch;
 pub(crate) mod jobs;

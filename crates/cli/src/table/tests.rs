@@ -18,11 +18,16 @@ fn check(text: &str, expected: &Expect) {
 
 #[test]
 fn jobs_look_like_this() {
-    check(&jobs::list(&[samples::job()], plain()), &expect![[r#"
+    check(
+        &jobs::list(&[samples::job()], plain()),
+        &expect![[r#"
         JOB  NAME       STATE    DONE   RUNNING  FAILED  USER  AGE         TOOK        REASON
         7    screening  running  12/40  3        1       ana   4 min 05 s  4 min 04 s
-    "#]]);
-    check(&jobs::one(&samples::job(), plain()), &expect![[r#"
+    "#]],
+    );
+    check(
+        &jobs::one(&samples::job(), plain()),
+        &expect![[r#"
         JOB        7
         name       screening
         state      running
@@ -38,18 +43,25 @@ fn jobs_look_like_this() {
         started    2026-01-02T03:00:01Z
         took       4 min 04 s
         CPU time   13 min 32 s
-    "#]]);
-    check(&jobs::list(&[], plain()), &expect![[r#"
+    "#]],
+    );
+    check(
+        &jobs::list(&[], plain()),
+        &expect![[r#"
         no jobs yet; `gleaner run -- CMD` or `gleaner submit FILE` makes one
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn tasks_look_like_this() {
-    check(&tasks::list(&[samples::task()], plain()), &expect![[r#"
+    check(
+        &tasks::list(&[samples::task()], plain()),
+        &expect![[r#"
         TASK  NAME                   STATE   NODE    TRIES  CODE  CPU     WALL    REASON
         7.3   ligand=a.pdbqt seed=4  failed  b12-03  3            12.5 s  13.0 s  limit memory passed
-    "#]]);
+    "#]],
+    );
     let reason = Reason::Limit {
         limit: LimitKind::Memory,
     };
@@ -69,11 +81,16 @@ fn tasks_look_like_this() {
 
 #[test]
 fn nodes_and_tokens_look_like_this() {
-    check(&nodes::list(&[samples::node()], plain()), &expect![[r#"
+    check(
+        &nodes::list(&[samples::node()], plain()),
+        &expect![[r#"
         NODE  NAME    STATE   RUNNING  CPUS    MEMORY          DONE  SEEN   REASON
         2     b12-03  online  3        3 of 4  3 GiB of 8 GiB  12    6.0 s
-    "#]]);
-    check(&nodes::one(&samples::node(), plain()), &expect![[r#"
+    "#]],
+    );
+    check(
+        &nodes::one(&samples::node(), plain()),
+        &expect![[r#"
         NODE          b12-03
         number        2
         state         online
@@ -87,11 +104,15 @@ fn nodes_and_tokens_look_like_this() {
         tasks done    12
         last heard    6.0 s ago
         version       0.1.0
-    "#]]);
-    check(&tokens::list(&[samples::token()], plain()), &expect![[r#"
+    "#]],
+    );
+    check(
+        &tokens::list(&[samples::token()], plain()),
+        &expect![[r#"
         TOKEN  KIND  NAME    STATE  AGE
         4      node  b12-03  valid  1 d 00 h
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -64,10 +64,14 @@ impl Axes {
                 .find_one(name, axis, base)
                 .map_err(|problem| at(key.as_str(), problem))?;
             if values.count() == Some(0) {
-                return Err(at(
-                    key,
-                    "has no value, so the job would have no task; give it one",
-                ));
+                let what = match axis {
+                    Axis::Lines(file) => format!("{file} is empty"),
+                    Axis::List(_) | Axis::Files(_) | Axis::Range(..) | Axis::Split(_) => {
+                        "the list is empty".to_owned()
+                    }
+                };
+                let problem = format!("{what}, so the job would have no task; give it a value");
+                return Err(at(key, problem));
             }
             axes.values.insert(name.clone(), values);
         }
@@ -132,8 +136,10 @@ impl Axes {
             return Err(at(
                 "sweep",
                 format!(
-                    "makes {total} tasks, and a job may have {MAX_TASKS}; let each task do more, \
-                     or submit several jobs"
+                    "makes {} tasks, and a job may have {}; let each task do more, or submit \
+                     several jobs",
+                    grouped(total),
+                    grouped(MAX_TASKS)
                 ),
             ));
         }
@@ -238,6 +244,19 @@ impl Axes {
         }
         places
     }
+}
+
+/// `1,000,000`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The files of a glob with their names in the sandbox.

@@ -132,18 +132,18 @@ async fn what_cannot_be_sent_is_said_with_its_key() {
             "sweep.f: no file matches `in/*.dat` in /",
         ),
         ("", "f = { lines = 'missing' }", "sweep.f: there is no file"),
-        ("", "f = { lines = 'none' }", "sweep.f: has no value"),
+        ("", "f = { lines = 'none' }", "sweep.f: none is empty"),
         ("", "f = { lines = 'latin' }", "sweep.f: "),
-        ("", "f = { list = [] }", "sweep.f: has no value"),
+        ("", "f = { list = [] }", "sweep.f: the list is empty"),
         (
             "",
             "f = { range = [1, 1000000000] }",
-            "sweep: makes 1000000000 tasks",
+            "sweep: makes 1,000,000,000 tasks, and a job may have 1,000,000;",
         ),
         (
             "",
             "f = { range = [1, 1001] }\ng = { range = [1, 1000] }",
-            "sweep: makes 1001000 tasks",
+            "sweep: makes 1,001,000 tasks",
         ),
         (
             "",
