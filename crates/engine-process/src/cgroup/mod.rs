@@ -11,6 +11,7 @@ mod describe;
 mod detect;
 mod device;
 mod files;
+mod group;
 mod none;
 mod pool;
 #[cfg(test)]
@@ -22,6 +23,8 @@ pub(crate) use describe::capability;
 pub use detect::DetectOptions;
 use device::Device;
 pub(crate) use files::own_path;
+use group::Inner;
+pub use group::{Group, join};
 pub use none::{ResourceLimit, resource_limits};
 pub use pool::GroupPool;
 
@@ -29,9 +32,7 @@ use gleaner_model::Limits;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The kernel's own default period of CPU bandwidth control, in microseconds.
@@ -155,23 +156,6 @@ enum Kind {
     V2(v2::Tree),
     V1(v1::Tree),
     None(none::Watch),
-}
-
-/// The group of one attempt. Dropping it leaves it in the kernel; see [`Group::remove`].
-#[derive(Debug)]
-pub struct Group {
-    name: String,
-    inner: Inner,
-    base: Baseline,
-    memory_seen: AtomicU64,
-    processes_seen: AtomicU64,
-}
-
-#[derive(Debug)]
-enum Inner {
-    V2(v2::Leaf),
-    V1(v1::Leaf),
-    None(none::Tree),
 }
 
 impl Backend {
@@ -355,223 +339,18 @@ fn group_names(entries: fs::ReadDir) -> Vec<String> {
         .collect()
 }
 
-impl Group {
-    fn new(name: &str, inner: Inner, base: Baseline) -> Self {
-        Self {
-            name: name.to_owned(),
-            inner,
-            base,
-            memory_seen: AtomicU64::new(0),
-            processes_seen: AtomicU64::new(0),
-        }
-    }
-
-    /// Its name below the parent.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// To be stored with the attempt; see [`Backend::open`].
-    #[must_use]
-    pub const fn baseline(&self) -> Baseline {
-        self.base
-    }
-
-    /// The directory that `clone3` with CLONE_INTO_CGROUP takes; none where a process has to be
-    /// moved with [`Group::add`] before it starts the program.
-    #[must_use]
-    pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.inner {
-            Inner::V2(leaf) => Some(leaf.fd().as_fd()),
-            Inner::V1(_) | Inner::None(_) => None,
-        }
-    }
-
-    /// Moves a process, its threads and what they fork from now on into the group.
-    ///
-    /// # Errors
-    /// Where the kernel refuses; the process may then be in some hierarchies only, and must not
-    /// run the program.
-    pub fn add(&self, pid: i32) -> io::Result<()> {
-        match &self.inner {
-            Inner::V2(leaf) => leaf.add(pid),
-            Inner::V1(leaf) => leaf.add(pid),
-            Inner::None(tree) => {
-                tree.add(pid);
-                Ok(())
-            }
-        }
-    }
-
-    /// Sets every limit before the program starts. Returns in words what could not be enforced
-    /// by the kernel and must be watched instead.
-    #[must_use]
-    pub fn apply(&self, ask: &Ask<'_>) -> Vec<String> {
-        let missing = match &self.inner {
-            Inner::V2(leaf) => leaf.apply(ask),
-            Inner::V1(leaf) => leaf.apply(ask),
-            Inner::None(_) => none::Tree::apply(ask),
-        };
-        missing
-            .into_iter()
-            .map(|limit| describe::not_enforced(limit).to_owned())
-            .collect()
-    }
-
-    /// Holds the group to `permille` thousandths of `cpus_milli` thousandths of a CPU; 1000
-    /// gives the limit back. Says whether the kernel takes it.
-    #[must_use]
-    pub fn slow(&self, cpus_milli: u32, permille: u32) -> bool {
-        let quota = quota_us(cpus_milli, permille, detect::online_cpus());
-        match &self.inner {
-            Inner::V2(leaf) => leaf.set_cpus(quota),
-            Inner::V1(leaf) => leaf.set_cpus(quota),
-            Inner::None(_) => false,
-        }
-    }
-
-    /// Freezes (`true`) or thaws every process; returns once all stand still, or `false` when
-    /// they do not yet after half a second (they will: the request stays).
-    ///
-    /// # Errors
-    /// Where the kernel has no way to freeze.
-    pub fn freeze(&self, on: bool) -> io::Result<bool> {
-        match &self.inner {
-            Inner::V2(leaf) => v2::freeze(&leaf.dir, on),
-            Inner::V1(leaf) => leaf.freeze(on),
-            Inner::None(tree) => tree.freeze(on),
-        }
-    }
-
-    /// Kills every process, frozen or not, whatever it forked. Returns whether the group is
-    /// empty; `false` only when one hangs in the kernel for longer than five seconds.
-    ///
-    /// # Errors
-    /// Where the kernel refuses.
-    pub fn kill(&self) -> io::Result<bool> {
-        match &self.inner {
-            Inner::V2(leaf) => v2::kill(&leaf.dir),
-            Inner::V1(leaf) => leaf.kill(),
-            Inner::None(tree) => tree.kill(),
-        }
-    }
-
-    /// Whether a process is in it.
-    ///
-    /// # Errors
-    /// Where the group is gone.
-    pub fn populated(&self) -> io::Result<bool> {
-        match &self.inner {
-            Inner::V2(leaf) => v2::populated(&leaf.dir),
-            Inner::V1(leaf) => leaf.populated(),
-            Inner::None(tree) => Ok(tree.populated()),
-        }
-    }
-
-    /// What it has used. To be read before the group is removed.
-    #[must_use]
-    pub fn usage(&self) -> GroupUsage {
-        let now = self.counters();
-        let base = &self.base.0;
-        let uncached = now.memory_now.unwrap_or(0).saturating_sub(now.cache_now);
-        let seen = self
-            .memory_seen
-            .fetch_max(uncached, Ordering::Relaxed)
-            .max(uncached);
-        let processes_now = now.processes_now.unwrap_or(0);
-        let processes_seen = self
-            .processes_seen
-            .fetch_max(processes_now, Ordering::Relaxed)
-            .max(processes_now);
-        let since = |now: u64, base: u64| now.saturating_sub(base);
-        GroupUsage {
-            cpu_us: since(now.cpu_us.unwrap_or(0), base.cpu_us.unwrap_or(0)),
-            memory_now: uncached,
-            memory_peak: peak_without_cache(&now, seen, now.oom_kills > base.oom_kills),
-            read_bytes: since(now.read_bytes, base.read_bytes),
-            written_bytes: since(now.written_bytes, base.written_bytes),
-            processes_now: clamp_u32(processes_now),
-            processes_peak: clamp_u32(now.processes_peak.unwrap_or(processes_seen)),
-            page_faults: since(now.page_faults, base.page_faults),
-        }
-    }
-
-    /// Limits that it ran into.
-    #[must_use]
-    pub fn events(&self) -> GroupEvents {
-        let now = self.counters();
-        let base = &self.base.0;
-        GroupEvents {
-            oom_kills: now.oom_kills.saturating_sub(base.oom_kills),
-            pids_max_hits: now.pids_max_hits.saturating_sub(base.pids_max_hits),
-            throttled_us: now.throttled_us.saturating_sub(base.throttled_us),
-        }
-    }
-
-    fn counters(&self) -> Counters {
-        match &self.inner {
-            Inner::V2(leaf) => leaf.counters(),
-            Inner::V1(leaf) => leaf.counters(),
-            Inner::None(tree) => tree.counters(),
-        }
-    }
-
-    /// Makes an empty group clean for another attempt.
-    ///
-    /// # Errors
-    /// Where a process is left, or the kernel will not forget; the group is to be removed then.
-    pub(crate) fn recycle(&mut self) -> io::Result<()> {
-        if self.populated()? {
-            return Err(io::Error::from_raw_os_error(libc::EBUSY));
-        }
-        self.base = match &mut self.inner {
-            Inner::V2(leaf) => leaf.recycle()?,
-            Inner::V1(leaf) => {
-                leaf.freeze(false)?;
-                leaf.recycle()?
-            }
-            Inner::None(_) => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        self.memory_seen.store(0, Ordering::Relaxed);
-        self.processes_seen.store(0, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Removes the group. It must be empty; a moment is waited for the last process to go.
-    ///
-    /// # Errors
-    /// Where it is still busy.
-    pub fn remove(&self) -> io::Result<()> {
-        match &self.inner {
-            Inner::V2(leaf) => files::remove_dir(&leaf.dir),
-            Inner::V1(leaf) => leaf.remove(),
-            Inner::None(_) => Ok(()),
-        }
-    }
-}
-
-fn clamp_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-/// The best figure for a peak without page cache; see [`GroupUsage::memory_peak`].
-fn peak_without_cache(now: &Counters, seen: u64, out_of_memory: bool) -> u64 {
-    let Some(peak) = now.memory_peak else {
-        return seen;
-    };
-    if out_of_memory {
-        return peak;
-    }
-    peak.saturating_sub(now.cache_now).max(seen).min(peak)
-}
-
-/// Kills process by process where the kernel cannot kill a group: freeze so that none forks,
-/// signal all, thaw so that the signals act, until none is left.
+/// Kills process by process where the kernel cannot kill a group: signal all and thaw, so that
+/// the signals act. What is left after the first pass forks faster than it is counted, so it is
+/// frozen before the next.
 fn kill_loop(procs: &Path, freeze: &mut dyn FnMut(bool) -> io::Result<()>) -> io::Result<bool> {
     let end = Instant::now() + KILL_WAIT;
+    let mut pass = 0_u32;
     loop {
-        let _unfrozen = freeze(true);
+        // A killed process stays listed for a moment; only a bomb outlives several passes.
+        if pass > 0 && pass.is_multiple_of(16) {
+            let _unfrozen = freeze(true);
+        }
+        pass = pass.wrapping_add(1);
         let all = files::processes(procs)?;
         for pid in &all {
             none::signal(*pid, libc::SIGKILL)?;

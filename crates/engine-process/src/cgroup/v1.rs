@@ -1,13 +1,13 @@
 //! Control groups version 1: one hierarchy a controller, beside an (often empty) version 2 tree.
 //!
-//! A group is a directory of the same name in each hierarchy. Freezing and killing go through
-//! the version 2 tree where there is one, because it does both at once and says when done.
+//! A group is a directory of the same name in each hierarchy. Where the freezer is missing,
+//! freezing and killing go through the version 2 tree.
 //! Source of the file formats: "Control Groups version 1", the kernel's admin guide.
 
 use super::files;
 use super::{Ask, Baseline, CPU_PERIOD_US, Counters, Device, FREEZE_WAIT, IdleMeans};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -65,12 +65,7 @@ impl Tree {
                 Err(error) => reason = format!("{}: {error}", top.display()),
             }
         }
-        // A version 2 tree freezes better; no process need be moved in a second hierarchy.
-        if parents.contains_key(UNIFIED)
-            && let Some(spare) = parents.remove("freezer")
-        {
-            let _unused = files::remove_dir(&spare);
-        }
+        drop_spare(&mut parents);
         if parents.is_empty() || parents.keys().all(|key| *key == UNIFIED) {
             return Err(reason);
         }
@@ -110,6 +105,25 @@ impl Tree {
         Leaf {
             dirs,
             written: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+/// Keeps one way to freeze and count. The freezer is preferred: a process enters version 1
+/// groups by itself without a lock ([`Leaf::join_files`]), while moving one in a version 2 tree
+/// holds up every fork and exit on the PC for a moment, for each task anew.
+fn drop_spare(parents: &mut BTreeMap<&'static str, PathBuf>) {
+    let freezer = parents.contains_key("freezer") && parents.contains_key("cpuacct");
+    let spare = match parents.get(UNIFIED) {
+        _ if freezer => &[UNIFIED][..],
+        Some(unified) if unified.join("cpu.stat").exists() => &["freezer", "cpuacct"],
+        Some(_) => &["freezer"],
+        None => &[],
+    };
+    for controller in spare {
+        if let Some(dir) = parents.remove(controller) {
+            // Another agent may use it, or another controller share it.
+            let _kept = files::remove_dir(&dir);
         }
     }
 }
@@ -192,6 +206,21 @@ impl Leaf {
         Ok(())
     }
 
+    /// Where a single-threaded process enters by writing `0`; none where it must be moved.
+    ///
+    /// `tasks` moves one thread, and for the writer itself the kernel takes no lock.
+    pub(crate) fn join_files(&self) -> io::Result<Option<Vec<File>>> {
+        if self.dirs.contains_key(UNIFIED) {
+            return Ok(None);
+        }
+        let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join("tasks"));
+        self.dirs
+            .values()
+            .map(open)
+            .collect::<io::Result<_>>()
+            .map(Some)
+    }
+
     /// Sets every limit; names those that the kernel would not take.
     pub(crate) fn apply(&self, ask: &Ask<'_>) -> Vec<&'static str> {
         let mut missing = Vec::new();
@@ -266,7 +295,7 @@ impl Leaf {
         let (read_bytes, written_bytes) =
             files::io_service_bytes(&text("blkio", "blkio.throttle.io_service_bytes_recursive"));
         Counters {
-            cpu_us: number("cpuacct", "cpuacct.usage").map(|ns| ns / 1000),
+            cpu_us: self.cpu_us(),
             throttled_us: files::keyed(&text("cpu", "cpu.stat"), "throttled_time").unwrap_or(0)
                 / 1000,
             memory_now: number("memory", "memory.usage_in_bytes"),
@@ -280,6 +309,14 @@ impl Leaf {
             processes_peak: number("pids", "pids.peak"),
             pids_max_hits: files::keyed(&text("pids", "pids.events"), "max").unwrap_or(0),
         }
+    }
+
+    fn cpu_us(&self) -> Option<u64> {
+        if let Some(usage) = self.path("cpuacct", "cpuacct.usage") {
+            return files::number(&usage).map(|ns| ns / 1000);
+        }
+        let text = files::read(&self.path(UNIFIED, "cpu.stat")?).ok()?;
+        files::keyed(&text, "usage_usec")
     }
 
     /// Makes the group clean for the next task: peaks are reset, what only counts up is the
