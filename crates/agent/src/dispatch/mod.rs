@@ -1,0 +1,346 @@
+//! The agent's one loop: everything that happens comes through its queue, is handed to the
+//! [`Book`], and what the book asks for is done or given to the hands that do it.
+//!
+//! It runs on a thread of its own, because an engine's calls may block for moments. It owns what
+//! the node holds; it knows neither sockets nor files. In: [`Input`]s from the link, the engines,
+//! fetches and collections. Out: calls of engines, and messages for the link.
+
+mod act;
+mod serve;
+mod slot;
+
+use crate::clock::Clock;
+use crate::config::AtStop;
+use crate::fetch::{Fetcher, Inputs as InputFiles};
+use crate::hands::Hands;
+use crate::link::message;
+use crate::run::JobTemplate;
+use crate::watch::Condition;
+use crate::watch::capacity::Offer;
+use gleaner_attempt::{Action, Adoption, Book, Capacity, Event};
+use gleaner_engine::{Engine, EngineEvent};
+use gleaner_model::{AttemptId, JobId, Reason, Span, Time};
+use gleaner_wire::v1;
+use slot::Slot;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+/// Time between beats to the shims, in milliseconds; they freeze their attempts after three that
+/// did not come.
+pub(crate) const ENGINE_BEAT_MS: u64 = 1000;
+
+/// Shims are told that the lease lasts at least this long, in milliseconds: while the agent
+/// lives, an attempt goes on past its lease, and after its death the next agent needs a moment.
+const LEASE_LEFT_MIN_MS: u64 = 10_000;
+
+/// How long a stopping agent waits for its attempts to end, in milliseconds.
+const STOP_PATIENCE_MS: u64 = 8000;
+
+/// Inputs taken before timers are looked at again.
+const INPUTS_AT_ONCE: usize = 256;
+
+/// Uploads at once: enough to fill a link, few enough for a small server.
+const UPLOADS_MAX: usize = 4;
+
+/// Threads that collect and remove: one waits for the disk while the other computes.
+const COLLECTORS: usize = 2;
+
+/// Everything that can happen to the agent.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The link asks for a hello.
+    Connecting(oneshot::Sender<v1::Hello>),
+    /// The server welcomed the node; messages go here from now on.
+    LinkUp {
+        lease_ms: u32,
+        outgoing: UnboundedSender<v1::AgentMessage>,
+    },
+    /// The connection is gone.
+    LinkDown,
+    /// A beat is on its way.
+    Beaten,
+    /// Messages of the server; the permit bounds how many batches wait.
+    FromServer(v1::ServerBatch, OwnedSemaphorePermit),
+    /// An engine reports.
+    Engine(EngineEvent),
+    /// The blobs of an attempt are here, or not to be had.
+    Fetched(AttemptId, Result<InputFiles, Reason>),
+    /// The report of an attempt is made.
+    Collected(AttemptId, Reason, Box<v1::Ended>),
+    /// The node may work, or not.
+    #[expect(dead_code, reason = "the judgement of the owner's load comes in here")]
+    Condition(Condition),
+    /// The agent shall stop.
+    Stop,
+}
+
+/// The way into the loop's queue. Never blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Inputs(mpsc::Sender<Input>);
+
+impl Inputs {
+    pub(crate) fn queue() -> (Self, mpsc::Receiver<Input>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Nobody listens only when the agent has stopped; then nothing matters any more.
+    pub(crate) fn send(&self, input: Input) {
+        if self.0.send(input).is_err() {
+            tracing::debug!(target: "gleaner::agent", "stopped; an input came too late");
+        }
+    }
+}
+
+/// What the loop works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) engines: Vec<Arc<dyn Engine>>,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) blobs: crate::blobs::Blobs,
+    pub(crate) inputs: Inputs,
+    pub(crate) runtime: Handle,
+    /// Everything of a hello but what the node holds.
+    pub(crate) hello: v1::Hello,
+    pub(crate) offer: Offer,
+    pub(crate) condition: watch::Sender<Condition>,
+    pub(crate) clock: Clock,
+    pub(crate) at_stop: AtStop,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    parts: Parts,
+    book: Book,
+    /// Events that follow from actions, handled before the next input.
+    follow_up: VecDeque<Event>,
+    slots: BTreeMap<AttemptId, Slot>,
+    templates: BTreeMap<JobId, Arc<JobTemplate>>,
+    relays: serve::Relays,
+    outgoing: Option<UnboundedSender<v1::AgentMessage>>,
+    /// Collects, discards.
+    collectors: Hands,
+    /// Steers attempts, in order.
+    steerer: Hands,
+    uploads: Arc<Semaphore>,
+    next_beat: Option<Time>,
+    stop_by: Option<Time>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(parts: Parts) -> Result<Self, crate::AgentError> {
+        let capacity = Capacity {
+            cpus: parts.offer.cpus,
+            memory: parts.offer.memory,
+        };
+        Ok(Self {
+            book: Book::new(capacity),
+            follow_up: VecDeque::new(),
+            slots: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            relays: serve::Relays::default(),
+            outgoing: None,
+            collectors: Hands::new("gleaner-collect", COLLECTORS)?,
+            steerer: Hands::new("gleaner-steer", 1)?,
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            next_beat: None,
+            stop_by: None,
+            parts,
+        })
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self, queue: &mpsc::Receiver<Input>) {
+        let condition = self.parts.condition.borrow().clone();
+        self.step(Event::Judged(condition.verdict()));
+        self.adopt();
+        while !self.has_stopped() {
+            let Some(input) = self.wait(queue) else {
+                self.timers();
+                continue;
+            };
+            self.take(input);
+            for input in queue.try_iter().take(INPUTS_AT_ONCE) {
+                self.take(input);
+            }
+            self.timers();
+        }
+        self.leave();
+    }
+
+    /// The next input, or none when a timer is due first.
+    fn wait(&self, queue: &mpsc::Receiver<Input>) -> Option<Input> {
+        let due = [self.book.wake_at(), self.next_beat, self.stop_by];
+        let Some(due) = due.into_iter().flatten().min() else {
+            // Nothing is due: an idle node sleeps until something happens. The loop itself holds
+            // a sender, so the queue cannot close.
+            return queue.recv().ok();
+        };
+        let left = due.since(self.parts.clock.now()).ms;
+        queue.recv_timeout(Duration::from_millis(left)).ok()
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Connecting(answer) => {
+                let hello = self.hello();
+                if answer.send(hello).is_err() {
+                    tracing::debug!(target: "gleaner::agent", "the link gave up before its hello");
+                }
+            }
+            Input::LinkUp { lease_ms, outgoing } => {
+                // The server sends each template anew on each connection.
+                self.templates.clear();
+                self.relays.stop_all();
+                self.outgoing = Some(outgoing);
+                let lease = Span {
+                    ms: lease_ms.into(),
+                };
+                tracing::info!(target: "gleaner::agent", "connected");
+                self.step(Event::LinkUp { lease });
+            }
+            Input::LinkDown => {
+                self.outgoing = None;
+                self.relays.stop_all();
+                self.step(Event::LinkDown);
+            }
+            Input::Beaten => self.step(Event::Beaten),
+            Input::FromServer(batch, _permit) => {
+                for message in batch.messages {
+                    self.serve(message);
+                }
+            }
+            Input::Engine(event) => self.engine_event(event),
+            Input::Fetched(attempt, outcome) => self.fetched(attempt, outcome),
+            Input::Collected(attempt, reason, report) => {
+                if let Some(slot) = self.slots.get_mut(&attempt) {
+                    slot.report = Some(*report);
+                    slot.work = None;
+                }
+                self.step(Event::Collected(attempt, reason));
+            }
+            Input::Condition(condition) => {
+                self.step(Event::Judged(condition.verdict()));
+                self.parts.condition.send_replace(condition);
+            }
+            Input::Stop => self.stop(),
+        }
+    }
+
+    /// One event, the actions it leads to, and the events these lead to.
+    fn step(&mut self, event: Event) {
+        self.follow_up.push_back(event);
+        while let Some(event) = self.follow_up.pop_front() {
+            let now = self.parts.clock.now();
+            for action in self.book.step(now, event) {
+                self.act(action);
+            }
+        }
+    }
+
+    fn timers(&mut self) {
+        let now = self.parts.clock.now();
+        if self.book.wake_at().is_some_and(|due| due <= now) {
+            self.step(Event::Tick);
+        }
+        if self.book.live() == 0 {
+            self.next_beat = None;
+        } else if self.next_beat.is_none_or(|due| due <= now) {
+            let left = self.book.lease_left(now).ms.max(LEASE_LEFT_MIN_MS);
+            for engine in &self.parts.engines {
+                engine.beat(left);
+            }
+            self.next_beat = Some(now + Span { ms: ENGINE_BEAT_MS });
+        }
+    }
+
+    fn send(&self, kind: v1::agent_message::Kind) {
+        if let Some(outgoing) = &self.outgoing
+            && outgoing.send(message(kind)).is_err()
+        {
+            // The link noticed first; it will say so, and reports are sent again then.
+            tracing::debug!(target: "gleaner::agent", "the link is gone");
+        }
+    }
+
+    fn hello(&self) -> v1::Hello {
+        let held = self.book.inventory().into_iter();
+        v1::Hello {
+            held: held
+                .map(|(attempt, state)| v1::Held {
+                    attempt: Some(attempt.into()),
+                    state: state.as_str().to_owned(),
+                })
+                .collect(),
+            ..self.parts.hello.clone()
+        }
+    }
+
+    /// Takes over what an earlier agent left in the engines.
+    fn adopt(&mut self) {
+        for engine in self.parts.engines.clone() {
+            let adopted = match engine.adopt() {
+                Ok(adopted) => adopted,
+                Err(error) => {
+                    tracing::error!(target: "gleaner::agent", %error, "cannot adopt attempts");
+                    continue;
+                }
+            };
+            for adopted in adopted {
+                let spec = adopted.spec;
+                tracing::info!(target: "gleaner::agent", attempt = %spec.attempt, "adopted");
+                let ended = adopted.ending.as_ref().map(|ending| ending.reason.clone());
+                let slot = Slot::adopted(&engine, &spec, adopted.ending);
+                self.slots.insert(spec.attempt, slot);
+                self.step(Event::Adopted(Adoption {
+                    attempt: spec.attempt,
+                    lease: spec.bundle,
+                    cpus: spec.limits.cpus,
+                    memory: spec.limits.memory,
+                    ended,
+                }));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        let now = self.parts.clock.now();
+        match self.parts.at_stop {
+            AtStop::Leave => self.stop_by = Some(now),
+            AtStop::End => {
+                self.stop_by = Some(
+                    now + Span {
+                        ms: STOP_PATIENCE_MS,
+                    },
+                );
+                self.step(Event::Judged(gleaner_attempt::Verdict::Evict));
+            }
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let now = self.parts.clock.now();
+        self.stop_by.is_some_and(|by| {
+            by <= now || (self.parts.at_stop == AtStop::End && self.book.live() == 0)
+        })
+    }
+
+    /// The last thing: nothing of an attempt stays where that was asked for.
+    fn leave(self) {
+        for (attempt, slot) in self.slots {
+            slot.abort();
+            if self.parts.at_stop == AtStop::End && slot.in_engine {
+                slot.engine.discard(attempt);
+            }
+        }
+    }
+
+    fn unexpected(&self, action: &Action) {
+        tracing::error!(target: "gleaner::agent", ?action, "asked about an attempt not held");
+    }
+}

@@ -1,0 +1,75 @@
+//! What the loop keeps of one attempt beside its entry in the book.
+
+use crate::fetch::Inputs;
+use crate::run::{JobTemplate, TaskPart};
+use gleaner_engine::{AttemptSpec, Ending, Engine};
+use gleaner_model::{LeaseId, Limits};
+use gleaner_wire::v1;
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+/// One attempt.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) lease: LeaseId,
+    pub(super) limits: Arc<Limits>,
+    /// What to run; none where an earlier agent started it.
+    pub(super) task: Option<(Arc<JobTemplate>, TaskPart)>,
+    /// Its files, kept in the cache until it ends.
+    pub(super) inputs: Inputs,
+    /// How it ended, as its engine says.
+    pub(super) ending: Option<Box<Ending>>,
+    /// What the server is told, until it acknowledges.
+    pub(super) report: Option<v1::Ended>,
+    /// Whether the engine knows it: it must be discarded there in the end.
+    pub(super) in_engine: bool,
+    /// A fetch or an upload on its way.
+    pub(super) work: Option<AbortHandle>,
+}
+
+impl Slot {
+    pub(super) fn granted(
+        engine: &Arc<dyn Engine>,
+        lease: LeaseId,
+        template: &Arc<JobTemplate>,
+        task: TaskPart,
+    ) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            lease,
+            limits: Arc::clone(&template.limits),
+            task: Some((Arc::clone(template), task)),
+            inputs: Inputs::default(),
+            ending: None,
+            report: None,
+            in_engine: false,
+            work: None,
+        }
+    }
+
+    pub(super) fn adopted(
+        engine: &Arc<dyn Engine>,
+        spec: &AttemptSpec,
+        ending: Option<Box<Ending>>,
+    ) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            lease: spec.bundle,
+            limits: Arc::new(spec.limits.clone()),
+            task: None,
+            inputs: Inputs::default(),
+            ending,
+            report: None,
+            in_engine: true,
+            work: None,
+        }
+    }
+
+    /// Ends a transfer that nobody waits for any more.
+    pub(super) fn abort(&self) {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What can keep an agent from working, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// An agent could not start, or had to give up.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A setting cannot be meant.
+    #[error("{setting}: {problem}")]
+    Setting {
+        /// Which setting.
+        setting: &'static str,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
+    /// Another agent works in this directory.
+    #[error("another agent already uses {0}; stop it, or give this one a directory of its own")]
+    InUse(PathBuf),
+    /// The PC would not do it.
+    #[error("failed to {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the PC said.
+        source: std::io::Error,
+    },
+    /// No secure connection can be set up with these certificates.
+    #[error("cannot use the certificates for the server: {0}")]
+    Tls(String),
+    /// The server does not take this node. Retrying will not help.
+    #[error("the server refused this node: {0}")]
+    Refused(String),
+    /// No engine can run tasks on this PC.
+    #[error("no engine works here: {0}; `gleaner doctor` says what is missing")]
+    Engine(String),
+}
+
+impl AgentError {
+    /// Wraps an I/O error with what was being done to which file.
+    pub(crate) fn io(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = format!("{doing} {}", path.display());
+        move |source| Self::Io { doing, source }
+    }
+}

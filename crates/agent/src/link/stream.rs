@@ -1,0 +1,116 @@
+//! The usual way: both sides stream batches as long as the connection lives.
+
+use super::{ANSWER_S, BATCH_MAX, Link, Over, Packer};
+use gleaner_wire::v1;
+use gleaner_wire::v1::pool_client::PoolClient;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+/// Batches on their way out; more wait in the queue, where they become larger batches.
+const OUTBOUND_MAX: usize = 4;
+
+impl Link {
+    pub(super) async fn stream(
+        &self,
+        mut client: PoolClient<Channel>,
+        met: &mut bool,
+    ) -> Result<Over, Status> {
+        let (batches, outbound) = mpsc::channel(OUTBOUND_MAX);
+        let hello = v1::AgentBatch {
+            messages: vec![self.hello().await?],
+            node: 0,
+        };
+        let closed = |_| Status::unavailable("the connection closed");
+        batches.send(hello).await.map_err(closed)?;
+        let opening = async {
+            let request = self.request(ReceiverStream::new(outbound));
+            let mut inbound = client.link(request).await?.into_inner();
+            let first = inbound.message().await?;
+            Ok::<_, Status>((inbound, first))
+        };
+        let opened = tokio::time::timeout(Duration::from_secs(ANSWER_S), opening)
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server gave no welcome")));
+        let (inbound, first) = match opened {
+            // A server that cannot carry another stream says so in this way.
+            Err(status) if status.code() == Code::Unimplemented => return Ok(Over::WantsPoll),
+            Err(status) => return Err(status),
+            Ok((inbound, first)) => {
+                let nothing = || Status::unavailable("the server gave no welcome");
+                (inbound, first.ok_or_else(nothing)?)
+            }
+        };
+        if first.call_again_ms > 0 {
+            return Ok(Over::WantsPoll);
+        }
+        let welcome = welcome_of(&first)?;
+        *met = true;
+        let queue = self.welcomed(&welcome);
+        self.deliver(first).await?;
+        tokio::select! {
+            over = self.read(inbound) => over,
+            over = self.write(queue, batches, welcome.beat_ms) => over,
+        }
+    }
+
+    async fn read(&self, mut inbound: Streaming<v1::ServerBatch>) -> Result<Over, Status> {
+        while let Some(batch) = inbound.message().await? {
+            let poll = batch.call_again_ms > 0;
+            self.deliver(batch).await?;
+            if poll {
+                return Ok(Over::WantsPoll);
+            }
+        }
+        Err(Status::unavailable("the server ended the stream"))
+    }
+
+    async fn write(
+        &self,
+        mut queue: mpsc::UnboundedReceiver<v1::AgentMessage>,
+        batches: mpsc::Sender<v1::AgentBatch>,
+        beat_ms: u32,
+    ) -> Result<Over, Status> {
+        let closed = |_| Status::unavailable("the connection closed");
+        let mut beats = tokio::time::interval(Duration::from_millis(beat_ms.max(100).into()));
+        let mut packer = Packer::default();
+        let mut fresh = Vec::new();
+        loop {
+            tokio::select! {
+                _ = beats.tick() => packer.waiting.push_back(self.beat()),
+                count = queue.recv_many(&mut fresh, BATCH_MAX) => {
+                    if count == 0 {
+                        return Ok(Over::Broken(Status::aborted("the agent wants a new link")));
+                    }
+                    packer.waiting.extend(fresh.drain(..));
+                }
+            }
+            while let Some(batch) = packer.next() {
+                batches.send(batch).await.map_err(closed)?;
+            }
+        }
+    }
+}
+
+/// The first message of a server must be its welcome.
+pub(super) fn welcome_of(batch: &v1::ServerBatch) -> Result<v1::Welcome, Status> {
+    let welcome = batch
+        .messages
+        .iter()
+        .find_map(|message| match &message.kind {
+            Some(v1::server_message::Kind::Welcome(welcome)) => Some(*welcome),
+            _ => None,
+        });
+    let welcome =
+        welcome.ok_or_else(|| Status::internal("the server's first message is no welcome"))?;
+    if welcome.protocol != gleaner_wire::PROTOCOL {
+        return Err(Status::failed_precondition(format!(
+            "the server speaks protocol {}, this agent {}; install the same version of gleaner",
+            welcome.protocol,
+            gleaner_wire::PROTOCOL
+        )));
+    }
+    Ok(welcome)
+}

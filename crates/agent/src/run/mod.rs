@@ -1,0 +1,294 @@
+//! From what the server sends to what an engine runs: templates are cut once a job and filled
+//! in once a task. No I/O here; what is wrong with a message becomes a text for the report.
+
+use crate::fetch::Wanted;
+use gleaner_engine::{AttemptSpec, InputFile};
+use gleaner_model::{
+    AttemptId, BlobRef, Digest, Engine, FileEntry, LeaseId, Limits, Reason, Template,
+};
+use gleaner_wire::v1;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the tasks of a job have in common, cut at its placeholders.
+#[derive(Debug)]
+pub(crate) struct JobTemplate {
+    names: Vec<String>,
+    command: Vec<Template>,
+    env: BTreeMap<String, Template>,
+    stdin: Option<Template>,
+    outputs: Vec<Template>,
+    inputs: Vec<(Template, FileEntry)>,
+    /// Every default filled in.
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) engine: Engine,
+    image: String,
+}
+
+/// What is particular to one task.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TaskPart {
+    index: u32,
+    values: Vec<String>,
+    command: Vec<String>,
+    inputs: Vec<FileEntry>,
+    listing: Option<Digest>,
+}
+
+impl JobTemplate {
+    /// # Errors
+    /// In words, what the server sent wrong.
+    pub(crate) fn parse(from: v1::Template) -> Result<Self, String> {
+        let names = from.names;
+        let known = |name: &str| name == "index" || names.iter().any(|known| known == name);
+        let cut = |text: &String| Template::parse(text, &known);
+        let limits = serde_json::from_slice(&from.limits)
+            .map_err(|error| format!("the server sent limits that cannot be read: {error}"))?;
+        let engine = Engine::from_word(&from.engine)
+            .ok_or_else(|| format!("this agent has no engine {:?}", from.engine))?;
+        let inputs = from
+            .inputs
+            .into_iter()
+            .map(|input| Ok((cut(&input.name), entry(input)?)))
+            .collect::<Result<_, String>>()?;
+        Ok(Self {
+            command: from.command.iter().map(cut).collect(),
+            env: from
+                .env
+                .iter()
+                .map(|(key, text)| (key.clone(), cut(text)))
+                .collect(),
+            stdin: from.stdin.as_ref().map(cut),
+            outputs: from.outputs.iter().map(cut).collect(),
+            inputs,
+            limits: Arc::new(limits),
+            engine,
+            image: from.image,
+            names,
+        })
+    }
+
+    /// The files that the task needs.
+    ///
+    /// # Errors
+    /// Where a placeholder has no value.
+    pub(crate) fn wanted(&self, task: &TaskPart) -> Result<Wanted, Reason> {
+        let mut files = Vec::with_capacity(self.inputs.len() + task.inputs.len());
+        for (name, file) in &self.inputs {
+            files.push(FileEntry {
+                name: self.fill(name, task)?,
+                ..file.clone()
+            });
+        }
+        files.extend(task.inputs.iter().cloned());
+        Ok(Wanted {
+            files,
+            listing: task.listing,
+        })
+    }
+
+    /// What the engine shall run.
+    ///
+    /// # Errors
+    /// Where a placeholder has no value.
+    pub(crate) fn spec(
+        &self,
+        attempt: AttemptId,
+        bundle: LeaseId,
+        task: &TaskPart,
+        inputs: Vec<InputFile>,
+    ) -> Result<AttemptSpec, Reason> {
+        if !self.image.is_empty() {
+            return Err(fault(
+                "this version of the agent has no images; leave `image` out",
+            ));
+        }
+        let all = |texts: &[Template]| -> Result<Vec<String>, Reason> {
+            texts.iter().map(|text| self.fill(text, task)).collect()
+        };
+        let command = match task.command.is_empty() {
+            true => all(&self.command)?,
+            false => task.command.clone(),
+        };
+        let env = self
+            .env
+            .iter()
+            .map(|(key, text)| Ok((key.clone(), self.fill(text, task)?)))
+            .collect::<Result<_, Reason>>()?;
+        Ok(AttemptSpec {
+            attempt,
+            bundle,
+            command,
+            env,
+            stdin: self
+                .stdin
+                .as_ref()
+                .map(|text| self.fill(text, task))
+                .transpose()?,
+            inputs,
+            outputs: all(&self.outputs)?,
+            limits: Limits::clone(&self.limits),
+        })
+    }
+
+    fn fill(&self, text: &Template, task: &TaskPart) -> Result<String, Reason> {
+        text.fill(&|name| {
+            let at = self.names.iter().position(|known| known == name);
+            match at {
+                Some(at) => task
+                    .values
+                    .get(at)
+                    .map(|value| Cow::Borrowed(value.as_str())),
+                None => (name == "index").then(|| Cow::Owned(task.index.to_string())),
+            }
+        })
+        .map_err(|error| fault(&format!("the server sent a task with {error}")))
+    }
+}
+
+impl TaskPart {
+    /// # Errors
+    /// In words, what the server sent wrong.
+    pub(crate) fn parse(from: v1::Task) -> Result<Self, String> {
+        let listing = match from.listing.is_empty() {
+            true => None,
+            false => Some(digest(&from.listing)?),
+        };
+        Ok(Self {
+            index: from.index,
+            values: from.values,
+            command: from.command,
+            inputs: from
+                .inputs
+                .into_iter()
+                .map(entry)
+                .collect::<Result<_, String>>()?,
+            listing,
+        })
+    }
+}
+
+/// A reason for what is gleaner's own fault.
+pub(crate) fn fault(detail: &str) -> Reason {
+    Reason::Engine {
+        detail: detail.to_owned(),
+    }
+}
+
+fn entry(input: v1::Input) -> Result<FileEntry, String> {
+    Ok(FileEntry {
+        name: input.name,
+        blob: BlobRef {
+            digest: digest(&input.digest)?,
+            size: input.size,
+        },
+        mode: input.mode,
+    })
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, String> {
+    <[u8; 32]>::try_from(bytes)
+        .map(Digest)
+        .map_err(|_| format!("the server sent a digest of {} bytes", bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_model::{JobId, TaskId};
+
+    fn template() -> v1::Template {
+        v1::Template {
+            names: vec!["ligand".into(), "seed".into()],
+            command: ["dock", "--in={ligand}", "{seed}/{index}", "{{seed} {other}"]
+                .map(str::to_owned)
+                .to_vec(),
+            env: [("SEED".into(), "{seed}".into())].into(),
+            stdin: Some("{ligand}".into()),
+            outputs: vec!["out-{index}.txt".into()],
+            inputs: vec![v1::Input {
+                name: "conf-{seed}".into(),
+                digest: vec![7; 32],
+                size: 3,
+                mode: 0o644,
+            }],
+            limits: serde_json::to_vec(&Limits::default()).unwrap(),
+            engine: "process".into(),
+            image: String::new(),
+        }
+    }
+
+    fn task() -> v1::Task {
+        v1::Task {
+            index: 4,
+            number: 1,
+            values: vec!["a{seed}.pdbqt".into(), "9".into()],
+            ..v1::Task::default()
+        }
+    }
+
+    fn attempt() -> AttemptId {
+        TaskId::new(JobId(1), 4).attempt(1)
+    }
+
+    #[test]
+    fn placeholders_are_filled_everywhere_and_values_are_not_templates() {
+        let template = JobTemplate::parse(template()).unwrap();
+        let task = TaskPart::parse(task()).unwrap();
+        let wanted = template.wanted(&task).unwrap();
+        assert_eq!(wanted.files[0].name, "conf-9");
+        let spec = template
+            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .unwrap();
+        let command = ["dock", "--in=a{seed}.pdbqt", "9/4", "{seed} {other}"];
+        assert_eq!(spec.command, command);
+        assert_eq!(spec.env["SEED"], "9");
+        assert_eq!(spec.stdin.as_deref(), Some("a{seed}.pdbqt"));
+        assert_eq!(spec.outputs, ["out-4.txt"]);
+    }
+
+    #[test]
+    fn a_tasks_own_command_is_taken_as_it_is() {
+        let template = JobTemplate::parse(template()).unwrap();
+        let merge = v1::Task {
+            command: vec!["cat".into(), "{seed}".into()],
+            ..task()
+        };
+        let task = TaskPart::parse(merge).unwrap();
+        let spec = template
+            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .unwrap();
+        assert_eq!(spec.command, ["cat", "{seed}"]);
+    }
+
+    #[test]
+    fn what_the_server_sends_wrong_is_told() {
+        let bad_limits = v1::Template {
+            limits: b"{}".to_vec(),
+            ..template()
+        };
+        let bad_engine = v1::Template {
+            engine: "quantum".into(),
+            ..template()
+        };
+        for (template, word) in [(bad_limits, "limits"), (bad_engine, "quantum")] {
+            assert!(JobTemplate::parse(template).unwrap_err().contains(word));
+        }
+        let short = v1::Task {
+            listing: vec![1; 31],
+            ..task()
+        };
+        assert!(TaskPart::parse(short).unwrap_err().contains("31 bytes"));
+        let no_value = v1::Task {
+            values: vec!["only one".into()],
+            ..task()
+        };
+        let template = JobTemplate::parse(template()).unwrap();
+        let task = TaskPart::parse(no_value).unwrap();
+        let reason = template
+            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .unwrap_err();
+        assert!(reason.to_string().contains("{seed}"), "{reason}");
+    }
+}

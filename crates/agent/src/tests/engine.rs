@@ -1,0 +1,259 @@
+//! An engine without processes. What runs in it outlives an agent, as shims do.
+//!
+//! Programs: `true`, `exit N`, `print TEXT`, `wait` (until it is stopped or [`FakeEngine::end`]),
+//! `write NAME BYTES`, `cat` (all inputs, by name, to stdout), `missing` (its output is).
+
+use gleaner_engine::{
+    Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
+    EngineEvent, Events,
+};
+use gleaner_model::{AttemptId, Reason, Time, Usage};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+#[derive(Debug)]
+pub(super) struct FakeEngine {
+    dir: tempfile::TempDir,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    events: Option<Events>,
+    attempts: BTreeMap<AttemptId, Run>,
+    starts: Vec<AttemptId>,
+    beats: u32,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Run {
+    spec: AttemptSpec,
+    ending: Option<Box<Ending>>,
+}
+
+impl FakeEngine {
+    pub(super) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The agent that hears from now on.
+    pub(super) fn hear(&self, events: Events) {
+        self.state.lock().unwrap().events = Some(events);
+    }
+
+    /// The agent is gone; what happens now, it will find out when it adopts.
+    pub(super) fn deafen(&self) {
+        self.state.lock().unwrap().events = None;
+    }
+
+    /// A `wait` ends well.
+    pub(super) fn end(&self, attempt: AttemptId) {
+        self.finish(attempt, Reason::Exit { code: 0 });
+    }
+
+    pub(super) fn starts(&self) -> Vec<AttemptId> {
+        self.state.lock().unwrap().starts.clone()
+    }
+
+    pub(super) fn holds(&self) -> usize {
+        self.state.lock().unwrap().attempts.len()
+    }
+
+    pub(super) fn beats(&self) -> u32 {
+        self.state.lock().unwrap().beats
+    }
+
+    /// Adds to what a running attempt has printed.
+    pub(super) fn print(&self, attempt: AttemptId, text: &str) {
+        let path = self.path(attempt, "stdout");
+        let mut file = File::options().append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn path(&self, attempt: AttemptId, name: &str) -> PathBuf {
+        self.dir.path().join(attempt.to_string()).join(name)
+    }
+
+    fn tell(&self, event: EngineEvent) {
+        let events = self.state.lock().unwrap().events.clone();
+        if let Some(events) = events {
+            events(event);
+        }
+    }
+
+    fn finish(&self, attempt: AttemptId, reason: Reason) {
+        let ending = Box::new(Ending {
+            reason,
+            started: Some(Time { ms: 1000 }),
+            ended: Time { ms: 3500 },
+            wall_seconds: 2.5,
+            paused_seconds: 0.5,
+            usage: Usage {
+                cpu_seconds: 1.25,
+                ..Usage::default()
+            },
+            limits: Vec::new(),
+            refused_calls: BTreeMap::new(),
+            degraded: Vec::new(),
+        });
+        match self.state.lock().unwrap().attempts.get_mut(&attempt) {
+            Some(run) if run.ending.is_none() => run.ending = Some(ending.clone()),
+            _ => return,
+        }
+        self.tell(EngineEvent::Ended { attempt, ending });
+    }
+
+    fn run(&self, spec: &AttemptSpec) -> Result<Option<Reason>, String> {
+        let attempt = spec.attempt;
+        for input in &spec.inputs {
+            let content = fs::read(&input.source).map_err(|error| error.to_string())?;
+            if blake3::hash(&content).as_bytes() != &input.digest.0 {
+                let detail = format!("{} is not what it should be", input.name);
+                return Ok(Some(Reason::Integrity { detail }));
+            }
+        }
+        let words: Vec<&str> = spec.command.iter().map(String::as_str).collect();
+        let code = match words[..] {
+            ["true"] => 0,
+            ["exit", code] => code.parse().unwrap(),
+            ["print", text] => {
+                self.print(attempt, text);
+                0
+            }
+            ["write", name, bytes] => {
+                let content = vec![b'x'; bytes.parse().unwrap()];
+                fs::write(self.path(attempt, name), content).unwrap();
+                0
+            }
+            ["cat"] => {
+                let mut inputs = spec.inputs.clone();
+                inputs.sort_by(|a, b| a.name.cmp(&b.name));
+                for input in inputs {
+                    let content = fs::read_to_string(&input.source).unwrap();
+                    self.print(attempt, &format!("{}={content};", input.name));
+                }
+                0
+            }
+            ["wait"] => return Ok(None),
+            ["missing"] => 0,
+            _ => 127,
+        };
+        Ok(Some(Reason::Exit { code }))
+    }
+}
+
+impl Engine for FakeEngine {
+    fn kind(&self) -> gleaner_model::Engine {
+        gleaner_model::Engine::Process
+    }
+
+    fn probe(&self) -> Vec<Capability> {
+        Vec::new()
+    }
+
+    fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        let attempt = spec.attempt;
+        fs::create_dir(self.dir.path().join(attempt.to_string())).unwrap();
+        for name in ["stdout", "stderr"] {
+            File::create(self.path(attempt, name)).unwrap();
+        }
+        let mut state = self.state.lock().unwrap();
+        state.starts.push(attempt);
+        let run = Run {
+            spec: spec.clone(),
+            ending: None,
+        };
+        assert!(
+            state.attempts.insert(attempt, run).is_none(),
+            "{attempt} started twice"
+        );
+        drop(state);
+        self.tell(EngineEvent::Started {
+            attempt,
+            at: Time { ms: 1000 },
+        });
+        match self.run(&spec) {
+            Ok(None) => {}
+            Ok(Some(reason)) => self.finish(attempt, reason),
+            Err(detail) => self.finish(attempt, Reason::Engine { detail }),
+        }
+        Ok(())
+    }
+
+    fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
+        match control {
+            Control::Pause => self.tell(EngineEvent::Paused { attempt }),
+            Control::Resume => self.tell(EngineEvent::Resumed { attempt }),
+            Control::Slow { .. } => {}
+            Control::Stop { .. } => self.finish(attempt, Reason::Cancelled),
+        }
+        Ok(())
+    }
+
+    fn beat(&self, lease_left_ms: u64) {
+        assert!(lease_left_ms > 0);
+        self.state.lock().unwrap().beats += 1;
+    }
+
+    fn usage(&self, _attempt: AttemptId) -> Result<Usage, EngineError> {
+        Ok(Usage::default())
+    }
+
+    fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
+        let open =
+            |name| File::open(self.path(attempt, name)).map_err(|_| EngineError::Unknown(attempt));
+        Ok([open("stdout")?, open("stderr")?])
+    }
+
+    fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let run = self.state.lock().unwrap().attempts.get(&attempt).cloned();
+        let run = run.ok_or(EngineError::Unknown(attempt))?;
+        let names = ["stdout", "stderr"].into_iter().map(str::to_owned);
+        names
+            .chain(run.spec.outputs)
+            .map(|name| {
+                let file = File::open(self.path(attempt, &name));
+                let file = file.map_err(|_| EngineError::Output {
+                    name: name.clone(),
+                    problem: "is missing".to_owned(),
+                })?;
+                let size = file.metadata().unwrap().len();
+                Ok(CollectedFile {
+                    name,
+                    file,
+                    size,
+                    mode: 0o644,
+                })
+            })
+            .collect()
+    }
+
+    fn discard(&self, attempt: AttemptId) {
+        self.state.lock().unwrap().attempts.remove(&attempt);
+        fs::remove_dir_all(self.dir.path().join(attempt.to_string())).unwrap();
+    }
+
+    fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
+        let state = self.state.lock().unwrap();
+        let adopted = state.attempts.values().map(|run| Adopted {
+            spec: run.spec.clone(),
+            started: Some(Time { ms: 1000 }),
+            ending: run.ending.clone(),
+        });
+        Ok(adopted.collect())
+    }
+}
