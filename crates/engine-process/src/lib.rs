@@ -1,5 +1,44 @@
-//! placeholder
+//! The `process` engine: unmodified Linux programs in a cage of namespaces, limits and filters.
+//!
+//! Three parts, from the agent inwards: [`ProcessEngine`] lives in the agent and keeps the list;
+//! a shim (see [`shim_main`]), one a bundle, starts, limits and watches; in the cage an init
+//! confines itself before it becomes nothing but the program's parent. The agent never clones:
+//! it has threads, and a copy of one thread of many is not safe to run code in.
+//!
+//! The engine must not know the server or why something runs. What a task may use comes in as
+//! `Limits`, what it did goes out as an `Ending`.
+#![warn(missing_docs)]
 
+mod bundle;
+mod cage;
 pub mod cgroup;
+mod collect;
+mod host;
+mod message;
 pub mod priority;
 pub mod probe;
+mod remove;
+mod shim;
+
+pub use host::{ProcessConfig, ProcessEngine};
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Whether these arguments (the program's own name first) ask for a shim. To be looked at
+/// before anything else in `main`: a shim must begin with a single thread.
+#[must_use]
+pub fn is_shim_call(args: &[OsString]) -> bool {
+    args.get(1)
+        .is_some_and(|word| word == host::link::SHIM_COMMAND)
+}
+
+/// Runs the shim that the arguments describe, until its bundle has nothing left to do.
+#[must_use]
+pub fn shim_main(args: &[OsString]) -> ExitCode {
+    match args.get(2) {
+        Some(dir) => shim::main(Path::new(dir)),
+        None => ExitCode::from(2),
+    }
+}

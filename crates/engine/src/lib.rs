@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 use gleaner_model::{AttemptId, Digest, LeaseId, LimitRecord, Limits, Reason, Time, Usage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

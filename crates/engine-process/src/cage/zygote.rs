@@ -1,0 +1,241 @@
+//! The process that all cages of a bundle are copied from.
+//!
+//! It owns the bundle's user, network, ipc and uts namespaces and a mount namespace with the
+//! prepared root. It runs under a user id of its own that no task has, holds capabilities over
+//! those namespaces only, and does one thing: fork a cage when the shim asks. The cage's init
+//! is the shim's child, not its own, so that a dead zygote takes nothing with it.
+
+use super::root::{self, Parts};
+use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
+use crate::bundle::Bundle;
+use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with, socketpair,
+};
+use rustix::process::{Gid, Signal, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP) as u64;
+
+/// What a cage has for itself. System V and POSIX message queues outlive their processes, so
+/// the ipc namespace is never shared.
+const CAGE_NAMESPACES: u64 =
+    (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_PARENT) as u64;
+
+/// The shim's hold on the zygote.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+    /// What every attempt of the bundle has to do without.
+    pub(crate) degraded: Vec<String>,
+}
+
+impl Zygote {
+    /// Starts it and waits until its root stands. To be called before any thread exists.
+    pub(crate) fn start(bundle: &Bundle) -> Result<Self, Trouble> {
+        let pair = || {
+            socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )
+        };
+        let (ours, theirs) = pair().map_err(Trouble::at("make a socket"))?;
+        let forked = sys::fork(NAMESPACES, None)
+            .map_err(Trouble::at("make user, mount, net, ipc and uts namespaces"))?;
+        let Some(pid) = forked else {
+            drop(ours);
+            run(theirs, bundle)
+        };
+        drop(theirs);
+        let mut zygote = Self {
+            socket: ours,
+            buffer: buffer(),
+            degraded: Vec::new(),
+        };
+        map_ids(pid, bundle).map_err(Trouble::at("map the user ids of the namespace"))?;
+        match zygote.ask(&ToZygote::Go, &[])? {
+            FromZygote::Ready { degraded } => {
+                zygote.degraded = degraded;
+                Ok(zygote)
+            }
+            other @ (FromZygote::Launched { .. } | FromZygote::Failed { .. }) => {
+                Err(answer_trouble(other))
+            }
+        }
+    }
+
+    fn ask(&mut self, what: &ToZygote, with: &[BorrowedFd<'_>]) -> Result<FromZygote, Trouble> {
+        let doing = "reach the process that cages are copied from";
+        send(&self.socket, what, with, SendFlags::empty()).map_err(Trouble::at(doing))?;
+        let answer = receive(&self.socket, &mut self.buffer, RecvFlags::empty());
+        let (answer, _none) = answer
+            .and_then(|answer| answer.ok_or_else(|| io::ErrorKind::ConnectionReset.into()))
+            .map_err(Trouble::at(doing))?;
+        Ok(answer)
+    }
+
+    /// Forks a cage. Its init waits for a word on `status`. Returns the init's process id.
+    pub(crate) fn launch(
+        &mut self,
+        launch: Launch,
+        [status, stdout, stderr]: [BorrowedFd<'_>; 3],
+    ) -> Result<i32, Trouble> {
+        let ask = ToZygote::Launch(Box::new(launch));
+        match self.ask(&ask, &[status, stdout, stderr])? {
+            FromZygote::Launched { pid } => Ok(pid),
+            other @ (FromZygote::Ready { .. } | FromZygote::Failed { .. }) => {
+                Err(answer_trouble(other))
+            }
+        }
+    }
+}
+
+fn answer_trouble(answer: FromZygote) -> Trouble {
+    let detail = match answer {
+        FromZygote::Failed { detail } => detail,
+        FromZygote::Ready { .. } | FromZygote::Launched { .. } => "an answer out of turn".into(),
+    };
+    Trouble::at("build a cage")(io::Error::other(detail))
+}
+
+/// As root, a range of ids that belongs to nobody; as a plain user one's own id. Never 0, on
+/// neither side: a process with the host's id 0 may open the kernel's settings for writing,
+/// whatever capabilities it has lost.
+fn map_ids(pid: i32, bundle: &Bundle) -> io::Result<()> {
+    let (uids, gids) = match bundle.uid_first {
+        Some(first) => {
+            let map = format!("{INNER_UID_FIRST} {first} {UIDS_OF_BUNDLE}\n");
+            (map.clone(), map)
+        }
+        None => {
+            fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            (
+                format!("{INNER_UID_FIRST} {} 1\n", uid.as_raw()),
+                format!("{INNER_UID_FIRST} {} 1\n", gid.as_raw()),
+            )
+        }
+    };
+    fs::write(format!("/proc/{pid}/uid_map"), uids)?;
+    fs::write(format!("/proc/{pid}/gid_map"), gids)
+}
+
+fn run(socket: OwnedFd, bundle: &Bundle) -> ! {
+    let mut buffer = buffer();
+    // Our ids are mapped when the first word comes.
+    let go = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
+    if !matches!(go, Ok(Some((ToZygote::Go, _)))) {
+        sys::exit_now(1);
+    }
+    let answer = match prepare(bundle) {
+        Ok(degraded) => FromZygote::Ready { degraded },
+        Err(trouble) => FromZygote::Failed {
+            detail: trouble.to_string(),
+        },
+    };
+    let failed = matches!(answer, FromZygote::Failed { .. });
+    if send(&socket, &answer, &[], SendFlags::empty()).is_err() || failed {
+        sys::exit_now(1);
+    }
+    let setting = init::Setting {
+        landlock: landlock::version(),
+        uid_given: bundle.uid_first.is_some(),
+    };
+    loop {
+        let message = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
+        // The shim is gone, or out of its mind: nothing is left to do.
+        let Ok(Some((ToZygote::Launch(launch), descriptors))) = message else {
+            sys::exit_now(0)
+        };
+        let answer = match sys::fork(CAGE_NAMESPACES, None) {
+            Ok(Some(pid)) => FromZygote::Launched { pid },
+            Ok(None) => {
+                drop(socket);
+                init::run(*launch, descriptors, &setting)
+            }
+            Err(error) => FromZygote::Failed {
+                detail: Trouble::at("make pid and mount namespaces")(error).to_string(),
+            },
+        };
+        if send(&socket, &answer, &[], SendFlags::empty()).is_err() {
+            sys::exit_now(1);
+        }
+    }
+}
+
+fn prepare(bundle: &Bundle) -> Result<Vec<String>, Trouble> {
+    // A task is what the kernel should end first where memory runs out.
+    fs::write("/proc/self/oom_score_adj", "1000")
+        .map_err(Trouble::at("be the first to go when memory is short"))?;
+    let parts = Parts::open(&bundle.cages(), &bundle.read_only)?;
+    if bundle.uid_first.is_some() {
+        become_user(INNER_UID_FIRST + SLOTS)?;
+    }
+    // Cleared by a change of ids, hence here.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Trouble::at("die with the shim"))?;
+    lock_privileges().map_err(Trouble::at("give up privileges"))?;
+    let missing = root::enter(&parts)?;
+    drop(parts);
+    let flags = SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+        .map_err(io::Error::from)
+        .and_then(|socket| sys::loopback_up(socket.as_fd()))
+        .map_err(Trouble::at("bring loopback up"))?;
+    rustix::system::sethostname(super::etc::HOST_NAME.as_bytes())
+        .map_err(Trouble::at("set the host name of the cage"))?;
+    // Standard descriptors of ours must not be the agent's.
+    let null = fs::File::options().read(true).write(true).open("/dev/null");
+    null.and_then(|null| {
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        Ok(rustix::stdio::dup2_stderr(&null)?)
+    })
+    .map_err(Trouble::at("let go of the agent's streams"))?;
+    sys::set_signal(libc::SIGPIPE, false);
+    // A file that grows past its bound gets an error instead of ending its writer.
+    sys::set_signal(libc::SIGXFSZ, true);
+    Ok(missing)
+}
+
+/// Takes a user id of the namespace, for good. Capabilities over the namespace stay.
+pub(crate) fn become_user(id: u32) -> Result<(), Trouble> {
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    rustix::thread::set_thread_groups(&[]).map_err(Trouble::at("leave all groups"))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(Trouble::at("take a group of the cage"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(Trouble::at("take a user of the cage"))
+}
+
+/// Nothing that is executed from here on can have any privilege.
+fn lock_privileges() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    rustix::thread::set_capabilities_secure_bits(bits)?;
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        // The kernel knows about forty and says so at the first it does not know.
+        if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The agent's end of one shim: its process, its socket, and a thread that listens.
+
+use crate::bundle::Bundle;
+use crate::message::{FromShim, ToShim, buffer, receive, send};
+use crate::shim::with_address;
+use gleaner_engine::EngineError;
+use gleaner_model::{AttemptId, Time};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, socket_with, socketpair,
+};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name of the hidden command that makes the binary a shim.
+pub(crate) const SHIM_COMMAND: &str = "__shim";
+
+/// How long a shim may leave its socket full before it is taken to hang.
+const SEND_WAIT: Duration = Duration::from_secs(2);
+
+/// How long an adopted shim may take to say what runs.
+const GREETING_WAIT: Duration = Duration::from_secs(5);
+
+pub(crate) fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
+    EngineError::Io {
+        doing: doing.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// One shim, as the agent sees it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) bundle: Bundle,
+    socket: OwnedFd,
+}
+
+/// What runs in an adopted shim, and since when.
+pub(crate) type Running = Vec<(AttemptId, Option<Time>)>;
+
+impl Link {
+    /// Starts a shim for a bundle whose directory does not exist yet.
+    pub(crate) fn spawn(
+        bundle: Bundle,
+        executable: &Path,
+    ) -> Result<(Arc<Self>, Child), EngineError> {
+        let made = || -> io::Result<()> {
+            for dir in [bundle.dir.clone(), bundle.runs(), bundle.cages()] {
+                private_dir(&dir)?;
+            }
+            // The zygote, who has an id of its own, looks up scratch directories here.
+            if let Some(first) = bundle.uid_first {
+                let id = first + crate::cage::SLOTS;
+                std::os::unix::fs::chown(bundle.cages(), Some(id), Some(id))?;
+            }
+            crate::bundle::write_whole(&Bundle::file(&bundle.dir), &bundle)
+        };
+        made().map_err(|error| io_error("make the directory of a bundle", error))?;
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let (ours, theirs) = pair.map_err(|error| io_error("make a socket", error))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(bundle.dir.join("shim.log"));
+        let log = log.map_err(|error| io_error("open the shim's log", error))?;
+        let child = Command::new(executable)
+            .arg0("gleaner")
+            .arg(SHIM_COMMAND)
+            .arg(&bundle.dir)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| io_error("start a shim", error))?;
+        let link = Arc::new(Self {
+            bundle,
+            socket: ours,
+        });
+        Ok((link, child))
+    }
+
+    /// Finds the shim that an earlier agent left. It says first what it runs.
+    pub(crate) fn adopt(bundle: Bundle) -> io::Result<(Arc<Self>, Running)> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        with_address(&bundle.dir, |address| Ok(connect(&socket, address)?))?;
+        wait_for(&socket, PollFlags::IN, GREETING_WAIT)?;
+        let greeting = receive::<FromShim>(&socket, &mut buffer(), RecvFlags::empty())?;
+        match greeting {
+            Some((FromShim::Running(running), _)) => {
+                Ok((Arc::new(Self { bundle, socket }), running))
+            }
+            _ => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    /// Sends a message; waits a bounded time where the shim is busy.
+    pub(crate) fn send(&self, message: &ToShim) -> io::Result<()> {
+        loop {
+            match send(&self.socket, message, &[], SendFlags::DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_for(&self.socket, PollFlags::OUT, SEND_WAIT)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The next message; none when the shim is gone.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Option<FromShim> {
+        match receive::<FromShim>(&self.socket, buffer, RecvFlags::empty()) {
+            Ok(Some((message, _none))) => Some(message),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(%error, "a shim said something that is not understood");
+                None
+            }
+        }
+    }
+
+    /// Makes the listening thread's next receive find the end.
+    pub(crate) fn hang_up(&self) {
+        let _gone = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+}
+
+fn wait_for(socket: &OwnedFd, what: PollFlags, longest: Duration) -> io::Result<()> {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: 0,
+    };
+    let mut polls = [PollFd::from_borrowed_fd(socket.as_fd(), what)];
+    match poll(&mut polls, Some(&timeout)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a directory that only we can look into.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}

@@ -1,0 +1,571 @@
+//! The agent's side of the engine: which attempt is in which bundle, and what became of it.
+//!
+//! It owns the engine's directory, one [`link::Link`] a bundle and the list of attempts. It
+//! never clones or limits anything itself: the agent has many threads, and whatever can go
+//! wrong with a task goes wrong in its shim. It must not know what an attempt is for.
+
+pub(crate) mod adopt;
+pub(crate) mod link;
+pub(crate) mod uids;
+
+use crate::bundle::Bundle;
+use crate::cage::UIDS_OF_BUNDLE;
+use crate::cgroup::{Backend, DetectOptions};
+use crate::message::{FromShim, ToShim, buffer};
+use crate::probe::{ProbeOptions, probe};
+use crate::{collect, remove};
+use gleaner_engine::{
+    Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
+    EngineEvent, Events,
+};
+use gleaner_model::{AttemptId, LeaseId, Reason, Usage};
+use link::{Link, io_error, private_dir};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a shim without attempts is kept for the next task of its bundle.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
+
+/// How long a shim may take to answer a question.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// What is taken for a lease before the first beat.
+const FIRST_LEASE: Duration = Duration::from_secs(30);
+
+/// How the engine works on this PC.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// The engine's own directory. Nothing on the way to it need be open to anybody else.
+    pub dir: PathBuf,
+    /// The `gleaner` binary, which is run again as shim; the running program by default.
+    pub executable: Option<PathBuf>,
+    /// User ids for tasks when we are root; chosen from what nobody uses by default.
+    pub uid_range: Option<Range<u32>>,
+    /// Name of the group that all tasks of this PC are in.
+    pub group_parent: String,
+    /// Time between the agent's calls of [`Engine::beat`].
+    pub beat: Duration,
+    /// Directories of the host, besides its userland, that tasks may read.
+    pub read_only: Vec<PathBuf>,
+}
+
+impl ProcessConfig {
+    /// The usual settings, in this directory.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            executable: None,
+            uid_range: None,
+            group_parent: DetectOptions::default().parent_name,
+            beat: Duration::from_secs(1),
+            read_only: Vec::new(),
+        }
+    }
+}
+
+/// Runs attempts as confined processes. Cheap to share: all clones are one engine.
+#[derive(Clone)]
+pub struct ProcessEngine {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for ProcessEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessEngine")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    config: ProcessConfig,
+    executable: PathBuf,
+    /// Ids that bundles are given blocks of; none where we are a plain user.
+    uids: Option<Range<u32>>,
+    /// What the names of all our groups begin with: another engine's are not ours to sweep.
+    tag: String,
+    backend: Backend,
+    events: Events,
+    state: Mutex<State>,
+    questions: Mutex<BTreeMap<u64, mpsc::Sender<Option<Usage>>>>,
+    next_question: AtomicU64,
+    rubbish: mpsc::Sender<PathBuf>,
+}
+
+#[derive(Default)]
+struct State {
+    links: BTreeMap<LeaseId, Linked>,
+    attempts: BTreeMap<AttemptId, Entry>,
+}
+
+struct Linked {
+    link: Arc<Link>,
+    idle_since: Option<Instant>,
+}
+
+/// One attempt that has not been discarded.
+struct Entry {
+    bundle: Bundle,
+    outputs: Vec<String>,
+    output_max: u64,
+    ended: Option<Usage>,
+    /// The agent has no more use for it; it goes when it has ended.
+    unwanted: bool,
+}
+
+impl ProcessEngine {
+    /// An engine in `config.dir`. Events are called from its own threads.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made, this program cannot be found on disk, or root has no
+    /// user ids to give to tasks.
+    pub fn new(config: ProcessConfig, events: Events) -> Result<Self, EngineError> {
+        let dir = &config.dir;
+        private_dir(&dir.join("bundles"))
+            .map_err(|error| io_error("make the engine's directory", error))?;
+        let dir = dir
+            .canonicalize()
+            .map_err(|error| io_error("find the engine's directory", error))?;
+        let executable = match &config.executable {
+            Some(path) => path.clone(),
+            None => {
+                std::env::current_exe().map_err(|error| io_error("find this program", error))?
+            }
+        };
+        let uids = if rustix::process::geteuid().is_root() {
+            let range = config.uid_range.clone().or_else(uids::default_range);
+            let range =
+                range.filter(|range| range.start > 0 && range.len() >= UIDS_OF_BUNDLE as usize);
+            let none = "no user ids are free for tasks; name at least 65 with --uid-range";
+            Some(range.ok_or_else(|| io_error("choose user ids", std::io::Error::other(none)))?)
+        } else {
+            None
+        };
+        let digest = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
+        let options = DetectOptions {
+            parent_name: config.group_parent.clone(),
+            ..DetectOptions::default()
+        };
+        let (rubbish, removed) = mpsc::channel::<PathBuf>();
+        thread::spawn(move || {
+            for path in removed {
+                if let Err(error) = remove::tree(&path) {
+                    tracing::warn!(path = %path.display(), %error, "could not be removed");
+                }
+            }
+        });
+        let inner = Inner {
+            config: ProcessConfig { dir, ..config },
+            executable,
+            uids,
+            tag: format!("t{}", digest.as_str().split_at(8).0),
+            backend: Backend::detect(&options),
+            events,
+            state: Mutex::default(),
+            questions: Mutex::default(),
+            next_question: AtomicU64::new(0),
+            rubbish,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl Inner {
+    /// Nothing panics while it holds the lock, so what is behind it is always whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bundles(&self) -> PathBuf {
+        self.config.dir.join("bundles")
+    }
+
+    fn group_prefix(&self, lease: LeaseId) -> String {
+        format!("{}-{lease}", self.tag)
+    }
+
+    /// What the shim of a new bundle is told.
+    fn bundle(&self, lease: LeaseId, state: &State) -> Result<Bundle, EngineError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let entries = state.attempts.values().map(|entry| &entry.bundle);
+        let links = state.links.values().map(|linked| &linked.link.bundle);
+        let used: BTreeSet<u32> = entries
+            .chain(links)
+            .filter_map(|bundle| bundle.uid_first)
+            .collect();
+        let uid_first = match &self.uids {
+            None => None,
+            Some(range) => {
+                let free = self.uid_blocks(range).find(|first| !used.contains(first));
+                let full = std::io::Error::other("all user ids are in use; widen --uid-range");
+                Some(free.ok_or_else(|| io_error("choose user ids", full))?)
+            }
+        };
+        Ok(Bundle {
+            dir: self.bundles().join(lease.to_string()),
+            lease,
+            uid_first,
+            beat_ms: millis(self.config.beat),
+            lease_left_ms: millis(FIRST_LEASE),
+            read_only: self.config.read_only.clone(),
+            group_parent: self.config.group_parent.clone(),
+            group_prefix: self.group_prefix(lease),
+        })
+    }
+
+    /// First ids of all blocks, from a place of our own on, so that two agents on one PC that
+    /// share the range seldom share a block.
+    fn uid_blocks(&self, range: &Range<u32>) -> impl Iterator<Item = u32> + use<> {
+        let blocks = (range.end - range.start) / UIDS_OF_BUNDLE;
+        let digest = blake3::hash(self.tag.as_bytes());
+        let own = digest.as_bytes().iter().take(4);
+        let own = own.fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)) % blocks.max(1);
+        let start = range.start;
+        (0..blocks).map(move |at| start + (own + at) % blocks * UIDS_OF_BUNDLE)
+    }
+
+    /// The bundle's shim, started if there is none.
+    fn link(self: &Arc<Self>, lease: LeaseId, state: &mut State) -> Result<Arc<Link>, EngineError> {
+        if let Some(linked) = state.links.get_mut(&lease) {
+            linked.idle_since = None;
+            return Ok(Arc::clone(&linked.link));
+        }
+        let bundle = self.bundle(lease, state)?;
+        let (link, child) = Link::spawn(bundle, &self.executable)?;
+        self.listen(Arc::clone(&link), Some(child), state);
+        Ok(link)
+    }
+
+    fn listen(self: &Arc<Self>, link: Arc<Link>, child: Option<Child>, state: &mut State) {
+        let linked = Linked {
+            link: Arc::clone(&link),
+            idle_since: None,
+        };
+        state.links.insert(link.bundle.lease, linked);
+        let inner = Arc::clone(self);
+        thread::spawn(move || {
+            let mut buffer = buffer();
+            while let Some(message) = link.receive(&mut buffer) {
+                inner.heard(message);
+            }
+            inner.lost(&link);
+            if let Some(mut child) = child {
+                let _reaped = child.wait();
+            }
+        });
+    }
+
+    fn heard(&self, message: FromShim) {
+        match message {
+            FromShim::Started { attempt, at } => {
+                (self.events)(EngineEvent::Started { attempt, at });
+            }
+            FromShim::Paused { attempt } => (self.events)(EngineEvent::Paused { attempt }),
+            FromShim::Resumed { attempt } => (self.events)(EngineEvent::Resumed { attempt }),
+            FromShim::Ended { attempt, ending } => self.ended(attempt, ending),
+            FromShim::Usage { ask, usage } => {
+                let mut questions = self
+                    .questions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                if let Some(asker) = questions.remove(&ask) {
+                    let _gave_up = asker.send(usage);
+                }
+            }
+            FromShim::Running(_) => {}
+        }
+    }
+
+    fn ended(&self, attempt: AttemptId, ending: Box<Ending>) {
+        let unwanted = {
+            let mut state = self.state();
+            let entry = state.attempts.get_mut(&attempt);
+            entry.is_some_and(|entry| {
+                entry.ended = Some(ending.usage);
+                entry.unwanted
+            })
+        };
+        (self.events)(EngineEvent::Ended { attempt, ending });
+        if unwanted {
+            self.discard(attempt);
+        }
+    }
+
+    /// The shim is gone: what it had not ended is lost, its groups are swept.
+    fn lost(&self, link: &Arc<Link>) {
+        let lease = link.bundle.lease;
+        let orphans: Vec<AttemptId> = {
+            let mut state = self.state();
+            let same = |linked: &Linked| Arc::ptr_eq(&linked.link, link);
+            if state.links.get(&lease).is_some_and(same) {
+                state.links.remove(&lease);
+            }
+            let ours = |entry: &Entry| entry.bundle.lease == lease && entry.ended.is_none();
+            let all = state.attempts.iter().filter(|(_, entry)| ours(entry));
+            all.map(|(attempt, _)| *attempt).collect()
+        };
+        let prefix = format!("{}-", link.bundle.group_prefix);
+        self.backend.sweep_stale(&|name| !name.starts_with(&prefix));
+        for attempt in orphans {
+            // It may have written the result and died before it could say so.
+            let ending = crate::bundle::result(&link.bundle.run(attempt));
+            let ending = ending.unwrap_or_else(|_| {
+                adopt::lost_ending(
+                    "the shim that ran it was killed or could not start; see shim.log",
+                )
+            });
+            self.ended(attempt, Box::new(ending));
+        }
+        self.remove_if_unused(&link.bundle);
+    }
+
+    /// Removes the directory of a bundle that has neither shim nor attempts.
+    fn remove_if_unused(&self, bundle: &Bundle) {
+        let state = self.state();
+        let attempts = state
+            .attempts
+            .values()
+            .any(|entry| entry.bundle.lease == bundle.lease);
+        if !attempts && !state.links.contains_key(&bundle.lease) {
+            // Renamed at once, since the lease may come back any moment.
+            let gone = bundle
+                .dir
+                .with_extension(format!("gone{}", crate::shim::now().ms));
+            if std::fs::rename(&bundle.dir, &gone).is_ok() {
+                let _ended = self.rubbish.send(gone);
+            }
+        }
+    }
+
+    fn discard(&self, attempt: AttemptId) {
+        let bundle = {
+            let mut state = self.state();
+            let Some(entry) = state.attempts.get_mut(&attempt) else {
+                return;
+            };
+            if entry.ended.is_none() {
+                entry.unwanted = true;
+                return;
+            }
+            let bundle = entry.bundle.clone();
+            state.attempts.remove(&attempt);
+            let lease = bundle.lease;
+            let busy = state
+                .attempts
+                .values()
+                .any(|entry| entry.bundle.lease == lease);
+            if let Some(linked) = state.links.get_mut(&lease).filter(|_| !busy) {
+                linked.idle_since = Some(Instant::now());
+            }
+            bundle
+        };
+        for path in [bundle.scratch(attempt), bundle.run(attempt)] {
+            let _ended = self.rubbish.send(path);
+        }
+        self.remove_if_unused(&bundle);
+    }
+
+    /// The link of an attempt that runs; none where it has ended.
+    fn link_of(&self, attempt: AttemptId) -> Result<Option<Arc<Link>>, EngineError> {
+        let state = self.state();
+        let entry = state
+            .attempts
+            .get(&attempt)
+            .ok_or(EngineError::Unknown(attempt))?;
+        if entry.ended.is_some() {
+            return Ok(None);
+        }
+        let linked = state.links.get(&entry.bundle.lease);
+        Ok(linked.map(|linked| Arc::clone(&linked.link)))
+    }
+
+    fn place(&self, attempt: AttemptId) -> Result<Bundle, EngineError> {
+        let state = self.state();
+        let entry = state
+            .attempts
+            .get(&attempt)
+            .ok_or(EngineError::Unknown(attempt))?;
+        Ok(entry.bundle.clone())
+    }
+
+    /// Lets go of shims that have had nothing to do for a while.
+    fn retire_idle(&self) {
+        let mut retired = Vec::new();
+        self.state().links.retain(|_, linked| {
+            let idle = linked
+                .idle_since
+                .is_some_and(|since| since.elapsed() >= KEEP_IDLE);
+            if idle {
+                retired.push(Arc::clone(&linked.link));
+            }
+            !idle
+        });
+        for link in retired {
+            let _gone = link.send(&ToShim::Quit);
+        }
+    }
+}
+
+impl Engine for ProcessEngine {
+    fn kind(&self) -> gleaner_model::Engine {
+        gleaner_model::Engine::Process
+    }
+
+    fn probe(&self) -> Vec<Capability> {
+        let uids = self.inner.uids.as_ref();
+        let options = ProbeOptions {
+            scratch: self.inner.config.dir.clone(),
+            uid_range: uids.map(|range| (range.start, range.end - 1)),
+            self_test: None,
+        };
+        probe(&self.inner.backend, &options)
+    }
+
+    fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        let (attempt, lease) = (spec.attempt, spec.bundle);
+        let link = {
+            let mut state = self.inner.state();
+            let link = self.inner.link(lease, &mut state)?;
+            let entry = Entry {
+                bundle: link.bundle.clone(),
+                outputs: spec.outputs.clone(),
+                output_max: spec.limits.output.0,
+                ended: None,
+                unwanted: false,
+            };
+            state.attempts.entry(attempt).or_insert(entry);
+            link
+        };
+        // A shim that has just died says so by its end, and the attempt is reported lost.
+        if let Err(error) = link.send(&ToShim::Start(Box::new(spec))) {
+            tracing::warn!(%attempt, %error, "a shim does not take orders");
+            link.hang_up();
+        }
+        Ok(())
+    }
+
+    fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
+        let Some(link) = self.inner.link_of(attempt)? else {
+            return Ok(());
+        };
+        let sent = link.send(&ToShim::Control { attempt, control });
+        sent.map_err(|error| io_error("steer an attempt", error))
+    }
+
+    fn beat(&self, lease_left_ms: u64) {
+        self.inner.retire_idle();
+        let links = self.inner.state();
+        let links: Vec<_> = links
+            .links
+            .values()
+            .map(|linked| Arc::clone(&linked.link))
+            .collect();
+        for link in links {
+            // One that does not take it will freeze its attempts, as it should.
+            let _hangs = link.send(&ToShim::Beat { lease_left_ms });
+        }
+    }
+
+    fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {
+        let ended = |usage: Option<Usage>| usage.ok_or(EngineError::Unknown(attempt));
+        let Some(link) = self.inner.link_of(attempt)? else {
+            return ended(
+                self.inner
+                    .state()
+                    .attempts
+                    .get(&attempt)
+                    .and_then(|entry| entry.ended),
+            );
+        };
+        let ask = self.inner.next_question.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = mpsc::channel();
+        let questions = || {
+            self.inner
+                .questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        questions().insert(ask, asker);
+        let sent = link.send(&ToShim::Usage { attempt, ask });
+        let answer = sent.and_then(|()| {
+            let late = |_| std::io::ErrorKind::TimedOut.into();
+            answer.recv_timeout(ANSWER_WAIT).map_err(late)
+        });
+        questions().remove(&ask);
+        match answer.map_err(|error| io_error("ask a shim", error))? {
+            Some(usage) => Ok(usage),
+            // It ended while we asked.
+            None => ended(
+                self.inner
+                    .state()
+                    .attempts
+                    .get(&attempt)
+                    .and_then(|entry| entry.ended),
+            ),
+        }
+    }
+
+    fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
+        let run = self.inner.place(attempt)?.run(attempt);
+        let open = |name: &str| {
+            File::open(run.join(name)).map_err(|error| io_error("open a stream", error))
+        };
+        Ok([open("stdout")?, open("stderr")?])
+    }
+
+    fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let (bundle, outputs, max) = {
+            let state = self.inner.state();
+            let entry = state
+                .attempts
+                .get(&attempt)
+                .ok_or(EngineError::Unknown(attempt))?;
+            (
+                entry.bundle.clone(),
+                entry.outputs.clone(),
+                entry.output_max,
+            )
+        };
+        collect::collect(
+            &bundle.scratch(attempt),
+            &bundle.run(attempt),
+            &outputs,
+            max,
+        )
+    }
+
+    fn discard(&self, attempt: AttemptId) {
+        self.inner.discard(attempt);
+        let running = self.inner.link_of(attempt);
+        if let Ok(Some(link)) = running {
+            let control = Control::Stop { grace_ms: 0 };
+            let _gone = link.send(&ToShim::Control { attempt, control });
+        }
+    }
+
+    fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
+        adopt::adopt(&self.inner)
+    }
+}
+
+/// Enters an attempt that an earlier agent began.
+fn adopted_entry(bundle: &Bundle, spec: &AttemptSpec, ending: Option<&Ending>) -> Entry {
+    Entry {
+        bundle: bundle.clone(),
+        outputs: spec.outputs.clone(),
+        output_max: spec.limits.output.0,
+        ended: ending.map(|ending| ending.usage),
+        unwanted: false,
+    }
+}

@@ -1,0 +1,240 @@
+//! Messages between the agent, the shim and the processes of the cage.
+//!
+//! One message is one packet of a local socket, as JSON, with descriptors beside it. One that
+//! is too large for a packet travels in a memory file whose descriptor comes last. Both ends
+//! are this program in one version: an upgraded agent that adopts an older shim's attempts
+//! meets unknown fields, which are ignored, and absent ones, which have defaults.
+
+use gleaner_engine::{AttemptSpec, Control, Ending};
+use gleaner_model::{AttemptId, Time, Usage};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+/// Largest packet in bytes: well below the kernel's default socket buffer of 208 KiB.
+pub(crate) const PACKET_MAX_BYTES: usize = 96 * 1024;
+
+/// Largest message in bytes. A spec with 10,000 inputs takes about 2 MiB.
+const MESSAGE_MAX_BYTES: u64 = 64 << 20;
+
+/// Most descriptors with one message, the memory file included.
+const DESCRIPTORS_MAX: usize = 8;
+
+/// What stands in the packet when the message is in a memory file.
+const IN_MEMORY_FILE: &[u8] = b"@";
+
+/// From the agent to a shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToShim {
+    /// Begin an attempt.
+    Start(Box<AttemptSpec>),
+    /// Steer one.
+    Control {
+        attempt: AttemptId,
+        control: Control,
+    },
+    /// The agent lives.
+    Beat { lease_left_ms: u64 },
+    /// What has it used? Answered with the same number.
+    Usage { attempt: AttemptId, ask: u64 },
+    /// Nothing more will come: exit.
+    Quit,
+}
+
+/// From a shim to the agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromShim {
+    /// The first word to an agent that connects: what runs, and since when.
+    Running(Vec<(AttemptId, Option<Time>)>),
+    Started {
+        attempt: AttemptId,
+        at: Time,
+    },
+    Paused {
+        attempt: AttemptId,
+    },
+    Resumed {
+        attempt: AttemptId,
+    },
+    Ended {
+        attempt: AttemptId,
+        ending: Box<Ending>,
+    },
+    Usage {
+        ask: u64,
+        usage: Option<Usage>,
+    },
+}
+
+/// From the shim to the process that holds a bundle's namespaces.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToZygote {
+    /// Our ids are mapped: build the root.
+    Go,
+    /// Start a cage. Beside it: status socket, stdout, stderr.
+    Launch(Box<Launch>),
+}
+
+/// What one cage needs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Launch {
+    /// User id in the cage.
+    pub(crate) uid: u32,
+    /// The scratch directory's name below the bundle's cages.
+    pub(crate) scratch: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) stdin: Option<String>,
+    /// Bound of one file, in bytes.
+    pub(crate) file_max: u64,
+    /// Bound of shared memory files, in bytes.
+    pub(crate) shared_memory_max: u64,
+    /// Resource limits where there is no control group: number, value.
+    pub(crate) resources: Vec<(i32, u64)>,
+    /// Whether the program gets a session of its own.
+    pub(crate) own_session: bool,
+}
+
+/// The zygote's answers, in order of the requests.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromZygote {
+    /// The root stands.
+    Ready { degraded: Vec<String> },
+    /// The init of a new cage, as the shim sees it.
+    Launched { pid: i32 },
+    /// It did not work.
+    Failed { detail: String },
+}
+
+/// From a cage's init to the shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Status {
+    /// The filter's listener comes with this; or why there is none.
+    Filtered { degraded: Vec<String> },
+    /// The program runs.
+    Started,
+    /// There is no such program.
+    NoProgram { program: String },
+    /// The cage or the program could not be started.
+    Failed { detail: String },
+    /// The program has ended and nothing of it is left.
+    Exited(Exited),
+}
+
+/// What a cage's init knows of the program at its end.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Exited {
+    /// The main process' wait status.
+    pub(crate) status: i32,
+    /// CPU time of every process that was waited for, in microseconds.
+    pub(crate) cpu_us: u64,
+    /// The largest resident set of one process, in bytes.
+    pub(crate) resident_peak: u64,
+    pub(crate) page_faults: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+}
+
+/// The shim's word that a cage's init may go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GoOn;
+
+/// Sends one message. `flags` may add `DONTWAIT`.
+pub(crate) fn send<T: Serialize>(
+    socket: impl AsFd,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    if text.len() <= PACKET_MAX_BYTES {
+        return send_packet(socket, &text, descriptors, flags);
+    }
+    let mut memory = File::from(memfd_create("message", MemfdFlags::CLOEXEC)?);
+    memory.write_all(&text)?;
+    let mut with_memory = descriptors.to_vec();
+    with_memory.push(memory.as_fd());
+    send_packet(socket, IN_MEMORY_FILE, &with_memory, flags)
+}
+
+fn send_packet(
+    socket: impl AsFd,
+    text: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    let flags = flags | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(&socket, &[IoSlice::new(text)], &mut ancillary, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => return Ok(done.map(drop)?),
+        }
+    }
+}
+
+/// Receives one message into `buffer` ([`PACKET_MAX_BYTES`] long); none at the other's end.
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let length = loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match recvmsg(&socket, &mut slices, &mut ancillary, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            // The other end died with messages of ours unread.
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            done => break done?.bytes,
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    let packet = buffer.get(..length).unwrap_or_default();
+    if packet != IN_MEMORY_FILE {
+        return Ok(Some((serde_json::from_slice(packet)?, descriptors)));
+    }
+    let memory = descriptors
+        .pop()
+        .ok_or_else(|| io::Error::other("a message without its memory file"))?;
+    let mut text = Vec::new();
+    let memory = File::from(memory);
+    rewind(&memory)?;
+    memory.take(MESSAGE_MAX_BYTES).read_to_end(&mut text)?;
+    Ok(Some((serde_json::from_slice(&text)?, descriptors)))
+}
+
+/// The sender's position is at the end of what it wrote, and both share it.
+fn rewind(memory: &File) -> io::Result<()> {
+    let _at = rustix::fs::seek(memory, rustix::fs::SeekFrom::Start(0))?;
+    // An empty memory file would read as the end of a message that never was.
+    memory.read_exact_at(&mut [0], 0)
+}
+
+/// A buffer for [`receive`].
+pub(crate) fn buffer() -> Vec<u8> {
+    vec![0; PACKET_MAX_BYTES]
+}

@@ -1,0 +1,115 @@
+//! Removes what a task left, whatever it looks like.
+//!
+//! Trees deeper than any path can name, directories without permissions, links to anywhere:
+//! every step is relative to an open directory and follows nothing.
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fchmod, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Directories held open at a time. What lies deeper is moved to the top first.
+const DEPTH_MAX: u32 = 128;
+
+/// Removes the tree at `path`; nothing there is fine.
+///
+/// # Errors
+/// Where something cannot be removed; the rest is.
+pub(crate) fn tree(path: &Path) -> io::Result<()> {
+    let top = match open(CWD, &CString::new(path.as_os_str().as_encoded_bytes())?) {
+        Ok(top) => top,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(unlinkat(CWD, path, AtFlags::empty())?),
+        Err(error) => return Err(error.into()),
+    };
+    let mut moved = 0;
+    // Each round empties what was there; only what was moved up is left for the next.
+    loop {
+        let before = moved;
+        empty(&top, top.as_fd(), 0, &mut moved)?;
+        if moved == before {
+            break;
+        }
+    }
+    Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+}
+
+fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(at, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let all = Mode::from_raw_mode(0o700);
+            rustix::fs::chmodat(at, name, all, AtFlags::empty())?;
+            openat(at, name, flags, Mode::empty())
+        }
+        done => done,
+    }
+}
+
+fn empty(dir: &OwnedFd, top: BorrowedFd<'_>, depth: u32, moved: &mut u64) -> Result<(), Errno> {
+    let mut entries = Dir::read_from(dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let mut gone = unlinkat(dir, name, AtFlags::empty());
+        if gone == Err(Errno::ACCESS) {
+            fchmod(dir, Mode::from_raw_mode(0o700))?;
+            gone = unlinkat(dir, name, AtFlags::empty());
+        }
+        match gone {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            // It is a directory: EISDIR on Linux, EPERM in the standard.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        if depth >= DEPTH_MAX {
+            *moved += 1;
+            renameat(dir, name, top, format!(".removed-{moved}"))?;
+            continue;
+        }
+        let below = open(dir.as_fd(), name)?;
+        empty(&below, top, depth + 1, moved)?;
+        drop(below);
+        unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tree;
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn deep_closed_and_linked_trees_go_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir(&top).unwrap();
+        symlink(&outside, top.join("link")).unwrap();
+        let closed = top.join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::write(closed.join("file"), "x").unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut at = openat(rustix::fs::CWD, &top, flags, Mode::empty()).unwrap();
+        for _ in 0..1500 {
+            mkdirat(&at, "deeper", Mode::from_raw_mode(0o755)).unwrap();
+            at = openat(&at, "deeper", flags, Mode::empty()).unwrap();
+        }
+        drop(at);
+        tree(&top).unwrap();
+        assert!(!top.exists());
+        assert!(outside.join("kept").exists());
+        tree(&top).unwrap();
+    }
+}

@@ -1,0 +1,347 @@
+//! The shim: the single process that starts, watches and outlives nothing but one bundle.
+//!
+//! It is the `gleaner` binary, executed again before any thread exists. It owns the bundle's
+//! cages, their groups, and the record of how each attempt ended, which it writes to disk
+//! before it says a word. It takes orders from one agent at a time over a local socket; when
+//! the agent is silent for three beats everything is frozen, and when the lease is over
+//! everything is ended. It must not know the server, the job or any other bundle.
+
+mod clock;
+mod marks;
+mod run;
+mod scratch;
+mod watch;
+mod work;
+
+use crate::bundle::{self, Bundle};
+use crate::cage::sys;
+use crate::cage::zygote::Zygote;
+use crate::cgroup::{Backend, DetectOptions, GroupPool};
+use crate::message::{FromShim, ToShim, buffer, receive, send};
+use gleaner_engine::AttemptSpec;
+use gleaner_model::{AttemptId, Time};
+use run::{Cause, Run};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    bind, listen, socket_with,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Missed beats after which nobody is taken to watch.
+const MISSED_BEATS: u32 = 3;
+
+/// How long a shim without work waits for an agent before it exits.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Longest sleep of the main loop.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Groups kept ready for the next attempts of the bundle.
+const GROUPS_READY: usize = 8;
+
+/// Messages kept for an agent that does not read; then it is taken to be dead.
+const OUTBOX_MAX: usize = 10_000;
+
+/// The wall clock. It may be set back; spans are measured with `Instant`.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Time {
+        ms: since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        }),
+    }
+}
+
+/// Runs a shim whose bundle is described in `dir`; standard input is the agent's socket.
+pub(crate) fn main(dir: &Path) -> ExitCode {
+    sys::reset_signals();
+    // Our own session: a Ctrl-C that ends the agent must not end us before we could freeze.
+    let _leads_already = rustix::process::setsid();
+    match Shim::open(dir) {
+        Ok(mut shim) => {
+            shim.serve();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log(&format!("the shim could not start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard error is `shim.log`.
+fn log(text: &str) {
+    let line = format!("{} {text}\n", now().ms);
+    let _nowhere_to_tell = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// What the poll woke us for.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Agent,
+    NewAgent,
+    Filled,
+    Status(AttemptId),
+    Notices(AttemptId),
+    Init(AttemptId),
+}
+
+/// A scratch directory is filled, or why it is not.
+type Filled = (AttemptId, Result<u64, gleaner_model::Reason>);
+
+struct Shim {
+    bundle: Bundle,
+    zygote: Zygote,
+    groups: GroupPool,
+    listener: OwnedFd,
+    agent: Option<OwnedFd>,
+    outbox: VecDeque<FromShim>,
+    buffer: Vec<u8>,
+    runs: BTreeMap<AttemptId, Run>,
+    waiting: VecDeque<AttemptSpec>,
+    /// From the threads that fill scratch directories, and what wakes us for it.
+    filled: mpsc::Receiver<Filled>,
+    fill_done: mpsc::Sender<Filled>,
+    wake: OwnedFd,
+    filling: usize,
+    last_beat: Instant,
+    lease_end: Instant,
+    unwatched: bool,
+    idle_since: Instant,
+    quit: bool,
+}
+
+impl Shim {
+    fn open(dir: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+        let bundle: Bundle = bundle::read(&Bundle::file(dir))?;
+        // SAFETY: descriptor 0 is ours from birth and nothing else here uses it.
+        let agent = unsafe { OwnedFd::from_raw_fd(0) };
+        let agent = rustix::io::fcntl_dupfd_cloexec(&agent, 3)?;
+        let zygote = Zygote::start(&bundle)?;
+        // Threads may exist from here on.
+        let options = DetectOptions {
+            parent_name: bundle.group_parent.clone(),
+            ask_systemd: false,
+            ..DetectOptions::default()
+        };
+        let backend = Backend::detect(&options);
+        let groups = GroupPool::new(backend, bundle.group_prefix.clone(), GROUPS_READY);
+        let listener = listener(dir)?;
+        let (fill_done, filled) = mpsc::channel();
+        let now = Instant::now();
+        Ok(Self {
+            zygote,
+            groups,
+            listener,
+            agent: Some(agent),
+            outbox: VecDeque::new(),
+            buffer: buffer(),
+            runs: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            filled,
+            fill_done,
+            wake: rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?,
+            filling: 0,
+            last_beat: now,
+            lease_end: now + Duration::from_millis(bundle.lease_left_ms),
+            unwatched: false,
+            idle_since: now,
+            quit: false,
+            bundle,
+        })
+    }
+
+    fn serve(&mut self) {
+        while !self.quit {
+            let woken = self.wait();
+            for source in woken {
+                match source {
+                    Source::Agent => self.hear_agent(),
+                    Source::NewAgent => self.greet_agent(),
+                    Source::Filled => self.take_filled(),
+                    Source::Status(attempt) => self.hear_init(attempt),
+                    Source::Notices(attempt) => {
+                        if let Some(run) = self.runs.get_mut(&attempt) {
+                            run.refuse();
+                        }
+                    }
+                    Source::Init(attempt) => self.init_ended(attempt),
+                }
+            }
+            self.tick();
+        }
+        for run in self.runs.values_mut() {
+            run.kill();
+        }
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![Source::NewAgent, Source::Filled];
+        let mut polls = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&self.wake, PollFlags::IN),
+        ];
+        if let Some(agent) = &self.agent {
+            let more = if self.outbox.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            sources.push(Source::Agent);
+            polls.push(PollFd::new(agent, PollFlags::IN | more));
+        }
+        for (attempt, run) in &self.runs {
+            let Some(cage) = &run.cage else { continue };
+            if let Some(status) = &cage.status {
+                sources.push(Source::Status(*attempt));
+                polls.push(PollFd::new(status, PollFlags::IN));
+            }
+            if let Some(notices) = &cage.notices {
+                sources.push(Source::Notices(*attempt));
+                polls.push(PollFd::new(notices, PollFlags::IN));
+            }
+            sources.push(Source::Init(*attempt));
+            polls.push(PollFd::new(&cage.pidfd, PollFlags::IN));
+        }
+        let sleep = self.sleep();
+        let timeout = Timespec {
+            tv_sec: i64::try_from(sleep.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(sleep.subsec_nanos()),
+        };
+        // An interrupted or failed poll is the same as one that timed out.
+        if !matches!(poll(&mut polls, Some(&timeout)), Ok(1..)) {
+            return Vec::new();
+        }
+        let woken = sources.into_iter().zip(&polls);
+        woken
+            .filter(|(_, poll)| !poll.revents().is_empty())
+            .map(|(source, _)| source)
+            .collect()
+    }
+
+    fn sleep(&self) -> Duration {
+        let now = Instant::now();
+        let mut due = now + SLEEP_MAX;
+        for run in self.runs.values().filter(|run| run.clock.is_some()) {
+            let looks = run.frozen.is_empty().then_some(run.watch.next);
+            for at in [looks, run.kill_at, run.time_is_up(now)]
+                .into_iter()
+                .flatten()
+            {
+                due = due.min(at);
+            }
+        }
+        if !self.unwatched {
+            due = due.min(self.last_beat + self.silence());
+        }
+        due.saturating_duration_since(now)
+    }
+
+    /// How long the agent may be silent.
+    fn silence(&self) -> Duration {
+        Duration::from_millis(self.bundle.beat_ms) * MISSED_BEATS
+    }
+
+    fn hear_agent(&mut self) {
+        self.flush();
+        // A bounded number at a time, so that the attempts get their turn too.
+        for _ in 0..64 {
+            let Some(agent) = &self.agent else { return };
+            match receive::<ToShim>(agent, &mut self.buffer, RecvFlags::DONTWAIT) {
+                Ok(Some((message, _none))) => self.obey(message),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It is gone, or speaks another language: wait for the next one.
+                Ok(None) | Err(_) => {
+                    self.agent = None;
+                    self.outbox.clear();
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: ToShim) {
+        match message {
+            ToShim::Start(spec) => self.start(*spec),
+            ToShim::Control { attempt, control } => self.control(attempt, control),
+            ToShim::Beat { lease_left_ms } => {
+                let now = Instant::now();
+                self.last_beat = now;
+                self.lease_end = now + Duration::from_millis(lease_left_ms);
+                if std::mem::take(&mut self.unwatched) {
+                    self.thaw_all(Cause::Unwatched);
+                }
+            }
+            ToShim::Usage { attempt, ask } => {
+                let usage = self.runs.get(&attempt).map(Run::usage);
+                self.tell(FromShim::Usage { ask, usage });
+            }
+            ToShim::Quit => self.quit = self.runs.is_empty() && self.waiting.is_empty(),
+        }
+    }
+
+    /// A new agent takes over; the old one, if it still hangs about, is let go.
+    fn greet_agent(&mut self) {
+        let Ok(agent) = accept_with(&self.listener, SocketFlags::CLOEXEC) else {
+            return;
+        };
+        self.agent = Some(agent);
+        self.outbox.clear();
+        let running = self
+            .runs
+            .iter()
+            .map(|(attempt, run)| (*attempt, run.started));
+        let waiting = self.waiting.iter().map(|spec| (spec.attempt, None));
+        let all = running.chain(waiting).collect();
+        self.tell(FromShim::Running(all));
+    }
+
+    fn tell(&mut self, message: FromShim) {
+        if self.agent.is_some() && self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(message);
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        while let (Some(agent), Some(message)) = (&self.agent, self.outbox.front()) {
+            match send(agent, message, &[], SendFlags::DONTWAIT) {
+                Ok(()) => drop(self.outbox.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.agent = None;
+                    self.outbox.clear();
+                }
+            }
+        }
+    }
+}
+
+/// The socket where a new agent finds us. Its path may be longer than an address can hold, so
+/// it is named by way of the open directory.
+fn listener(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let _absent = std::fs::remove_file(dir.join("socket"));
+    with_address(dir, |address| Ok(bind(&socket, address)?))?;
+    listen(&socket, 4)?;
+    Ok(socket)
+}
+
+/// Calls `use_it` with the address of the bundle's socket.
+pub(crate) fn with_address<T>(
+    dir: &Path,
+    use_it: impl FnOnce(&SocketAddrUnix) -> io::Result<T>,
+) -> io::Result<T> {
+    let open = std::fs::File::open(dir)?;
+    let fd: BorrowedFd<'_> = open.as_fd();
+    let path = format!("/proc/self/fd/{}/socket", fd.as_raw_fd());
+    use_it(&SocketAddrUnix::new(path)?)
+}

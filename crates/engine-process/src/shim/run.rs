@@ -1,0 +1,370 @@
+//! One attempt inside its shim: from an empty scratch directory to a written result.
+
+use super::clock::RunClock;
+use super::marks::{Marks, number};
+use super::scratch;
+use crate::bundle::{Bundle, write_whole};
+use crate::cage::sys;
+use crate::cgroup::{Group, GroupUsage};
+use crate::message::{Exited, Status, receive};
+use gleaner_engine::{AttemptSpec, Ending};
+use gleaner_model::{LimitKind, Reason, Time, Usage};
+use globset::GlobSet;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Refused system calls that are answered at a time, so that a task that makes nothing else
+/// cannot keep the shim from its work.
+const NOTICES_AT_A_TIME: usize = 64;
+
+/// Calls of one attempt whose refusals are counted by name; the rest is counted together.
+const REFUSED_NAMES_MAX: usize = 256;
+
+/// Why an attempt is frozen. It runs when no cause is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The agent asked.
+    Asked,
+    /// Nobody watches: the agent's beats are missing.
+    Unwatched,
+    /// It faults more often than it may.
+    Faults,
+}
+
+/// The processes of a started cage.
+#[derive(Debug)]
+pub(crate) struct Cage {
+    pub(crate) pidfd: OwnedFd,
+    /// None once the init has said its last word.
+    pub(crate) status: Option<OwnedFd>,
+    /// Where refused system calls wait.
+    pub(crate) notices: Option<OwnedFd>,
+}
+
+/// An attempt that has not ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) spec: AttemptSpec,
+    pub(crate) slot: u32,
+    pub(crate) group: Option<Group>,
+    pub(crate) cage: Option<Cage>,
+    pub(crate) scratch: Option<OwnedFd>,
+    pub(crate) streams: Option<[File; 2]>,
+    pub(crate) outputs: Option<GlobSet>,
+    /// Disk space that its inputs take, in bytes.
+    pub(crate) input_bytes: u64,
+    pub(crate) started: Option<Time>,
+    pub(crate) clock: Option<RunClock>,
+    pub(crate) frozen: BTreeSet<Cause>,
+    /// When everything still alive is killed.
+    pub(crate) kill_at: Option<Instant>,
+    /// Why it is being ended from outside.
+    pub(crate) forced: Option<Reason>,
+    /// Why it never ran.
+    pub(crate) not_run: Option<Reason>,
+    pub(crate) exited: Option<Exited>,
+    pub(crate) marks: Marks,
+    pub(crate) refused: BTreeMap<String, u64>,
+    pub(crate) degraded: Vec<String>,
+    pub(crate) watch: super::watch::Watch,
+}
+
+/// What a status message means to the shim's main loop.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Nothing,
+    Started,
+}
+
+impl Run {
+    pub(crate) fn new(spec: AttemptSpec, slot: u32, now: Instant) -> Self {
+        Self {
+            outputs: crate::collect::globs(&spec.outputs).ok(),
+            spec,
+            slot,
+            group: None,
+            cage: None,
+            scratch: None,
+            streams: None,
+            input_bytes: 0,
+            started: None,
+            clock: None,
+            frozen: BTreeSet::new(),
+            kill_at: None,
+            forced: None,
+            not_run: None,
+            exited: None,
+            marks: Marks::default(),
+            refused: BTreeMap::new(),
+            degraded: Vec::new(),
+            watch: super::watch::Watch::new(now),
+        }
+    }
+
+    /// Makes its directories and files.
+    pub(crate) fn prepare(&mut self, bundle: &Bundle, owner: scratch::Owner) -> io::Result<()> {
+        let attempt = self.spec.attempt;
+        let run = bundle.run(attempt);
+        std::fs::create_dir(&run)?;
+        write_whole(&run.join("spec.json"), &self.spec)?;
+        let stream = |name: &str| -> io::Result<File> {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            let mut options = File::options();
+            let file = options
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(run.join(name))?;
+            // The task may open it once more, as /dev/stdout.
+            scratch::give(&file, owner)?;
+            Ok(file)
+        };
+        self.streams = Some([stream("stdout")?, stream("stderr")?]);
+        self.scratch = Some(scratch::make(&bundle.scratch(attempt), owner)?);
+        Ok(())
+    }
+
+    /// The cage exists; its init waits.
+    pub(crate) fn launched(&mut self, pid: i32, status: OwnedFd) -> io::Result<()> {
+        let raw = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        self.cage = Some(Cage {
+            pidfd: pidfd_open(raw, PidfdFlags::empty())?,
+            status: Some(status),
+            notices: None,
+        });
+        Ok(())
+    }
+
+    /// Takes the next word of the cage's init; none when there is none yet.
+    pub(crate) fn hear(&mut self, buffer: &mut [u8], now: Instant, at: Time) -> Option<Said> {
+        let cage = self.cage.as_mut()?;
+        let socket = cage.status.as_ref()?;
+        let (message, mut descriptors) = match receive(socket, buffer, RecvFlags::DONTWAIT) {
+            Ok(Some(message)) => message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            // Its end, or words that are not our init's: what it is worth is seen at its end.
+            Ok(None) | Err(_) => {
+                cage.status = None;
+                return None;
+            }
+        };
+        match message {
+            Status::Filtered { degraded } => {
+                self.degraded.extend(degraded);
+                cage.notices = descriptors.pop();
+            }
+            Status::Started => {
+                self.started = Some(at);
+                let mut clock = RunClock::new(now);
+                if !self.frozen.is_empty() {
+                    clock.freeze(now);
+                }
+                self.clock = Some(clock);
+                self.watch = super::watch::Watch::new(now);
+                return Some(Said::Started);
+            }
+            Status::NoProgram { program } => self.not_run = Some(Reason::NoProgram { program }),
+            Status::Failed { detail } => self.not_run = Some(Reason::Engine { detail }),
+            Status::Exited(exited) => self.exited = Some(exited),
+        }
+        Some(Said::Nothing)
+    }
+
+    /// Answers refused system calls and counts them.
+    pub(crate) fn refuse(&mut self) {
+        let Some(cage) = &mut self.cage else { return };
+        let Some(listener) = &cage.notices else {
+            return;
+        };
+        for _ in 0..NOTICES_AT_A_TIME {
+            if !readable(listener) {
+                return;
+            }
+            match sys::receive_notice(listener.as_fd()) {
+                Ok(notice) => {
+                    let name = crate::cage::seccomp::table::name(i64::from(notice.number));
+                    let name = name.unwrap_or("other");
+                    let known = self.refused.contains_key(name);
+                    let room = known || self.refused.len() < REFUSED_NAMES_MAX;
+                    let name = if room { name } else { "other" };
+                    *self.refused.entry(name.to_owned()).or_default() += 1;
+                    // Fails where the caller was killed meanwhile.
+                    let _gone = sys::refuse_notice(listener.as_fd(), notice.id, Errno::PERM);
+                }
+                // The caller was killed before we looked.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(_) => {
+                    cage.notices = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Freezes for one more cause. Says whether it ran until now.
+    pub(crate) fn freeze(&mut self, cause: Cause, now: Instant) -> bool {
+        let ran = self.frozen.is_empty();
+        self.frozen.insert(cause);
+        if ran
+            && let Some(group) = &self.group
+            && self.cage.is_some()
+        {
+            // Where it is not frozen yet the request stays with the kernel.
+            let _slow = group.freeze(true);
+        }
+        if let Some(clock) = &mut self.clock {
+            clock.freeze(now);
+        }
+        ran
+    }
+
+    /// Takes a cause away. Says whether it runs again.
+    pub(crate) fn thaw(&mut self, cause: Cause, now: Instant) -> bool {
+        if !self.frozen.remove(&cause) || !self.frozen.is_empty() {
+            return false;
+        }
+        if let Some(group) = &self.group {
+            let _slow = group.freeze(false);
+        }
+        if let Some(clock) = &mut self.clock {
+            clock.thaw(now);
+        }
+        true
+    }
+
+    /// Ends it for `reason`: at once, or after the program had `grace` to end itself.
+    pub(crate) fn end(&mut self, reason: Reason, grace: Duration, now: Instant) {
+        self.forced.get_or_insert(reason);
+        let Some(cage) = &self.cage else { return };
+        // What is frozen stays so: the owner needs the PC, and a farewell takes time.
+        if grace.is_zero() || !self.frozen.is_empty() {
+            return self.kill();
+        }
+        let _ended = pidfd_send_signal(&cage.pidfd, Signal::TERM);
+        let at = now + grace;
+        self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Kills the init, and with it everything in its pid namespace.
+    pub(crate) fn kill(&mut self) {
+        self.kill_at = None;
+        let Some(cage) = &self.cage else { return };
+        let _ended = pidfd_send_signal(&cage.pidfd, Signal::KILL);
+        if !self.frozen.is_empty()
+            && let Some(group) = &self.group
+        {
+            // The freezer of version 1 keeps even SIGKILL waiting.
+            let _slow = group.freeze(false);
+        }
+    }
+
+    /// Takes the ended init off the kernel. Says whether it had ended.
+    pub(crate) fn reap(&self) -> bool {
+        let Some(cage) = &self.cage else { return true };
+        let id = WaitId::PidFd(cage.pidfd.as_fd());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        !matches!(waitid(id, options), Ok(None))
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        let group = self.group.as_ref().map(Group::usage).unwrap_or_default();
+        self.usage_of(&group)
+    }
+
+    /// The group's figures, and where they know less, what the init counted at the end.
+    fn usage_of(&self, group: &GroupUsage) -> Usage {
+        let exited = self.exited.unwrap_or_default();
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "2^53 microseconds are 285 years"
+        )]
+        let cpu_seconds = group.cpu_us.max(exited.cpu_us) as f64 / 1e6;
+        // The init is in the group, and no process of the task.
+        let processes = group.processes_peak.saturating_sub(1);
+        Usage {
+            cpu_seconds,
+            memory_peak: group
+                .memory_peak
+                .max(exited.resident_peak.min(self.spec.limits.memory.0)),
+            read_bytes: group.read_bytes.max(exited.read_bytes),
+            written_bytes: group.written_bytes.max(exited.written_bytes),
+            processes_peak: processes.max(u32::from(self.started.is_some())),
+            page_faults: group.page_faults.max(exited.page_faults),
+        }
+    }
+
+    /// Nothing of it runs any more: the record of how it ended.
+    pub(crate) fn ending(&mut self, now: Instant, at: Time) -> Ending {
+        let watched = self.watch_at_end();
+        let usage = self.usage();
+        let reason = self.reason(watched);
+        let seconds = |of: fn(&RunClock, Instant) -> Duration| {
+            self.clock
+                .as_ref()
+                .map_or(0.0, |clock| of(clock, now).as_secs_f64())
+        };
+        let (wall_seconds, paused_seconds) = (seconds(RunClock::wall), seconds(RunClock::paused));
+        let active = wall_seconds - paused_seconds;
+        let marks = &mut self.marks;
+        marks.see(LimitKind::Time, active);
+        marks.see(LimitKind::CpuTime, usage.cpu_seconds);
+        marks.see(LimitKind::Memory, number(usage.memory_peak));
+        marks.see(LimitKind::Processes, f64::from(usage.processes_peak));
+        if active > 0.0 {
+            marks.see(LimitKind::Cpus, usage.cpu_seconds / active);
+        }
+        Ending {
+            reason,
+            started: self.started,
+            ended: at,
+            wall_seconds,
+            paused_seconds,
+            usage,
+            limits: self.marks.records(&self.spec.limits),
+            refused_calls: std::mem::take(&mut self.refused),
+            degraded: std::mem::take(&mut self.degraded),
+        }
+    }
+
+    /// Why it ended. What was asked comes first; then what the kernel or the watch did about a
+    /// limit, whatever the program made of that; then the program's own word.
+    fn reason(&mut self, watched: Option<Reason>) -> Reason {
+        if let Some(reason) = self.forced.take() {
+            return reason;
+        }
+        if let Some(reason) = self.not_run.take().or(watched) {
+            return reason;
+        }
+        let Some(exited) = self.exited else {
+            return Reason::Lost {
+                detail: "the cage's first process was killed from outside".to_owned(),
+            };
+        };
+        if libc::WIFSIGNALED(exited.status) {
+            return Reason::Signal {
+                signal: libc::WTERMSIG(exited.status),
+            };
+        }
+        Reason::Exit {
+            code: libc::WEXITSTATUS(exited.status),
+        }
+    }
+}
+
+fn readable(fd: &OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec::default();
+    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(1))
+        && poll
+            .first()
+            .is_some_and(|poll| poll.revents().contains(rustix::event::PollFlags::IN))
+}

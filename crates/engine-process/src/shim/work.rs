@@ -1,0 +1,387 @@
+//! What the shim does for its attempts: start, steer, watch, and bury them.
+
+use super::run::{Cause, Run, Said};
+use super::watch::Found;
+use super::{LINGER, Shim, log, now, scratch};
+use crate::bundle::write_whole;
+use crate::cage::{INNER_UID_FIRST, SLOTS};
+use crate::cgroup::{Ask, resource_limits};
+use crate::message::{FromShim, GoOn, Launch, send};
+use gleaner_engine::{AttemptSpec, Control};
+use gleaner_model::{AttemptId, Reason};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Most scratch directories being filled at a time; more would only compete for the disk.
+const FILLING_MAX: usize = 4;
+
+/// What every attempt has to live with where no quota can be had.
+const DISK_IS_WATCHED: &str =
+    "disk: watched, not held by a quota: a task over its limit is ended, within a second";
+
+/// The agent did not come back in time.
+const LEASE_OVER: &str = "the agent on this PC was gone until the lease was over";
+
+impl Shim {
+    pub(super) fn start(&mut self, spec: AttemptSpec) {
+        if self.runs.contains_key(&spec.attempt) {
+            return;
+        }
+        let used: BTreeSet<u32> = self.runs.values().map(|run| run.slot).collect();
+        let free = (0..SLOTS).find(|slot| !used.contains(slot));
+        let Some(slot) = free.filter(|_| self.filling < FILLING_MAX) else {
+            self.waiting.push_back(spec);
+            return;
+        };
+        let attempt = spec.attempt;
+        let mut run = Run::new(spec, slot, Instant::now());
+        let owner = self.owner(slot);
+        let prepared = run.prepare(&self.bundle, owner);
+        if self.unwatched {
+            run.frozen.insert(Cause::Unwatched);
+        }
+        let empty = run.spec.inputs.is_empty();
+        let scratch = run.scratch.as_ref().and_then(|dir| dir.try_clone().ok());
+        let spec = run.spec.clone();
+        self.runs.insert(attempt, run);
+        match (prepared, scratch) {
+            (Ok(()), Some(_)) if empty => self.launch(attempt),
+            (Ok(()), Some(scratch)) => {
+                let (done, wake) = (self.fill_done.clone(), self.wake.try_clone());
+                self.filling += 1;
+                // Copying and hashing may take long; the others are watched meanwhile.
+                std::thread::spawn(move || {
+                    let filled = scratch::fill(&spec, &scratch, owner);
+                    let _shim_ended = done.send((attempt, filled));
+                    if let Ok(wake) = wake {
+                        let _full = rustix::io::write(&wake, &1_u64.to_ne_bytes());
+                    }
+                });
+            }
+            (Err(error), _) => {
+                let detail = format!("the directories of the attempt could not be made: {error}");
+                self.bury_unborn(attempt, Reason::Engine { detail });
+            }
+            (Ok(()), None) => {
+                let detail = "no descriptor is free; raise the limit of open files".to_owned();
+                self.bury_unborn(attempt, Reason::Engine { detail });
+            }
+        }
+    }
+
+    /// The host's user id of a slot, where we may give one.
+    fn owner(&self, slot: u32) -> scratch::Owner {
+        self.bundle.uid_first.map(|first| first + slot)
+    }
+
+    pub(super) fn take_filled(&mut self) {
+        let _count = rustix::io::read(&self.wake, &mut [0; 8]);
+        while let Ok((attempt, filled)) = self.filled.try_recv() {
+            self.filling -= 1;
+            let Some(run) = self.runs.get_mut(&attempt) else {
+                continue;
+            };
+            match (filled, run.forced.take()) {
+                (_, Some(reason)) | (Err(reason), None) => self.bury_unborn(attempt, reason),
+                (Ok(bytes), None) => {
+                    run.input_bytes = bytes;
+                    self.launch(attempt);
+                }
+            }
+        }
+        self.start_waiting();
+    }
+
+    fn start_waiting(&mut self) {
+        while let Some(spec) = self.waiting.pop_front() {
+            let before = self.waiting.len();
+            self.start(spec);
+            if self.waiting.len() > before {
+                // No room yet; it went to the back, and only its turn was lost.
+                return;
+            }
+        }
+    }
+
+    fn launch(&mut self, attempt: AttemptId) {
+        if let Err(error) = self.try_launch(attempt) {
+            let detail = error.to_string();
+            self.bury_unborn(attempt, Reason::Engine { detail });
+        }
+    }
+
+    fn try_launch(&mut self, attempt: AttemptId) -> Result<(), Box<dyn Error>> {
+        let per_task_uid = self.bundle.uid_first.is_some();
+        let scratch = self.bundle.scratch(attempt);
+        let Some(run) = self.runs.get_mut(&attempt) else {
+            return Ok(());
+        };
+        let group = self.groups.take()?;
+        let ask = Ask {
+            limits: &run.spec.limits,
+            scratch: &scratch,
+            own_processes: 1,
+        };
+        run.degraded.extend(group.apply(&ask));
+        run.degraded.push(DISK_IS_WATCHED.to_owned());
+        run.degraded.extend(self.zygote.degraded.iter().cloned());
+        let group = run.group.insert(group);
+        let Some([stdout, stderr]) = &run.streams else {
+            return Err("its streams are gone".into());
+        };
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let (ours, theirs) = pair?;
+        let grouped = self.groups.backend().has_groups();
+        let launch = launch_of(&run.spec, run.slot, per_task_uid, grouped);
+        let fds = [theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let pid = self.zygote.launch(launch, fds)?;
+        drop(theirs);
+        // Until it is told to go on it is our own code; from then on it is limited.
+        let limited = group.add(pid);
+        if limited.is_ok() && !run.frozen.is_empty() {
+            let _slow = group.freeze(true);
+        }
+        let told = send(&ours, &GoOn, &[], SendFlags::empty());
+        run.launched(pid, ours)?;
+        if let Err(error) = limited.and(told) {
+            run.not_run = Some(Reason::Engine {
+                detail: format!("the limits of the attempt could not be set: {error}"),
+            });
+            run.kill();
+        }
+        Ok(())
+    }
+
+    pub(super) fn control(&mut self, attempt: AttemptId, control: Control) {
+        let now = Instant::now();
+        let Some(run) = self.runs.get_mut(&attempt) else {
+            if matches!(control, Control::Stop { .. }) {
+                self.stop_waiting(attempt);
+            }
+            return;
+        };
+        match control {
+            Control::Pause => {
+                run.freeze(Cause::Asked, now);
+                self.tell(FromShim::Paused { attempt });
+            }
+            Control::Resume => {
+                // A thaw after too many faults would only begin them again.
+                if run.thaw(Cause::Asked, now) {
+                    self.tell(FromShim::Resumed { attempt });
+                }
+            }
+            Control::Slow { permille } => {
+                let milli = run.spec.limits.cpus.milli;
+                let held = run
+                    .group
+                    .as_ref()
+                    .is_some_and(|group| group.slow(milli, permille));
+                let cannot = "slow: this PC cannot hold a task to a share of its processors";
+                if !held && permille < 1000 && !run.degraded.iter().any(|word| word == cannot) {
+                    run.degraded.push(cannot.to_owned());
+                }
+            }
+            Control::Stop { grace_ms } => {
+                run.end(
+                    Reason::Cancelled,
+                    Duration::from_millis(grace_ms.into()),
+                    now,
+                );
+            }
+        }
+    }
+
+    /// One that had no slot yet.
+    fn stop_waiting(&mut self, attempt: AttemptId) {
+        let Some(at) = self.waiting.iter().position(|spec| spec.attempt == attempt) else {
+            return;
+        };
+        if let Some(spec) = self.waiting.remove(at) {
+            let mut run = Run::new(spec, SLOTS, Instant::now());
+            let prepared = run.prepare(&self.bundle, None);
+            self.runs.insert(attempt, run);
+            let failed = |error: std::io::Error| log(&format!("{attempt}: {error}"));
+            prepared.unwrap_or_else(failed);
+            self.bury_unborn(attempt, Reason::Cancelled);
+        }
+    }
+
+    pub(super) fn hear_init(&mut self, attempt: AttemptId) {
+        while let Some(run) = self.runs.get_mut(&attempt) {
+            let at = now();
+            match run.hear(&mut self.buffer, Instant::now(), at) {
+                Some(Said::Started) => self.tell(FromShim::Started { attempt, at }),
+                Some(Said::Nothing) => {}
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn init_ended(&mut self, attempt: AttemptId) {
+        // Its last words may still be on the way to us.
+        self.hear_init(attempt);
+        if self.runs.get(&attempt).is_some_and(Run::reap) {
+            self.bury(attempt);
+        }
+    }
+
+    fn bury_unborn(&mut self, attempt: AttemptId, reason: Reason) {
+        if let Some(run) = self.runs.get_mut(&attempt) {
+            run.not_run.get_or_insert(reason);
+        }
+        self.bury(attempt);
+    }
+
+    /// Writes how it ended, then says so.
+    fn bury(&mut self, attempt: AttemptId) {
+        let Some(mut run) = self.runs.remove(&attempt) else {
+            return;
+        };
+        let ending = run.ending(Instant::now(), now());
+        let result = self.bundle.run(attempt).join("result.json");
+        if let Err(error) = write_whole(&result, &ending) {
+            log(&format!(
+                "the result of {attempt} could not be written: {error}"
+            ));
+        }
+        if let Some(group) = run.group.take()
+            && let Err(error) = self.groups.give_back(group)
+        {
+            log(&format!(
+                "the group of {attempt} could not be cleaned: {error}"
+            ));
+        }
+        self.tell(FromShim::Ended {
+            attempt,
+            ending: Box::new(ending),
+        });
+        self.start_waiting();
+        self.idle_since = Instant::now();
+    }
+
+    pub(super) fn thaw_all(&mut self, cause: Cause) {
+        let now = Instant::now();
+        let all: Vec<AttemptId> = self.runs.keys().copied().collect();
+        for attempt in all {
+            if self
+                .runs
+                .get_mut(&attempt)
+                .is_some_and(|run| run.thaw(cause, now))
+            {
+                self.tell(FromShim::Resumed { attempt });
+            }
+        }
+    }
+
+    /// What is due by the clock.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if !self.unwatched && now >= self.last_beat + self.silence() {
+            self.unwatched = true;
+            self.freeze_all(now);
+        }
+        let over = self.unwatched && now >= self.lease_end;
+        let watched_memory = !self.groups.backend().has_groups();
+        let mut frozen = Vec::new();
+        for (attempt, run) in &mut self.runs {
+            if over {
+                let detail = LEASE_OVER.to_owned();
+                run.end(Reason::Lost { detail }, Duration::ZERO, now);
+                continue;
+            }
+            if run.kill_at.is_some_and(|at| now >= at) {
+                run.kill();
+            }
+            let due = now >= run.watch.next || run.time_is_up(now).is_some_and(|at| now >= at);
+            if run.clock.is_none() || !due || run.forced.is_some() {
+                continue;
+            }
+            match run.look(now, super::now(), watched_memory) {
+                Found::Fine => {}
+                Found::End(reason) => run.end(reason, Duration::ZERO, now),
+                Found::FreezeForFaults => {
+                    if run.freeze(Cause::Faults, now) {
+                        frozen.push(*attempt);
+                    }
+                }
+            }
+        }
+        for attempt in frozen {
+            self.tell(FromShim::Paused { attempt });
+        }
+        if over {
+            self.drop_waiting();
+        }
+        let busy = !self.runs.is_empty() || !self.waiting.is_empty();
+        let lonely = self.agent.is_none() && now >= self.idle_since + LINGER;
+        self.quit |= lonely && !busy;
+    }
+
+    fn freeze_all(&mut self, now: Instant) {
+        let all: Vec<AttemptId> = self.runs.keys().copied().collect();
+        for attempt in all {
+            let ran = self
+                .runs
+                .get_mut(&attempt)
+                .is_some_and(|run| run.freeze(Cause::Unwatched, now));
+            if ran {
+                self.tell(FromShim::Paused { attempt });
+            }
+        }
+    }
+
+    fn drop_waiting(&mut self) {
+        while let Some(spec) = self.waiting.front() {
+            let attempt = spec.attempt;
+            self.stop_waiting(attempt);
+        }
+    }
+}
+
+/// The cage that a spec asks for.
+fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -> Launch {
+    let mut env: Vec<(String, String)> = [
+        ("PATH", crate::cage::init::PATH),
+        ("HOME", "/scratch"),
+        ("TMPDIR", "/scratch/.tmp"),
+        ("LANG", "C.UTF-8"),
+    ]
+    .into_iter()
+    .filter(|(name, _)| !spec.env.contains_key(*name))
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    env.extend(
+        spec.env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    let limits = &spec.limits;
+    let resources = if grouped {
+        Vec::new()
+    } else {
+        resource_limits(limits)
+    };
+    let resources = resources
+        .into_iter()
+        .filter_map(|(number, value)| Some((i32::try_from(number).ok()?, value)));
+    Launch {
+        uid: INNER_UID_FIRST + if per_task_uid { slot } else { 0 },
+        scratch: spec.attempt.to_string(),
+        command: spec.command.clone(),
+        env,
+        stdin: spec.stdin.clone(),
+        file_max: limits.disk.0.max(limits.output.0),
+        shared_memory_max: limits.memory.0 / 2,
+        resources: resources.collect(),
+        own_session: grouped,
+    }
+}
