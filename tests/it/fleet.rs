@@ -2,7 +2,6 @@
 
 use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, finish, id_of, until};
 use serde_json::Value;
-use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -37,7 +36,6 @@ impl Fleet {
         };
         fleet.wait_for_server();
         for index in 0..agents {
-            fleet.make_token(index);
             let agent = fleet.agent(index, fleet.port);
             fleet.agents.push(agent);
         }
@@ -93,21 +91,16 @@ impl Fleet {
             .count()
     }
 
-    fn make_token(&self, index: usize) {
-        let name = format!("node-{index}");
-        let arguments = ["token", "new", "--kind", "node", "--name", &name, "--json"];
-        let token = self.gleaner(&Desk::new(), &arguments).exits(0).json();
-        let secret = token["secret"].as_str().unwrap();
-        fs::write(self.dir.path().join(format!("token-{index}")), secret).unwrap();
-    }
-
     /// Starts an agent; one that died starts again with what it left.
     pub(crate) fn agent(&self, index: usize, port: u16) -> Daemon {
         let dir = self.dir.path();
-        let token = dir.join(format!("token-{index}"));
+        let token = dir.join("server/node.token");
         let data = dir.join(format!("agent-{index}"));
         let url = format!("https://127.0.0.1:{port}");
         let name = format!("node-{index}");
+        // A group of its own each: one that starts sweeps what it finds in its group. What one
+        // agent measures at its start is measured elsewhere.
+        let group = format!("gleaner-test-{}-{index}", self.port);
         let arguments = [
             "agent",
             "--server",
@@ -118,6 +111,11 @@ impl Fleet {
             data.to_str().unwrap(),
             "--name",
             &name,
+            "--group",
+            &group,
+            "--dev-nodes",
+            "2",
+            "--no-self-test",
         ];
         Daemon::start(&arguments, dir.join(format!("agent-{index}.log")))
     }

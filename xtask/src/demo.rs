@@ -47,7 +47,6 @@ pub(crate) fn run() -> Result<(), Failure> {
     println!("building gleaner (release)");
     build(&workspace)?;
     let folder = workspace.target.join("demo");
-    remove_stale(&folder);
     let mut pool = Pool::start(&workspace, &folder)?;
     let picture = folder.join("render.png");
     let rendered = render(&workspace, &pool, &picture);
@@ -129,21 +128,28 @@ fn work(tasks: &Value) -> BTreeMap<String, Work> {
     nodes
 }
 
-/// Pools of runs that were killed before they could clean up.
-fn remove_stale(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("pool-") else {
-            continue;
-        };
-        if !Path::new("/proc").join(pid).exists() {
-            // What cannot be removed only takes space.
-            let _: std::io::Result<()> = fs::remove_dir_all(entry.path());
+/// Makes the pool's folder empty. Its path is always the same, so that a pool finds what one that
+/// was killed left running; one that is still ending is waited for.
+fn clear(dir: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", dir.display());
+    let start = Instant::now();
+    // The pool holds a lock on this file while it lives.
+    while let Ok(lock) = File::open(dir.join("data/dev.lock")) {
+        if lock.try_lock().is_ok() {
+            break;
         }
+        if start.elapsed() > SHUTDOWN {
+            return Err(format!(
+                "another demo uses {}; wait for it or end it",
+                dir.display()
+            ));
+        }
+        thread::sleep(POLL);
     }
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(failed)?;
+    }
+    fs::create_dir_all(dir).map_err(failed)
 }
 
 /// A running `gleaner dev`.
@@ -156,8 +162,8 @@ struct Pool {
 impl Pool {
     fn start(workspace: &Workspace, folder: &Path) -> Result<Self, String> {
         let binary = workspace.target.join("release/gleaner");
-        let dir = folder.join(format!("pool-{}", std::process::id()));
-        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let dir = folder.join("pool");
+        clear(&dir)?;
         let log = File::create(dir.join("pool.log")).map_err(|e| format!("pool.log: {e}"))?;
         let errors = log.try_clone().map_err(|e| format!("pool.log: {e}"))?;
         println!("starting a pool with {NODES} nodes");
