@@ -179,6 +179,12 @@ impl ProcessEngine {
             inner: Arc::new(inner),
         })
     }
+
+    /// How groups of tasks are made here, for the self-test of idle priority.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.inner.backend
+    }
 }
 
 impl Inner {
