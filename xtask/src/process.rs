@@ -25,11 +25,22 @@ pub(crate) struct Counts {
 impl Counts {
     /// Adds what a line of output reports; most report nothing.
     fn add(&mut self, line: &str) {
-        let Some(report) = line.trim().strip_prefix("test result: ") else {
+        let line = line.trim();
+        let Some(report) = line.strip_prefix("test result: ") else {
+            self.add_one(line);
             return;
         };
         self.passed += number_before(report, " passed");
         self.failed += number_before(report, " failed");
+    }
+}
+
+impl Counts {
+    /// A line of our own harnesses: `test NAME ... ok (0.12 s)`. Cargo's has no time, and sums up.
+    fn add_one(&mut self, line: &str) {
+        let timed = line.starts_with("test ") && line.ends_with(" s)");
+        self.passed += u64::from(timed && line.contains(" ... ok ("));
+        self.failed += u64::from(timed && line.contains(" ... FAILED ("));
     }
 }
 
@@ -164,11 +175,13 @@ mod tests {
         counts.add("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out");
         counts.add("test result: FAILED. 1 passed; 2 failed; 0 ignored");
         counts.add("test something ... ok");
+        counts.add("test of a harness of our own ... ok (1.25 s)\r");
+        counts.add("test of a harness of our own ... FAILED (1.25 s)");
         assert_eq!(
             counts,
             Counts {
-                passed: 13,
-                failed: 2
+                passed: 14,
+                failed: 3
             }
         );
     }

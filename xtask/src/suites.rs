@@ -69,6 +69,7 @@ const SUITES: &[Suite] = &[
         work: Work::Cargo(&[&[
             "test",
             "--locked",
+            "--no-fail-fast",
             "--workspace",
             "--exclude=gleaner-tests",
             "--exclude=gleaner-engine-process",
@@ -79,13 +80,19 @@ const SUITES: &[Suite] = &[
         name: "conformance",
         budget_minutes: 5,
         needs: &[PERL],
-        work: Work::Cargo(&[&["test", "--locked", "-p", "gleaner-engine-process"]]),
+        work: Work::Cargo(&[&[
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "-p",
+            "gleaner-engine-process",
+        ]]),
     },
     Suite {
         name: "sim",
         budget_minutes: 5,
         needs: &[],
-        work: Work::Cargo(&[&["test", "--locked", "-p", "gleaner-sim"]]),
+        work: Work::Cargo(&[&["test", "--locked", "--no-fail-fast", "-p", "gleaner-sim"]]),
     },
     Suite {
         name: "e2e",
@@ -93,12 +100,12 @@ const SUITES: &[Suite] = &[
         needs: &[PERL],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
-            &["test", "--locked", "-p", "gleaner-tests"],
+            &["test", "--locked", "--no-fail-fast", "-p", "gleaner-tests"],
         ]),
     },
     Suite {
         name: "uml",
-        budget_minutes: 4,
+        budget_minutes: 5,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
     },
