@@ -57,10 +57,6 @@ impl Home {
     pub(crate) fn path(&self) -> &Path {
         &self.root
     }
-
-    pub(crate) fn process(&self) -> PathBuf {
-        self.root.join("process")
-    }
 }
 
 /// Nobody but the agent's user may look into it: blobs are other people's data.

@@ -12,6 +12,7 @@ mod clock;
 mod collect;
 mod config;
 mod dispatch;
+mod engines;
 mod error;
 mod fetch;
 mod hands;
@@ -28,14 +29,16 @@ pub use error::AgentError;
 
 use clock::Clock;
 use dispatch::{Dispatch, Input, Inputs, Parts};
+use engines::{Built, Testing};
 use fetch::Fetcher;
 use fetch::cache::Cache;
-use gleaner_engine::{Capability, Engine, Events, Level};
+use gleaner_engine::{Capability, Events, Level};
 use gleaner_wire::v1;
 use home::Home;
 use link::Link;
+use rustix::process::{Resource, Rlimit};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
@@ -51,27 +54,12 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     run_with(config, shutdown, engines::build).await
 }
 
-mod engines {
-    use super::{AgentConfig, AgentError, Arc, Engine, Events, Path};
-
-    pub(super) fn build(
-        _config: &AgentConfig,
-        _home: &Path,
-        _events: Events,
-    ) -> Result<Vec<Arc<dyn Engine>>, AgentError> {
-        Err(AgentError::Engine("no engine is built in".to_owned()))
-    }
-}
-
 /// `build` makes the engines once the agent knows where their events go.
 async fn run_with(
     config: AgentConfig,
     shutdown: CancellationToken,
-    build: impl FnOnce(&AgentConfig, &Path, Events) -> Result<Vec<Arc<dyn Engine>>, AgentError>
-    + Send
-    + 'static,
+    build: impl FnOnce(&AgentConfig, &Path, Events) -> Result<Built, AgentError> + Send + 'static,
 ) -> Result<(), AgentError> {
-    let runtime = Handle::current();
     let (inputs, queue) = Inputs::queue();
     let (condition, seen) = channel::channel(Condition::at_start(None));
     let tls = match link::wants_tls(&config.server)? {
@@ -80,24 +68,27 @@ async fn run_with(
     };
     let link = Link::new(&config, tls.as_ref(), inputs.clone(), seen)?;
     let blobs = blobs::Blobs::new(&config, tls.as_ref())?;
-    let (ended, over) = oneshot::channel();
-    let loop_inputs = inputs.clone();
-    // Setting up waits for the disk and for programs; the loop then blocks by design.
+    let (loop_inputs, at_work) = (inputs.clone(), Handle::current());
+    // Setting up waits for the disk and for programs.
     let prepare = move || -> Result<_, AgentError> {
         let home = Home::open(&config.data)?;
         let offer = offer(&config, home.path())?;
-        let events = loop_inputs.clone();
-        let events: Events = Arc::new(move |event| events.send(Input::Engine(event)));
-        let engines = build(&config, &home.process(), events)?;
-        let (hello, first) = introduce(&config, &home, offer, &engines);
+        let engine_inputs = loop_inputs.clone();
+        let events: Events = Arc::new(move |event| engine_inputs.send(Input::Engine(event)));
+        raise_file_limit();
+        let built = build(&config, home.path(), events)?;
+        let (hello, first) = introduce(&config, &home, offer, &built);
         condition.send_replace(first);
+        if let Some(again) = built.again {
+            test_again(again, loop_inputs.clone())?;
+        }
         let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
         let dispatch = Dispatch::new(Parts {
-            engines,
+            engines: built.engines,
             fetcher: Fetcher::new(blobs.clone(), cache),
             blobs,
             inputs: loop_inputs,
-            runtime,
+            runtime: at_work,
             hello,
             offer,
             condition,
@@ -108,19 +99,7 @@ async fn run_with(
     };
     let prepared = tokio::task::spawn_blocking(prepare).await;
     let (dispatch, home) = prepared.map_err(|error| AgentError::Engine(error.to_string()))??;
-    std::thread::Builder::new()
-        .name("gleaner-dispatch".to_owned())
-        .spawn(move || {
-            dispatch.run(&queue);
-            // Whoever waits for the directory gets it when nothing works in it any more.
-            drop(home);
-            // Nobody waits any more where the caller gave up.
-            let _unheard = ended.send(());
-        })
-        .map_err(|source| AgentError::Io {
-            doing: "start the thread gleaner-dispatch".to_owned(),
-            source,
-        })?;
+    let over = begin(dispatch, home, queue)?;
     let unlink = CancellationToken::new();
     let mut link = tokio::spawn(link.keep(unlink.clone()));
     let refused = tokio::select! {
@@ -141,22 +120,51 @@ async fn run_with(
     }
 }
 
+/// Starts the loop on its thread, since it may block; the answer comes when it has stopped.
+fn begin(
+    dispatch: Dispatch,
+    home: Home,
+    queue: mpsc::Receiver<Input>,
+) -> Result<oneshot::Receiver<()>, AgentError> {
+    let (ended, over) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("gleaner-dispatch".to_owned())
+        .spawn(move || {
+            dispatch.run(&queue);
+            // Whoever waits for the directory gets it when nothing works in it any more.
+            drop(home);
+            // Nobody waits any more where the caller gave up.
+            let _unheard = ended.send(());
+        })
+        .map(|_| over)
+        .map_err(|source| AgentError::Io {
+            doing: "start the thread gleaner-dispatch".to_owned(),
+            source,
+        })
+}
+
 /// What the server is told of this node, and whether the node may work.
 fn introduce(
     config: &AgentConfig,
     home: &Home,
     offer: Offer,
-    engines: &[Arc<dyn Engine>],
+    built: &Built,
 ) -> (v1::Hello, Condition) {
     let (host, arch) = uname();
     let (mut working, mut faults) = (Vec::new(), Vec::new());
-    for engine in engines {
+    for engine in &built.engines {
         match unusable(&engine.probe()) {
             None => working.push(engine.kind().as_str().to_owned()),
             Some(fault) => faults.push(fault),
         }
     }
-    let refused = working.is_empty().then(|| faults.join("; "));
+    let refused = match working.is_empty() {
+        true => Some(faults.join("; ")),
+        false => built.refused.clone(),
+    };
+    if let Some(why) = &refused {
+        tracing::error!(target: "gleaner::watch", why, "this node refuses work");
+    }
     let hello = v1::Hello {
         identity: home.identity().to_owned(),
         name: config.name.clone().unwrap_or(host),
@@ -172,6 +180,37 @@ fn introduce(
         held: Vec::new(),
     };
     (hello, Condition::at_start(refused.as_deref()))
+}
+
+/// Tries the self-test again beside the loop, which the node's condition then reaches.
+fn test_again(again: Testing, inputs: Inputs) -> Result<(), AgentError> {
+    std::thread::Builder::new()
+        .name("gleaner-selftest".to_owned())
+        .spawn(move || {
+            if let Some(refused) = again.later() {
+                inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
+            }
+        })
+        .map(drop)
+        .map_err(|source| AgentError::Io {
+            doing: "start the thread gleaner-selftest".to_owned(),
+            source,
+        })
+}
+
+/// Outputs are open while they are collected, and there may be thousands. Tasks get a limit of
+/// their own from their engine.
+fn raise_file_limit() {
+    const FILES: u64 = 65_536;
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(FILES);
+    let raised = Rlimit {
+        current: Some(hard.min(FILES).max(limit.current.unwrap_or(0))),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(target: "gleaner::agent", %error, "the limit of open files stays");
+    }
 }
 
 /// What an engine misses to work here, and what to do about it.

@@ -19,7 +19,7 @@ use crate::watch::Condition;
 use crate::watch::capacity::Offer;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event};
 use gleaner_engine::{Engine, EngineEvent};
-use gleaner_model::{AttemptId, JobId, Reason, Span, Time};
+use gleaner_model::{AttemptId, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +32,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 /// Time between beats to the shims, in milliseconds; they freeze their attempts after three that
 /// did not come.
 pub(crate) const ENGINE_BEAT_MS: u64 = 1000;
+
+/// Beats go on so long after the last attempt ended, in milliseconds: an engine lets go of what
+/// it keeps for the next task, and an idle node falls silent after that.
+const BEAT_ON_MS: u64 = 15_000;
 
 /// Shims are told that the lease lasts at least this long, in milliseconds: while the agent
 /// lives, an attempt goes on past its lease, and after its death the next agent needs a moment.
@@ -72,7 +76,6 @@ pub(crate) enum Input {
     /// The report of an attempt is made.
     Collected(AttemptId, Reason, Box<v1::Ended>),
     /// The node may work, or not.
-    #[expect(dead_code, reason = "the judgement of the owner's load comes in here")]
     Condition(Condition),
     /// The agent shall stop.
     Stop,
@@ -129,6 +132,7 @@ pub(crate) struct Dispatch {
     steerer: Hands,
     uploads: Arc<Semaphore>,
     next_beat: Option<Time>,
+    beat_until: Time,
     stop_by: Option<Time>,
 }
 
@@ -149,6 +153,7 @@ impl Dispatch {
             steerer: Hands::new("gleaner-steer", 1)?,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             next_beat: None,
+            beat_until: Time { ms: 0 },
             stop_by: None,
             parts,
         })
@@ -224,12 +229,23 @@ impl Dispatch {
                 }
                 self.step(Event::Collected(attempt, reason));
             }
-            Input::Condition(condition) => {
-                self.step(Event::Judged(condition.verdict()));
-                self.parts.condition.send_replace(condition);
-            }
+            Input::Condition(condition) => self.judged(condition),
             Input::Stop => self.stop(),
         }
+    }
+
+    fn judged(&mut self, condition: Condition) {
+        self.step(Event::Judged(condition.verdict()));
+        let refused = match condition.state == NodeState::Refused {
+            true => condition.reason.clone(),
+            false => String::new(),
+        };
+        if refused != self.parts.hello.refused {
+            // Only a hello says whether a node refuses work, so there must be a new one.
+            self.parts.hello.refused = refused;
+            self.outgoing = None;
+        }
+        self.parts.condition.send_replace(condition);
     }
 
     /// One event, the actions it leads to, and the events these lead to.
@@ -248,7 +264,10 @@ impl Dispatch {
         if self.book.wake_at().is_some_and(|due| due <= now) {
             self.step(Event::Tick);
         }
-        if self.book.live() == 0 {
+        if self.book.live() > 0 {
+            self.beat_until = now + Span { ms: BEAT_ON_MS };
+        }
+        if self.beat_until <= now {
             self.next_beat = None;
         } else if self.next_beat.is_none_or(|due| due <= now) {
             let left = self.book.lease_left(now).ms.max(LEASE_LEFT_MIN_MS);

@@ -5,6 +5,7 @@ mod engine;
 mod server;
 
 use crate::config::{AgentConfig, AtStop, Token};
+use crate::engines::Built;
 use crate::{AgentError, run_with};
 use engine::FakeEngine;
 use gleaner_engine::Engine;
@@ -45,7 +46,11 @@ impl Agent {
         let (stop, engine) = (CancellationToken::new(), Arc::clone(engine));
         let work = run_with(config, stop.clone(), move |_, _, events| {
             engine.hear(events);
-            Ok(vec![engine as Arc<dyn Engine>])
+            Ok(Built {
+                engines: vec![engine as Arc<dyn Engine>],
+                refused: None,
+                again: None,
+            })
         });
         Self {
             stop,
