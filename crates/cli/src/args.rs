@@ -24,6 +24,7 @@ pub(crate) enum Command {
     #[command(flatten)]
     Client(Box<ClientCommand>),
     Doctor(cmd::doctor::Args),
+    Bench(cmd::bench::Args),
     Completions(cmd::shell::CompletionsArgs),
     Man(cmd::shell::ManArgs),
 }

@@ -23,6 +23,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if gleaner_engine_process::is_shim_call(&arguments) {
+        return gleaner_engine_process::shim_main(&arguments);
+    }
     if gleaner_engine_process::priority::is_spin_call(&arguments) {
         return gleaner_engine_process::priority::spin_main();
     }
@@ -46,6 +49,7 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Client(command) => client_command(cli.config, *command),
         Command::Doctor(args) => args.run(),
+        Command::Bench(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

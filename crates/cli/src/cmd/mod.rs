@@ -1,5 +1,6 @@
 //! The commands, one file each or a small group of alike ones: what it takes, and what it does.
 
+pub(crate) mod bench;
 pub(crate) mod control;
 pub(crate) mod doctor;
 pub(crate) mod explain;

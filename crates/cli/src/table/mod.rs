@@ -1,6 +1,7 @@
 //! Tables for people: one file a table. Colour means something (good, bad, in between) and only
 //! stands on a terminal; NO_COLOR is honoured.
 
+pub(crate) mod bench;
 pub(crate) mod jobs;
 pub(crate) mod nodes;
 pub(crate) mod tasks;
