@@ -21,8 +21,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Most files that one attempt brings home: their names must fit into one message.
+/// Most files that one attempt brings home; a hash and a row each.
 const OUTPUTS_MAX: usize = 50_000;
+
+/// Longest record in bytes, half of what a server takes: the names of 10,000 files fit.
+const RECORD_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of small outputs read into memory before they are sent.
 const SMALL_HELD_BYTES: u64 = 8 << 20;
@@ -173,10 +176,6 @@ impl Draft {
         Ok(())
     }
 
-    pub(crate) const fn reason(&self) -> &Reason {
-        &self.record.reason
-    }
-
     /// The server will not take an output: the report goes without any.
     pub(crate) fn refuse(&mut self, reason: Reason) {
         if self.record.reason.is_success() {
@@ -187,23 +186,35 @@ impl Draft {
         self.uploads.clear();
     }
 
-    /// The report as it is sent.
-    pub(crate) fn seal(self) -> v1::Ended {
+    /// The report as it is sent, and the reason in it.
+    pub(crate) fn seal(mut self) -> (Reason, v1::Ended) {
+        // None of these types can fail to be written.
         let json = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
+        let mut record_json = json(serde_json::to_vec(&self.record));
+        if record_json.len() > RECORD_BYTES_MAX {
+            let count = self.record.outputs.len();
+            self.refuse(Reason::Output {
+                detail: format!(
+                    "the names of {count} files are too long; pack them into an archive"
+                ),
+            });
+            record_json = json(serde_json::to_vec(&self.record));
+        }
         let record = &self.record;
-        v1::Ended {
+        let ended = v1::Ended {
             attempt: Some(record.attempt.into()),
             reason: json(serde_json::to_vec(&record.reason)),
             cpu_seconds: record.usage.cpu_seconds,
             busy_seconds: (record.wall_seconds - record.paused_seconds).max(0.0),
-            record: json(serde_json::to_vec(record)),
+            record: record_json,
             inline: self.inline,
             blobs: self
                 .uploads
                 .iter()
                 .map(|upload| upload.blob.digest.0.to_vec())
                 .collect(),
-        }
+        };
+        (self.record.reason, ended)
     }
 }
 
@@ -319,5 +330,78 @@ impl Upload {
                 detail: format!("cannot read an output: {error}"),
             })?;
         Ok(content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_model::{JobId, TaskId};
+    use std::io::Write as _;
+
+    fn draft() -> Draft {
+        let attempt = TaskId::new(JobId(1), 0).attempt(1);
+        Draft::bare(attempt, Reason::Exit { code: 0 }, None, Time { ms: 5 })
+    }
+
+    fn output(name: &str, content: &[u8]) -> CollectedFile {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        CollectedFile {
+            name: name.to_owned(),
+            file,
+            size: content.len() as u64,
+            mode: 0o644,
+        }
+    }
+
+    #[test]
+    fn small_contents_fill_the_report_the_smallest_first_and_each_once() {
+        let big = vec![b'b'; INLINE_BYTES_MAX - 10];
+        let mut draft = draft();
+        let files = vec![
+            output("big", &big),
+            output("six", b"sixsix"),
+            output("stdout", b""),
+            output("stderr", b""),
+            output("seven", b"7777777"),
+        ];
+        draft.take(files).unwrap();
+        let (_, ended) = draft.seal();
+        assert_eq!(
+            ended.inline,
+            [b"".to_vec(), b"sixsix".to_vec(), b"7777777".to_vec()]
+        );
+        assert_eq!(ended.blobs, [blake3::hash(&big).as_bytes().to_vec()]);
+        let record: AttemptRecord = serde_json::from_slice(&ended.record).unwrap();
+        let names: Vec<_> = record
+            .outputs
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect();
+        assert_eq!(names, ["big", "six", "stdout", "stderr", "seven"]);
+    }
+
+    #[test]
+    fn a_record_that_no_server_takes_becomes_a_reason() {
+        let mut draft = draft();
+        draft.record.outputs = (0..30_000)
+            .map(|at| OutputFile {
+                name: format!("{at:0>100}"),
+                blob: BlobRef {
+                    digest: Digest([0; 32]),
+                    size: 0,
+                },
+                mode: 0o644,
+            })
+            .collect();
+        let (reason, ended) = draft.seal();
+        assert!(matches!(&reason, Reason::Output { detail } if detail.contains("30000")));
+        assert!(ended.record.len() < RECORD_BYTES_MAX);
+        assert_eq!(
+            serde_json::from_slice::<Reason>(&ended.reason).unwrap(),
+            reason
+        );
     }
 }

@@ -131,7 +131,7 @@ impl Dispatch {
         };
         let used = std::mem::take(&mut slot.inputs);
         let Some(ending) = slot.ending.take().filter(|_| slot.in_engine) else {
-            let report = Draft::bare(attempt, reason.clone(), None, now).seal();
+            let (reason, report) = Draft::bare(attempt, reason, None, now).seal();
             slot.report = Some(report);
             return self.follow_up.push_back(Event::Collected(attempt, reason));
         };
@@ -147,8 +147,8 @@ impl Dispatch {
             drop(used);
             let mut draft = Draft::collect(&*engine, attempt, reason, &ending, &limits);
             let done = move |draft: Draft| {
-                let reason = draft.reason().clone();
-                inputs.send(Input::Collected(attempt, reason, Box::new(draft.seal())));
+                let (reason, report) = draft.seal();
+                inputs.send(Input::Collected(attempt, reason, Box::new(report)));
             };
             if draft.uploads.is_empty() {
                 return done(draft);
@@ -194,7 +194,7 @@ impl Dispatch {
     pub(super) fn decline(&mut self, attempt: AttemptId, reason: Reason) {
         self.slots.remove(&attempt);
         let now = self.parts.clock.now();
-        let report = Draft::bare(attempt, reason, None, now).seal();
+        let (_, report) = Draft::bare(attempt, reason, None, now).seal();
         self.send(v1::agent_message::Kind::Ended(report));
     }
 }
