@@ -1,1 +1,149 @@
-//! placeholder
+//! The server of a pool: takes jobs from users, gives tasks to agents, keeps what comes back.
+//!
+//! One process, one port. `driver` owns the brain ([`gleaner_core::State`]) and the store: every
+//! event goes through it, a whole batch is committed at once, and only then do replies and
+//! dispatches leave. `users` speaks REST, `agents` gRPC, `split` turns a submission into tasks,
+//! `collect` merges results and sweeps blobs. The server never knows how an engine works, and it
+//! decides nothing that the brain decides.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod agents;
+mod auth;
+mod collect;
+mod contents;
+mod data;
+mod driver;
+mod error;
+mod listen;
+mod metrics;
+mod shared;
+mod split;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod users;
+
+pub use error::ServerError;
+
+use shared::Shared;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where a server keeps its data and where it listens.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Its data directory; made where it does not exist.
+    pub data: PathBuf,
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the state lives: `sqlite:PATH` or `memory:`; `store.sqlite` in the data directory
+    /// where absent.
+    pub store_url: Option<String>,
+    /// Where blobs live: `file:PATH`; `blobs` in the data directory where absent.
+    pub blobs_url: Option<String>,
+    /// Plain HTTP instead of TLS. Only on a loopback address.
+    pub plain_http: bool,
+}
+
+impl ServerConfig {
+    /// A server with everything in `data`, over TLS.
+    #[must_use]
+    pub const fn new(data: PathBuf, listen: SocketAddr) -> Self {
+        Self {
+            data,
+            listen,
+            store_url: None,
+            blobs_url: None,
+            plain_http: false,
+        }
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct ServerHandle {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    driver: driver::DriverThread,
+}
+
+impl ServerHandle {
+    /// The address it listens on, with the port it really got.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Stops taking connections, lets answers in progress end, and commits what is queued.
+    ///
+    /// # Errors
+    /// The driver's thread panicked: a bug.
+    pub async fn shutdown(self) -> Result<(), ServerError> {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.driver.join().await
+    }
+}
+
+/// Starts a server and returns as soon as it takes connections. `client.toml` and `node.token`
+/// lie in the data directory then.
+///
+/// # Errors
+/// The data directory, the store or the address cannot be used.
+pub async fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
+    if config.plain_http && !config.listen.ip().is_loopback() {
+        return Err(ServerError::PlainHttp(config.listen));
+    }
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServerError::Listen {
+            addr: config.listen,
+            source,
+        })?;
+    let addr = listener
+        .local_addr()
+        .map_err(|source| ServerError::Listen {
+            addr: config.listen,
+            source,
+        })?;
+    let opened = tokio::task::spawn_blocking(move || data::open(config, addr));
+    let opened = opened.await.map_err(|_| ServerError::Panicked)??;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let (driver, handle, merges) = driver::start(opened.driver)?;
+    let shared = Arc::new(Shared::new(
+        opened.parts,
+        handle,
+        stop.clone(),
+        tasks.clone(),
+    ));
+    collect::start(&shared, merges);
+    listen::start(&shared, listener, opened.tls);
+    opened.welcome.write()?;
+    tracing::info!(%addr, "listening");
+    Ok(ServerHandle {
+        addr,
+        stop,
+        tasks,
+        driver,
+    })
+}
+
+/// Runs a server until `shutdown` ends.
+///
+/// # Errors
+/// As [`start`] and [`ServerHandle::shutdown`].
+pub async fn run(
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let server = start(config).await?;
+    shutdown.await;
+    server.shutdown().await
+}

@@ -1,0 +1,203 @@
+//! What leaves for one agent, in the protocol's words: tasks are computed here, at the last
+//! moment, from the job's plan.
+
+use super::BEAT_MS;
+use crate::collect;
+use crate::driver::{FromNode, Message, Outgoing};
+use crate::shared::{Shared, blocking};
+use crate::split::JobPlan;
+use gleaner_core::{AttemptEnd, Bundle, Event, LEASE, NodeWish};
+use gleaner_model::{AttemptId, JobId, Reason, TaskId};
+use gleaner_wire::v1::server_message::Kind;
+use gleaner_wire::{PROTOCOL, v1};
+use prost::Message as _;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tonic::Status;
+
+/// From this many bytes on a batch is sent and another begun: far below what either side takes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Templates that one connection remembers to have carried. Beyond it, it forgets them all and
+/// sends them again.
+const TEMPLATES_KEPT: usize = 4096;
+
+/// Speaks to one agent.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    shared: Arc<Shared>,
+    carried: BTreeSet<JobId>,
+}
+
+/// A batch while it is filled.
+#[derive(Default)]
+struct Filling {
+    whole: Vec<Result<v1::ServerBatch, Status>>,
+    current: v1::ServerBatch,
+    bytes: usize,
+}
+
+impl Filling {
+    fn push(&mut self, kind: Kind) {
+        let message = v1::ServerMessage { kind: Some(kind) };
+        self.bytes += message.encoded_len();
+        self.current.messages.push(message);
+        if self.bytes >= BATCH_BYTES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if !self.current.messages.is_empty() {
+            self.whole.push(Ok(std::mem::take(&mut self.current)));
+            self.bytes = 0;
+        }
+    }
+}
+
+fn attempts(ids: Vec<AttemptId>) -> Vec<v1::Attempt> {
+    ids.into_iter().map(Into::into).collect()
+}
+
+const fn word(wish: NodeWish) -> &'static str {
+    match wish {
+        NodeWish::Pause => "pause",
+        NodeWish::Resume => "resume",
+        NodeWish::Drain => "drain",
+        NodeWish::Evict => "evict",
+    }
+}
+
+impl Speaker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            carried: BTreeSet::new(),
+        }
+    }
+
+    pub(super) async fn say(
+        &mut self,
+        messages: Vec<Outgoing>,
+    ) -> Vec<Result<v1::ServerBatch, Status>> {
+        let mut filling = Filling::default();
+        for message in messages {
+            match message {
+                Outgoing::Welcome(node) => filling.push(Kind::Welcome(v1::Welcome {
+                    node: node.0,
+                    lease_ms: u32::try_from(LEASE.ms).unwrap_or(u32::MAX),
+                    beat_ms: BEAT_MS,
+                    protocol: PROTOCOL,
+                })),
+                Outgoing::Refuse(status) => {
+                    filling.cut();
+                    filling.whole.push(Err(status));
+                }
+                Outgoing::Bundle(bundle) => {
+                    if let Some(bundle) = self.bundle(bundle).await {
+                        filling.push(Kind::Bundle(bundle));
+                    }
+                }
+                Outgoing::Revoke(ids) => filling.push(Kind::Revoke(v1::Revoke {
+                    attempts: attempts(ids),
+                })),
+                Outgoing::Acknowledge(ids) => filling.push(Kind::Acknowledge(v1::Acknowledge {
+                    attempts: attempts(ids),
+                })),
+                Outgoing::Wish(wish) => filling.push(Kind::Wish(v1::Wish {
+                    wish: word(wish).to_owned(),
+                })),
+                Outgoing::Log(request) => filling.push(Kind::LogRequest(request)),
+            }
+        }
+        filling.cut();
+        filling.whole
+    }
+
+    async fn plan(&self, job: JobId) -> Result<Arc<JobPlan>, String> {
+        if let Some(plan) = self.shared.plans.cached(job) {
+            return Ok(plan);
+        }
+        let shared = Arc::clone(&self.shared);
+        let plan = blocking(move || shared.plans.get(job)).await;
+        let plan = plan.map_err(|error| error.sentence().to_owned())?;
+        plan.map_err(|error| error.to_string())
+    }
+
+    /// None where no task of it can be computed; the driver hears why.
+    async fn bundle(&mut self, bundle: Bundle) -> Option<v1::Bundle> {
+        let plan = match self.plan(bundle.job).await {
+            Ok(plan) => plan,
+            Err(detail) => {
+                self.give_back(&bundle, bundle.tasks.clone(), &detail).await;
+                return None;
+            }
+        };
+        let merge = bundle.tasks.iter().any(|(index, _)| *index >= plan.count());
+        let (mut tasks, mut failed) = (Vec::with_capacity(bundle.tasks.len()), Vec::new());
+        let mut why = String::new();
+        for (index, number) in &bundle.tasks {
+            let task = match *index >= plan.count() {
+                true => collect::merge_task(&self.shared, bundle.job, &plan, *number).await,
+                false => plan
+                    .task(*index, *number)
+                    .map_err(|error| error.to_string()),
+            };
+            match task {
+                Ok(task) => tasks.push(task),
+                Err(error) => {
+                    failed.push((*index, *number));
+                    why = error;
+                }
+            }
+        }
+        if !failed.is_empty() {
+            self.give_back(&bundle, failed, &why).await;
+        }
+        if tasks.is_empty() {
+            return None;
+        }
+        Some(v1::Bundle {
+            lease: bundle.lease.0,
+            job: bundle.job.0,
+            width: bundle.width,
+            template: self.template(bundle.job, &plan, merge),
+            tasks,
+        })
+    }
+
+    /// The job's template, where this connection has not carried it. The merge command has one of
+    /// its own, which takes the place of the other at the agent.
+    fn template(&mut self, job: JobId, plan: &JobPlan, merge: bool) -> Option<v1::Template> {
+        if merge {
+            self.carried.remove(&job);
+            return plan.merge_template().cloned();
+        }
+        if self.carried.len() >= TEMPLATES_KEPT {
+            self.carried.clear();
+        }
+        self.carried.insert(job).then(|| plan.template().clone())
+    }
+
+    /// Tasks that cannot be sent end here, so that their user hears why.
+    async fn give_back(&self, bundle: &Bundle, tasks: Vec<(u32, u32)>, detail: &str) {
+        tracing::error!(job = %bundle.job, detail, "tasks cannot be dispatched");
+        let reports = tasks.into_iter().map(|(index, number)| FromNode {
+            event: Event::Ended(AttemptEnd {
+                node: bundle.node,
+                attempt: TaskId::new(bundle.job, index).attempt(number),
+                reason: Reason::Engine {
+                    detail: detail.to_owned(),
+                },
+                cpu_seconds: 0.0,
+                busy_seconds: 0.0,
+                record: Vec::new(),
+            }),
+            blobs: Vec::new(),
+        });
+        self.shared
+            .driver
+            .send(Message::Node(reports.collect()))
+            .await;
+    }
+}

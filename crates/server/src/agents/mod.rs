@@ -1,0 +1,153 @@
+//! The agents' side: gRPC in, events to the driver; bundles and acknowledgements back.
+//!
+//! A connection holds no state that matters: what it needs to know after it broke, the agent says
+//! in its next hello and the driver knows anyway.
+
+mod dispatch;
+mod hear;
+mod link;
+pub(crate) mod logs;
+pub(crate) mod poll;
+
+use crate::driver::{Connect, Connected, Link, Message};
+use crate::shared::Shared;
+use futures_util::stream::BoxStream;
+use gleaner_core::NodeHello;
+use gleaner_model::{Bytes, Cpus, Engine, NodeId};
+use gleaner_store::TokenKind;
+use gleaner_wire::v1::pool_server::{Pool, PoolServer};
+use gleaner_wire::{MESSAGE_BYTES_MAX, PROTOCOL, v1};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Milliseconds between beats: a lease outlives two that are lost.
+pub(crate) const BEAT_MS: u32 = 10_000;
+
+/// Longest name, identity or version of an agent, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Most labels of a node.
+const LABELS_MAX: usize = 256;
+
+/// The gRPC service.
+#[derive(Debug, Clone)]
+pub(crate) struct Agents(Arc<Shared>);
+
+/// The service as a part of the server's router.
+pub(crate) fn router(shared: &Arc<Shared>) -> axum::Router {
+    let service = PoolServer::new(Agents(Arc::clone(shared)))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // What neither door knows is answered by the other side, in words.
+    tonic::service::Routes::new(service)
+        .into_axum_router()
+        .reset_fallback()
+}
+
+impl Agents {
+    /// Only nodes' tokens open this door.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let headers = request.metadata().clone().into_headers();
+        match self.0.auth.of(&headers).map(|who| who.kind) {
+            Some(TokenKind::Node) => Ok(()),
+            Some(TokenKind::Admin | TokenKind::User) => Err(Status::permission_denied(
+                "this is a user's token; an agent needs a node's token",
+            )),
+            None => Err(Status::unauthenticated(
+                "the token is missing, wrong or revoked; ask the pool's admin for a node's token",
+            )),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Pool for Agents {
+    type LinkStream = BoxStream<'static, Result<v1::ServerBatch, Status>>;
+
+    async fn link(
+        &self,
+        request: Request<Streaming<v1::AgentBatch>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(link::open(&self.0, request.into_inner())))
+    }
+
+    async fn poll(
+        &self,
+        request: Request<v1::AgentBatch>,
+    ) -> Result<Response<v1::ServerBatch>, Status> {
+        self.admit(&request)?;
+        let answer = poll::answer(&self.0, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+}
+
+/// Hands a hello to the driver; the connection is known once it is durable.
+async fn connect(shared: &Shared, hello: v1::Hello, link: Link) -> Result<Connected, Status> {
+    let connect = check(hello)?;
+    let (reply, answer) = oneshot::channel();
+    let connect = Connect {
+        link,
+        reply,
+        ..connect
+    };
+    shared
+        .driver
+        .send(Message::Connect(Box::new(connect)))
+        .await;
+    answer.await.map_err(|_| {
+        let trouble = shared.driver.trouble();
+        let sentence = trouble.map(|trouble| trouble.sentence);
+        Status::unavailable(sentence.unwrap_or_else(|| "the server is shutting down".into()))
+    })
+}
+
+/// A hello in the brain's words. Its link is filled in by the caller.
+fn check(hello: v1::Hello) -> Result<Connect, Status> {
+    if hello.protocol != PROTOCOL {
+        return Err(Status::failed_precondition(format!(
+            "this server speaks protocol {PROTOCOL}, the agent {}; give both the same version",
+            hello.protocol
+        )));
+    }
+    let texts = [&hello.identity, &hello.name, &hello.version, &hello.arch];
+    if hello.identity.is_empty() || hello.name.is_empty() {
+        return Err(Status::invalid_argument(
+            "an agent needs an identity and a name",
+        ));
+    }
+    if texts.iter().any(|text| text.len() > NAME_BYTES_MAX) || hello.labels.len() > LABELS_MAX {
+        return Err(Status::invalid_argument("the hello is too long"));
+    }
+    let node = NodeHello {
+        node: NodeId(0),
+        name: hello.name,
+        cpus: Cpus {
+            milli: hello.cpus_milli,
+        },
+        memory: Bytes(hello.memory_bytes),
+        disk: Bytes(hello.disk_bytes),
+        arch: hello.arch,
+        // An engine that this server does not know is of no use to it.
+        engines: hello
+            .engines
+            .iter()
+            .filter_map(|word| Engine::from_word(word))
+            .collect(),
+        labels: hello.labels.into_iter().collect(),
+        refused: Some(hello.refused).filter(|why| !why.is_empty()),
+        held: hello.held.into_iter().filter_map(hear::held).collect(),
+    };
+    let (sender, _) = tokio::sync::mpsc::channel(1);
+    Ok(Connect {
+        identity: hello.identity,
+        version: hello.version,
+        hello: node,
+        link: Link {
+            sender,
+            _cut: tokio_util::sync::CancellationToken::new().drop_guard(),
+        },
+        reply: oneshot::channel().0,
+    })
+}

@@ -1,0 +1,183 @@
+//! How the rest of the server talks to the driver.
+
+use super::side::View;
+use super::{Board, Counters};
+use crate::driver::changes::Changes;
+use crate::error::Trouble;
+use gleaner_core::{Bundle, Event, NewJob, NodeHello, NodeWish, Reply};
+use gleaner_model::{AttemptId, Digest, JobId, NodeId};
+use gleaner_store::ServerRow;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::DropGuard;
+
+/// What leaves for an agent.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// The answer to its hello; first on every connection.
+    Welcome(NodeId),
+    /// Its hello was refused; last on the connection.
+    Refuse(tonic::Status),
+    /// Tasks to run.
+    Bundle(Bundle),
+    /// Attempts to forget.
+    Revoke(Vec<AttemptId>),
+    /// Ends that are durable.
+    Acknowledge(Vec<AttemptId>),
+    /// What its admin wants.
+    Wish(NodeWish),
+    /// A piece of a running task's output is asked for, or no longer.
+    Log(gleaner_wire::v1::LogRequest),
+}
+
+/// Where an agent's messages go: a bounded queue, because an agent that does not read must not
+/// fill the server's memory.
+///
+/// Dropping it cuts the connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) sender: mpsc::Sender<Vec<Outgoing>>,
+    /// Held, never read: its drop ends reader and answers.
+    pub(crate) _cut: DropGuard,
+}
+
+/// An agent connects.
+#[derive(Debug)]
+pub(crate) struct Connect {
+    pub(crate) identity: String,
+    pub(crate) version: String,
+    /// Its `node` is filled in by the driver.
+    pub(crate) hello: NodeHello,
+    pub(crate) link: Link,
+    pub(crate) reply: oneshot::Sender<Connected>,
+}
+
+/// The connection that a hello got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Connected {
+    pub(crate) node: NodeId,
+    /// Tells this connection from later ones of the same node.
+    pub(crate) generation: u64,
+}
+
+/// What an agent reported: the event, and the blobs that it makes the job need.
+#[derive(Debug)]
+pub(crate) struct FromNode {
+    pub(crate) event: Event,
+    pub(crate) blobs: Vec<Digest>,
+}
+
+type Answer = oneshot::Sender<Result<Reply, Trouble>>;
+
+/// Everything the driver can be told.
+pub(crate) enum Message {
+    /// A user submits: the job, and the blobs that it needs.
+    Submit(NewJob, Vec<Digest>, Answer),
+    /// A user wants something else.
+    User(Event, Answer),
+    /// Rows of the server's own; with an event where both must be durable together.
+    Rows(
+        Vec<ServerRow>,
+        Option<Event>,
+        oneshot::Sender<Result<(), Trouble>>,
+    ),
+    /// An agent connects.
+    Connect(Box<Connect>),
+    /// An agent reports.
+    Node(Vec<FromNode>),
+    /// An agent's connection ended.
+    Disconnect(Connected),
+    /// Something for an agent that the brain need not know.
+    Tell(NodeId, Outgoing),
+    /// Somebody looks at the state as it is durable.
+    Read(Box<dyn FnOnce(&View<'_>) + Send>),
+    /// Commit what is here and end.
+    Stop,
+}
+
+/// The door to the driver. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    sender: mpsc::Sender<Message>,
+    board: Arc<Board>,
+}
+
+impl Handle {
+    pub(super) fn new(sender: mpsc::Sender<Message>, board: Arc<Board>) -> Self {
+        Self { sender, board }
+    }
+
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.board.changes
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.board.counters
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.board.trouble()
+    }
+
+    /// How many messages wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
+    /// Waits for room and sends; false where the driver has ended.
+    pub(crate) async fn send(&self, message: Message) -> bool {
+        self.sender.send(message).await.is_ok()
+    }
+
+    /// Why an answer did not come.
+    fn no_answer(&self) -> Trouble {
+        self.trouble().unwrap_or_else(Trouble::stopping)
+    }
+
+    async fn ask<T>(
+        &self,
+        message: Message,
+        answer: oneshot::Receiver<Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        self.send(message).await;
+        answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+    }
+
+    pub(crate) async fn submit(&self, job: NewJob, needs: Vec<Digest>) -> Result<Reply, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Message::Submit(job, needs, reply), answer).await
+    }
+
+    pub(crate) async fn user(&self, event: Event) -> Result<Reply, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Message::User(event, reply), answer).await
+    }
+
+    pub(crate) async fn rows(
+        &self,
+        rows: Vec<ServerRow>,
+        event: Option<Event>,
+    ) -> Result<(), Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Message::Rows(rows, event, reply), answer).await
+    }
+
+    /// What `look` makes of the durable state. `look` runs on the driver's thread: copies only.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |view: &View<'_>| {
+            // Nobody waits any more: nothing to tell.
+            let _gone = reply.send(look(view));
+        });
+        self.send(Message::Read(look)).await;
+        answer.await.map_err(|_| self.no_answer())
+    }
+
+    /// As [`Handle::read`], about one job.
+    pub(crate) async fn job(&self, job: JobId) -> Result<Option<gleaner_core::JobView>, Trouble> {
+        self.read(move |view| view.state.job(job)).await
+    }
+}

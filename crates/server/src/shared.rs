@@ -1,0 +1,72 @@
+//! What every handler reaches: the doors to the driver, the store, the blobs and the plans.
+
+use crate::agents::logs::LogRelay;
+use crate::auth::Auth;
+use crate::collect::sweep::SweepGate;
+use crate::driver::Handle;
+use crate::split::plans::Plans;
+use gleaner_blob::Blobs;
+use gleaner_store::Store;
+use std::fs::File;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the disk gave at the start.
+pub(crate) struct SharedParts {
+    pub(crate) auth: Auth,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Blobs,
+    pub(crate) lock: File,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) auth: Auth,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Blobs,
+    pub(crate) driver: Handle,
+    pub(crate) plans: Plans,
+    pub(crate) logs: LogRelay,
+    pub(crate) polls: crate::agents::poll::Polls,
+    /// Tokens are numbered one after the other: one is made at a time.
+    pub(crate) token_numbers: tokio::sync::Mutex<()>,
+    pub(crate) sweep: SweepGate,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    /// Held, never read: two servers must not share a data directory.
+    _lock: File,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        parts: SharedParts,
+        driver: Handle,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            plans: Plans::new(Arc::clone(&parts.store), parts.blobs.clone()),
+            auth: parts.auth,
+            store: parts.store,
+            blobs: parts.blobs,
+            driver,
+            logs: LogRelay::default(),
+            polls: crate::agents::poll::Polls::default(),
+            token_numbers: tokio::sync::Mutex::new(()),
+            sweep: SweepGate::default(),
+            stop,
+            tasks,
+            _lock: parts.lock,
+        }
+    }
+}
+
+/// Runs what blocks on the disk on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, crate::error::ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| crate::error::ApiError::crashed())
+}

@@ -1,0 +1,220 @@
+//! What a submission must be to become a job. Every refusal names its key and says what to write.
+
+use super::{BODY_VERSION, JobPlan, SplitError, SplitJob, StoredJob, axes, names, wrong};
+use gleaner_blob::Blobs;
+use gleaner_core::{MergeKind, Need, NewJob};
+use gleaner_model::{Engine, JobSpec, Merge, Submission, UserId};
+use gleaner_store::Store;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Longest name of a job in bytes: a listing must stay readable.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Splits a submission: checks all of it, counts its tasks, and makes its plan.
+pub(crate) fn split(
+    store: &dyn Store,
+    blobs: &Blobs,
+    user: UserId,
+    submission: Submission,
+) -> Result<SplitJob, SplitError> {
+    let spec = &submission.spec;
+    supported(spec)?;
+    task(spec)?;
+    collect(spec)?;
+    let opened = axes::open(blobs, &submission, None)?;
+    let count = axes::count(&opened.axes, spec.sweep.mode)?;
+    let stored = StoredJob {
+        version: BODY_VERSION,
+        count,
+        pieces: opened.pieces,
+        submission,
+    };
+    let body = serde_json::to_vec(&stored)
+        .map_err(|error| wrong("job", format!("cannot be stored: {error}")))?;
+    let mut needs = opened.needs;
+    let plan = JobPlan::compile(store, blobs, stored, opened.axes)?;
+    plan.check_inputs(&mut needs)?;
+    let spec = plan.spec();
+    let job = NewJob {
+        user,
+        name: name(spec),
+        priority: spec.job.priority,
+        count,
+        need: need(spec),
+        retry: spec.retry,
+        merge: match spec.collect.merge {
+            None => MergeKind::None,
+            Some(Merge::Concat(_)) => MergeKind::Concat,
+            Some(Merge::Command(_)) => MergeKind::Command,
+        },
+        body,
+    };
+    Ok(SplitJob {
+        job,
+        plan: Arc::new(plan),
+        needs,
+    })
+}
+
+fn name(spec: &JobSpec) -> String {
+    match spec.job.name.as_str() {
+        "" => {
+            let program = spec.task.command.first().map_or("job", String::as_str);
+            program.rsplit('/').next().unwrap_or(program).to_owned()
+        }
+        name => name.to_owned(),
+    }
+}
+
+fn need(spec: &JobSpec) -> Need {
+    let limits = spec.limits.resolve();
+    Need {
+        cpus: limits.cpus,
+        memory: limits.memory,
+        disk: limits.disk,
+        engine: spec.task.engine.unwrap_or(Engine::Process),
+        arch: spec.require.arch.clone(),
+        labels: spec.require.labels.clone(),
+    }
+}
+
+/// What the job file may say but this server cannot do yet is refused, never ignored.
+fn supported(spec: &JobSpec) -> Result<(), SplitError> {
+    let asked = [
+        ("task.image", spec.task.image.is_some()),
+        ("task.checkpoint", spec.task.checkpoint.is_some()),
+        (
+            "task.checkpoint_files",
+            !spec.task.checkpoint_files.is_empty(),
+        ),
+        ("limits.network", spec.limits.network),
+        ("verify.replicas", spec.verify.replicas > 1),
+        ("verify.command", spec.verify.command.is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(wrong(
+            *key,
+            "is not supported by this server yet; leave it out",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn no_nul(key: &str, text: &str) -> Result<(), SplitError> {
+    match text.contains('\0') {
+        true => Err(wrong(
+            key,
+            "holds a NUL byte, which no argument may; remove it",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn task(spec: &JobSpec) -> Result<(), SplitError> {
+    let task = &spec.task;
+    command("task.command", &task.command)?;
+    if spec.job.name.len() > NAME_BYTES_MAX {
+        let problem = format!("is longer than {NAME_BYTES_MAX} bytes; choose a shorter one");
+        return Err(wrong("job.name", problem));
+    }
+    for (name, value) in &task.env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let problem = format!("{name:?} cannot name a variable; leave `=` out");
+            return Err(wrong("task.env", problem));
+        }
+        no_nul(&format!("task.env.{name}"), value)?;
+    }
+    for name in task.inputs.keys() {
+        inside(&format!("task.inputs.{name}"), name)?;
+    }
+    outputs("task.outputs", &task.outputs)?;
+    if let Some(stdin) = &task.stdin {
+        inside("task.stdin", stdin)?;
+    }
+    if spec.retry.attempts == 0 {
+        return Err(wrong(
+            "retry.attempts",
+            "is 0, so no task would ever run; write 1 or more",
+        ));
+    }
+    if spec.verify.replicas == 0 {
+        return Err(wrong("verify.replicas", "is 0; write 1, or leave it out"));
+    }
+    limits(spec)
+}
+
+fn limits(spec: &JobSpec) -> Result<(), SplitError> {
+    let limits = spec.limits.resolve();
+    let zeros = [
+        ("limits.memory", limits.memory.0 == 0),
+        ("limits.time", limits.time.ms == 0),
+        ("limits.processes", limits.processes == 0),
+        (
+            "limits.cpu_time",
+            limits.cpu_time.is_some_and(|time| time.ms == 0),
+        ),
+    ];
+    match zeros.iter().find(|(_, zero)| *zero) {
+        Some((key, _)) => Err(wrong(*key, "is 0, so no task could run; write more")),
+        None => Ok(()),
+    }
+}
+
+fn command(key: &str, command: &[String]) -> Result<(), SplitError> {
+    match command.first().map(String::as_str) {
+        None | Some("") => Err(wrong(key, "is empty; write the program and its arguments")),
+        Some(_) => command
+            .iter()
+            .try_for_each(|argument| no_nul(key, argument)),
+    }
+}
+
+/// A path in the sandbox, whatever its placeholders become.
+fn inside(key: &str, name: &str) -> Result<(), SplitError> {
+    match names::problem(names::plain(name)) {
+        Some(problem) => Err(wrong(key, format!("{name:?} {problem}"))),
+        None => Ok(()),
+    }
+}
+
+fn outputs(key: &str, outputs: &[String]) -> Result<(), SplitError> {
+    outputs.iter().try_for_each(|output| inside(key, output))
+}
+
+fn collect(spec: &JobSpec) -> Result<(), SplitError> {
+    match &spec.collect.merge {
+        None => Ok(()),
+        Some(Merge::Concat(concat)) => {
+            inside("collect.merge.concat", &concat.concat)?;
+            inside("collect.merge.from", &concat.from)
+        }
+        Some(Merge::Command(merge)) => {
+            command("collect.merge.command", &merge.command)?;
+            outputs("collect.merge.outputs", &merge.outputs)?;
+            for name in merge.inputs.keys() {
+                inside(&format!("collect.merge.inputs.{name}"), name)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The tags of a stored job, without the rest of it.
+pub(crate) fn tags(body: &[u8]) -> BTreeMap<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        submission: Part,
+    }
+    #[derive(serde::Deserialize)]
+    struct Part {
+        spec: Spec,
+    }
+    #[derive(serde::Deserialize)]
+    struct Spec {
+        job: gleaner_model::JobHead,
+    }
+    let read = serde_json::from_slice::<Body>(body);
+    read.map(|body| body.submission.spec.job.tags)
+        .unwrap_or_default()
+}

@@ -1,0 +1,305 @@
+//! The life of jobs from submit to results, through both doors.
+
+use super::agent::{FakeAgent, Made, hello};
+use super::pool::{TestPool, blob};
+use gleaner_api::{NodeView, PoolView, ResultFile, TaskDetail, TaskView};
+use gleaner_model::TaskId;
+use gleaner_wire::v1;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+fn echo(_: TaskId, command: &[String], _: &v1::Task) -> Made {
+    let line = format!("{}\n", command[1..].join(" "));
+    (
+        0,
+        vec![
+            ("stdout".to_owned(), line.into_bytes()),
+            ("stderr".to_owned(), Vec::new()),
+        ],
+    )
+}
+
+fn stdout(files: &[ResultFile], index: u32) -> &ResultFile {
+    let found = files
+        .iter()
+        .find(|file| file.index == Some(index) && file.name == "stdout");
+    found.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_product_of_axes_runs_and_its_results_come_back() {
+    let pool = TestPool::start().await;
+    let agent = FakeAgent::connect(&pool, "a").await;
+    let working = tokio::spawn(agent.work(echo));
+    let job = pool
+        .client
+        .submit(json!({
+            "job": { "name": "pairs", "tags": { "project": "test" } },
+            "task": { "command": ["echo", "{a}-{b}", "{index}"] },
+            "sweep": { "b": { "list": ["x", "y"] }, "a": { "range": [1, 3] } },
+        }))
+        .await;
+    assert_eq!((job.task_count, job.tags["project"].as_str()), (6, "test"));
+    let done = pool.client.wait_done(job.id).await;
+    assert_eq!(done.tasks.done, 6);
+    assert!(
+        (done.cpu_seconds - 1.5).abs() < 1e-9,
+        "{}",
+        done.cpu_seconds
+    );
+    let page = pool.client.results(job.id).await;
+    assert_eq!((page.files.len(), page.next), (12, None));
+    let expected = ["1-x 0", "1-y 1", "2-x 2", "2-y 3", "3-x 4", "3-y 5"];
+    for (index, line) in (0..).zip(expected) {
+        let content = pool
+            .client
+            .content(&stdout(&page.files, index).blob.digest)
+            .await;
+        assert_eq!(content, format!("{line}\n").into_bytes());
+    }
+    let tasks: Vec<TaskView> = pool
+        .client
+        .get(&format!("/api/v1/jobs/{}/tasks", job.id))
+        .await;
+    assert_eq!(tasks[3].name, "a=2 b=y");
+    assert_eq!(
+        (tasks[3].exit_code, tasks[3].node.as_deref()),
+        (Some(0), Some("pc-a"))
+    );
+    let task: TaskDetail = pool
+        .client
+        .get(&format!("/api/v1/tasks/{}.5", job.id))
+        .await;
+    assert_eq!(task.attempts_made.len(), 1);
+    let logs = format!("/api/v1/tasks/{}.5/logs", job.id);
+    let logs = pool
+        .client
+        .request(Method::GET, &logs)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(logs.text().await.unwrap(), "3-y 5\n");
+    let nodes: Vec<NodeView> = pool.client.get("/api/v1/nodes").await;
+    assert_eq!(
+        (nodes[0].tasks_done, nodes[0].version.as_str()),
+        (6, "test")
+    );
+    pool.server.shutdown().await.unwrap();
+    working.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_kinds_of_merge_give_one_file() {
+    let pool = TestPool::start().await;
+    let agent = FakeAgent::connect(&pool, "a").await;
+    let working = tokio::spawn(agent.work(|task, command, wire| {
+        if command[0] == "join" {
+            let names: Vec<&str> = wire
+                .inputs
+                .iter()
+                .map(|input| input.name.as_str())
+                .collect();
+            assert_eq!(names, command[1..]);
+            return (0, vec![("stdout".to_owned(), names.join(",").into_bytes())]);
+        }
+        echo(task, command, wire)
+    }));
+    let spec = |merge: Value| {
+        json!({
+            "task": { "command": ["echo", "{n}"] },
+            "sweep": { "n": { "range": [10, 12] } },
+            "collect": { "merge": merge },
+        })
+    };
+    let concat = spec(json!({ "concat": "all.txt", "from": "stdout" }));
+    let concat = pool.client.submit(concat).await;
+    pool.client.wait_done(concat.id).await;
+    let files = pool.client.results(concat.id).await.files;
+    let all = files.last().unwrap();
+    assert_eq!((all.index, all.name.as_str()), (None, "all.txt"));
+    assert_eq!(pool.client.content(&all.blob.digest).await, b"10\n11\n12\n");
+    let command = spec(json!({ "command": ["join", "{outputs}"] }));
+    let command = pool.client.submit(command).await;
+    assert_eq!(command.task_count, 4);
+    pool.client.wait_done(command.id).await;
+    let files = pool.client.results(command.id).await.files;
+    let joined = files.last().unwrap();
+    assert_eq!((joined.index, joined.name.as_str()), (None, "stdout"));
+    let content = pool.client.content(&joined.blob.digest).await;
+    assert_eq!(content, b"0/stdout,1/stdout,2/stdout");
+    let broken = spec(json!({ "concat": "all.txt", "from": "nothing.txt" }));
+    let broken = pool.client.submit(broken).await;
+    let broken = pool.client.wait(broken.id).await;
+    assert!(
+        broken.reason.contains("made no file `nothing.txt`"),
+        "{}",
+        broken.reason
+    );
+    pool.server.shutdown().await.unwrap();
+    working.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_lines_and_pieces_reach_their_tasks() {
+    let pool = TestPool::start().await;
+    let (one, two, names, text) = (
+        &b"one"[..],
+        &b"two"[..],
+        &b"ann\nbob\n"[..],
+        &b"1\n2\n3\n"[..],
+    );
+    let entry = |name: &str, content: &[u8]| {
+        let blob = blob(content);
+        json!({ "name": name, "digest": blob.digest, "size": blob.size, "mode": 0o755 })
+    };
+    let listing = format!("{}\n{}\n", entry("d/1.txt", one), entry("d/2.txt", two));
+    pool.client
+        .put_blobs(&[one, two, names, text, listing.as_bytes()])
+        .await;
+    let (status, job) = pool
+        .client
+        .post(
+            "/api/v1/jobs",
+            &json!({
+                "spec": {
+                    "task": {
+                        "command": ["./tool", "{f}", "{name}", "{piece}"],
+                        "inputs": { "in-{name}": "in/{name}.dat", "fixed": "fix.dat" },
+                        "stdin": "{piece}",
+                    },
+                    "sweep": {
+                        "mode": "zip",
+                        "f": { "files": "d/*.txt" },
+                        "name": { "lines": "names.txt" },
+                        "piece": { "split": "in/text", "per_task": 2 },
+                    },
+                },
+                "files": [
+                    entry("./tool", one), entry("in/ann.dat", one), entry("in/bob.dat", two),
+                    entry("fix.dat", two),
+                ],
+                "axes": { "f": blob(listing.as_bytes()), "name": blob(names), "piece": blob(text) },
+            }),
+        )
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{job}");
+    let mut agent = FakeAgent::connect(&pool, "a").await;
+    let (bundle, template) = agent.bundle().await;
+    let named = |inputs: &[v1::Input]| {
+        let pairs = inputs
+            .iter()
+            .map(|input| (input.name.clone(), input.digest.clone()));
+        pairs.collect::<Vec<_>>()
+    };
+    let is = |name: &str, content: &[u8]| (name.to_owned(), blob(content).digest.0.to_vec());
+    assert_eq!(template.names, ["f", "name", "piece"]);
+    assert_eq!(template.command[0], "./tool");
+    assert_eq!(named(&template.inputs), [is("fixed", two), is("tool", one)]);
+    assert_eq!(bundle.tasks.len(), 2);
+    assert_eq!(bundle.tasks[0].values, ["d/1.txt", "ann", "000000-text"]);
+    assert_eq!(bundle.tasks[1].values, ["d/2.txt", "bob", "000001-text"]);
+    let inputs = [
+        is("in-bob", two),
+        is("d/2.txt", two),
+        is("000001-text", b"3\n"),
+    ];
+    assert_eq!(named(&bundle.tasks[1].inputs), inputs);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_jobs_tokens_and_nodes() {
+    let pool = TestPool::start().await;
+    let before = FakeAgent::connect(&pool, "same").await.node;
+    let job = pool
+        .client
+        .submit(json!({ "task": { "command": ["echo", "x"] }, "require": { "arch": "riscv64" } }))
+        .await;
+    let token = pool.client.token.clone();
+    let pool = pool.restart().await;
+    assert_eq!(pool.client.token, token);
+    let found: Vec<gleaner_api::JobView> = pool.client.get("/api/v1/jobs").await;
+    assert_eq!(found.iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
+    let other = FakeAgent::connect(&pool, "other").await;
+    let again = FakeAgent::connect(&pool, "same").await;
+    assert_eq!((again.node, other.node), (before, before + 1));
+    let explain: gleaner_api::ExplainView = pool
+        .client
+        .get(&format!("/api/v1/jobs/{}/explain", job.id))
+        .await;
+    assert_eq!(
+        (explain.rule.as_deref(), explain.nodes_failing),
+        (Some("arch"), 2)
+    );
+    let view: PoolView = pool.client.get("/api/v1/pool").await;
+    assert_eq!(
+        (view.nodes_online, view.trouble, view.user.as_str()),
+        (2, None, "admin")
+    );
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_open_for_the_right_tokens_only() {
+    let pool = TestPool::start().await;
+    for (token, expected) in [
+        ("", StatusCode::UNAUTHORIZED),
+        ("gln-user-0000", StatusCode::UNAUTHORIZED),
+        (&pool.node_token(), StatusCode::FORBIDDEN),
+    ] {
+        let mut client = pool.client.clone();
+        client.token = token.to_owned();
+        let answer = client
+            .request(Method::GET, "/api/v1/jobs")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), expected);
+    }
+    let wrong = v1::Hello {
+        protocol: 99,
+        ..hello("a")
+    };
+    let refused = FakeAgent::connect_as(&pool, wrong).await.err().unwrap();
+    assert!(
+        refused.message().contains("speaks protocol"),
+        "{}",
+        refused.message()
+    );
+    let (status, made) = pool
+        .client
+        .post("/api/v1/tokens", &json!({ "kind": "user", "name": "eva" }))
+        .await;
+    assert_eq!(status, StatusCode::CREATED);
+    let mut eva = pool.client.clone();
+    eva.token = made["secret"].as_str().unwrap().to_owned();
+    let view: PoolView = eva.get("/api/v1/pool").await;
+    assert_eq!(view.user, "eva");
+    let job = pool
+        .client
+        .submit(json!({ "task": { "command": ["echo"] } }))
+        .await;
+    let (status, _) = eva
+        .post(&format!("/api/v1/jobs/{}/cancel", job.id), &json!(null))
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, _) = eva
+        .post("/api/v1/tokens", &json!({ "kind": "user", "name": "x" }))
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let path = format!("/api/v1/tokens/{}", made["id"].as_str().unwrap());
+    let revoked = pool
+        .client
+        .request(Method::DELETE, &path)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(revoked.status(), StatusCode::NO_CONTENT);
+    let answer = eva
+        .request(Method::GET, "/api/v1/pool")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    pool.server.shutdown().await.unwrap();
+}

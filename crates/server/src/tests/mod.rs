@@ -1,0 +1,5 @@
+//! The server over real TLS: a REST client, and an agent that only pretends to run programs.
+
+mod agent;
+mod life;
+mod pool;

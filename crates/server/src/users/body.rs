@@ -1,0 +1,39 @@
+//! Reading what clients send: JSON bodies, and ids in paths, with sentences for what is wrong.
+
+use crate::error::ApiError;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use gleaner_model::ParseIdError;
+use serde::de::DeserializeOwned;
+use std::str::FromStr;
+
+/// A JSON body.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                let sentence = match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => {
+                        "the body is too long; send less at once".into()
+                    }
+                    _ => rejection.body_text(),
+                };
+                ApiError::new(rejection.status(), sentence)
+            })?;
+        let read = serde_json::from_slice(&bytes);
+        read.map(Self)
+            .map_err(|error| ApiError::bad(format!("the body cannot be read: {error}")))
+    }
+}
+
+/// An id in a path.
+pub(crate) fn id<T: FromStr<Err = ParseIdError>>(text: &str) -> Result<T, ApiError> {
+    text.parse()
+        .map_err(|error: ParseIdError| ApiError::not_found(error.to_string()))
+}

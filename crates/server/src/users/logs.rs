@@ -1,0 +1,255 @@
+//! stdout and stderr of a task: relayed from its node while it runs, from the store afterwards.
+
+use super::body::id;
+use super::jobs::no_job;
+use crate::auth::User;
+use crate::collect::outputs_of;
+use crate::contents::{self, Content};
+use crate::driver::{Message, Outgoing};
+use crate::error::ApiError;
+use crate::shared::{Shared, blocking};
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use gleaner_core::TaskView;
+use gleaner_model::{AttemptId, NodeId, TaskId};
+use gleaner_wire::v1::LogRequest;
+use serde::Deserialize;
+use std::convert::Infallible;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Parts that wait for a client that reads slowly.
+const PARTS_WAITING: usize = 16;
+
+/// Bytes of stored output sent at a time.
+const PART_BYTES: usize = 256 << 10;
+
+/// How long a node may take to answer before it is asked again or given up.
+const NODE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a followed task is looked at when nothing says that it changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LogQuery {
+    stream: Option<String>,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// A reader that may have gone.
+struct Reader {
+    shared: Arc<Shared>,
+    task: TaskId,
+    stream: &'static str,
+    follow: bool,
+    parts: mpsc::Sender<Result<Bytes, Infallible>>,
+    /// Bytes sent of the attempt that is read.
+    at: u64,
+    attempt: Option<AttemptId>,
+}
+
+/// Nothing more can be sent: the client is gone, or the server stops.
+struct Over;
+
+/// Bytes of a task's stdout or stderr from `offset` on.
+#[utoipa::path(get, path = "/api/v1/tasks/{id}/logs", responses((status = 200)))]
+pub(super) async fn logs(
+    State(shared): State<Arc<Shared>>,
+    _user: User,
+    Path(task): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, ApiError> {
+    let task: TaskId = id(&task)?;
+    let streams: &[&'static str] = match query.stream.as_deref() {
+        None => &["stdout", "stderr"],
+        Some("stdout") => &["stdout"],
+        Some("stderr") => &["stderr"],
+        Some(other) => {
+            return Err(ApiError::bad(format!(
+                "no stream {other:?}; there are stdout and stderr"
+            )));
+        }
+    };
+    if look(&shared, task).await?.is_none() {
+        return Err(no_job(task.job));
+    }
+    let (parts, body) = mpsc::channel(PARTS_WAITING);
+    let worker = Arc::clone(&shared);
+    shared.tasks.spawn(async move {
+        for stream in streams {
+            let reader = Reader {
+                shared: Arc::clone(&worker),
+                task,
+                stream,
+                follow: query.follow,
+                parts: parts.clone(),
+                at: query.offset,
+                attempt: None,
+            };
+            let stopped = tokio::select! {
+                read = reader.read() => read.is_err(),
+                () = worker.stop.cancelled() => true,
+            };
+            if stopped {
+                return;
+            }
+        }
+    });
+    let body = Body::from_stream(ReceiverStream::new(body));
+    let plain = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((plain, body).into_response())
+}
+
+async fn look(shared: &Shared, task: TaskId) -> Result<Option<TaskView>, ApiError> {
+    Ok(shared
+        .driver
+        .read(move |view| view.state.task(task))
+        .await?)
+}
+
+impl Reader {
+    async fn read(mut self) -> Result<(), Over> {
+        loop {
+            let mut changes = self.shared.driver.changes().watch(self.task.job);
+            let seen = look(&self.shared, self.task).await.ok().flatten();
+            let Some(now) = seen else { return Ok(()) };
+            match now.running {
+                Some((attempt, node, _)) => {
+                    self.turn_to(attempt);
+                    self.relay(attempt, node).await?;
+                }
+                None if now.state.is_over() || !self.follow => return self.stored().await,
+                None => {}
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.parts.closed() => return Err(Over),
+            }
+        }
+    }
+
+    /// A new attempt starts its output anew.
+    fn turn_to(&mut self, attempt: AttemptId) {
+        if self.attempt.is_some_and(|before| before != attempt) {
+            self.at = 0;
+        }
+        self.attempt = Some(attempt);
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Over> {
+        self.at += bytes.len() as u64;
+        self.parts.send(Ok(bytes)).await.map_err(|_| Over)
+    }
+
+    /// What the node has, until the attempt ends or the node falls silent.
+    async fn relay(&mut self, attempt: AttemptId, node: NodeId) -> Result<(), Over> {
+        let shared = Arc::clone(&self.shared);
+        let mut wait = shared.logs.wait();
+        let ask = LogRequest {
+            request: wait.request,
+            attempt: Some(attempt.into()),
+            stream: self.stream.to_owned(),
+            offset: self.at,
+            follow: self.follow,
+            stop: false,
+        };
+        let tell = |ask| shared.driver.send(Message::Tell(node, Outgoing::Log(ask)));
+        tell(ask.clone()).await;
+        let stop = LogRequest { stop: true, ..ask };
+        loop {
+            let next = tokio::select! {
+                next = tokio::time::timeout(NODE_WAIT, wait.chunks.recv()) => next,
+                () = self.parts.closed() => {
+                    tell(stop).await;
+                    return Err(Over);
+                }
+            };
+            match next {
+                Ok(Some(chunk)) => {
+                    // A chunk from further on would leave a hole: ask again from here.
+                    if chunk.offset != self.at && !chunk.data.is_empty() {
+                        tell(stop).await;
+                        return Ok(());
+                    }
+                    if !chunk.data.is_empty() && self.send(chunk.data.into()).await.is_err() {
+                        tell(stop).await;
+                        return Err(Over);
+                    }
+                    if chunk.last {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => return Ok(()),
+                // A followed program may be silent for hours; is the attempt still that one?
+                Err(_) => {
+                    let seen = look(&shared, self.task).await.ok().flatten();
+                    let same = seen.and_then(|now| now.running).map(|r| r.0) == Some(attempt);
+                    if !self.follow || !same {
+                        tell(stop).await;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The rest of what the last attempt left.
+    async fn stored(&mut self) -> Result<(), Over> {
+        let (shared, task, stream) = (Arc::clone(&self.shared), self.task, self.stream);
+        let found = blocking(move || {
+            let last = shared.store.attempts(task).ok()?.pop()?;
+            let record = outputs_of(&last.record).ok()?;
+            let file = record
+                .outputs
+                .into_iter()
+                .find(|file| file.name == stream)?;
+            let digest = file.blob.digest;
+            let content = contents::find(shared.store.as_ref(), &shared.blobs, &digest).ok()?;
+            Some((last.attempt, content))
+        });
+        let Ok(Some((attempt, content))) = found.await else {
+            return Ok(());
+        };
+        self.turn_to(attempt);
+        match content {
+            Content::Bytes(bytes) => {
+                let at = usize::try_from(self.at)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                self.send(Bytes::from(bytes).slice(at..)).await
+            }
+            Content::File(mut file, _) => {
+                let sought = file.seek(SeekFrom::Start(self.at));
+                while sought.is_ok() {
+                    let handle = file.try_clone();
+                    let part = blocking(move || {
+                        let mut part = vec![0; PART_BYTES];
+                        let read = handle
+                            .and_then(|mut file| file.read(&mut part))
+                            .unwrap_or(0);
+                        part.truncate(read);
+                        part
+                    });
+                    let part = part.await.unwrap_or_default();
+                    if part.is_empty() {
+                        break;
+                    }
+                    self.send(part.into()).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Nodes: list, look, and an admin's wishes.
+
+use super::jobs::accepted;
+use super::views;
+use crate::auth::{Admin, User};
+use crate::driver::View;
+use crate::error::ApiError;
+use crate::shared::Shared;
+use axum::Json;
+use axum::extract::{Path, State};
+use gleaner_api::{Accepted, NodeView};
+use gleaner_core::{Event, NodeWish};
+use std::sync::Arc;
+
+fn no_node(text: &str) -> ApiError {
+    ApiError::not_found(format!("no node {text}; `gleaner nodes` lists them"))
+}
+
+/// All nodes, by number.
+#[utoipa::path(get, path = "/api/v1/nodes", responses((status = 200, body = Vec<NodeView>)))]
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    _user: User,
+) -> Result<Json<Vec<NodeView>>, ApiError> {
+    let look = |view: &View<'_>| {
+        let nodes = view.state.nodes().into_iter();
+        let seen = nodes.map(|node| {
+            let side = view.side.nodes.get(&node.id);
+            views::node(node, side)
+        });
+        seen.collect::<Vec<_>>()
+    };
+    Ok(Json(shared.driver.read(look).await?))
+}
+
+/// One node, by name or number.
+#[utoipa::path(get, path = "/api/v1/nodes/{id}", responses((status = 200, body = NodeView)))]
+pub(super) async fn one(
+    State(shared): State<Arc<Shared>>,
+    _user: User,
+    Path(text): Path<String>,
+) -> Result<Json<NodeView>, ApiError> {
+    let wanted = text.clone();
+    let look = move |view: &View<'_>| {
+        let node = view.state.node(view.find_node(&wanted)?)?;
+        let side = view.side.nodes.get(&node.id);
+        Some(views::node(node, side))
+    };
+    let found = shared.driver.read(look).await?;
+    found.map(Json).ok_or_else(|| no_node(&text))
+}
+
+/// `pause`, `resume`, `drain` or `evict` of a node.
+#[utoipa::path(post, path = "/api/v1/nodes/{id}/{verb}", responses((status = 200, body = Accepted)))]
+pub(super) async fn control(
+    State(shared): State<Arc<Shared>>,
+    _admin: Admin,
+    Path((text, verb)): Path<(String, String)>,
+) -> Result<Json<Accepted>, ApiError> {
+    let wish = match verb.as_str() {
+        "pause" => NodeWish::Pause,
+        "resume" => NodeWish::Resume,
+        "drain" => NodeWish::Drain,
+        "evict" => NodeWish::Evict,
+        _ => {
+            let sentence = format!("a node cannot {verb}; it can pause, resume, drain and evict");
+            return Err(ApiError::not_found(sentence));
+        }
+    };
+    let wanted = text.clone();
+    let found = shared
+        .driver
+        .read(move |view| view.find_node(&wanted))
+        .await?;
+    let node = found.ok_or_else(|| no_node(&text))?;
+    accepted(&shared, Event::Wish(node, wish)).await
+}
