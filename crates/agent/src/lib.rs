@@ -91,6 +91,7 @@ async fn run_with(
             runtime: at_work,
             hello,
             offer,
+            home: home.path().to_owned(),
             condition,
             clock: Clock::start(),
             at_stop: config.at_stop,

@@ -15,14 +15,15 @@ use crate::fetch::{Fetcher, Inputs as InputFiles};
 use crate::hands::Hands;
 use crate::link::message;
 use crate::run::JobTemplate;
-use crate::watch::Condition;
 use crate::watch::capacity::Offer;
+use crate::watch::{Condition, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event};
 use gleaner_engine::{Engine, EngineEvent};
 use gleaner_model::{AttemptId, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -36,6 +37,10 @@ pub(crate) const ENGINE_BEAT_MS: u64 = 1000;
 /// Beats go on so long after the last attempt ended, in milliseconds: an engine lets go of what
 /// it keeps for the next task, and an idle node falls silent after that.
 const BEAT_ON_MS: u64 = 15_000;
+
+/// Time between looks at the disk while the node holds attempts, in milliseconds: a fast disk
+/// takes about that long to lose what is kept free.
+const LOOK_MS: u64 = 2000;
 
 /// Shims are told that the lease lasts at least this long, in milliseconds: while the agent
 /// lives, an attempt goes on past its lease, and after its death the next agent needs a moment.
@@ -75,7 +80,7 @@ pub(crate) enum Input {
     Fetched(AttemptId, Result<InputFiles, Reason>),
     /// The report of an attempt is made.
     Collected(AttemptId, Reason, Box<v1::Ended>),
-    /// The node may work, or not.
+    /// The self-test (later also the owner's load) lets the node work, or not.
     Condition(Condition),
     /// The agent shall stop.
     Stop,
@@ -110,6 +115,8 @@ pub(crate) struct Parts {
     /// Everything of a hello but what the node holds.
     pub(crate) hello: v1::Hello,
     pub(crate) offer: Offer,
+    /// Where everything of the agent lies.
+    pub(crate) home: PathBuf,
     pub(crate) condition: watch::Sender<Condition>,
     pub(crate) clock: Clock,
     pub(crate) at_stop: AtStop,
@@ -132,6 +139,10 @@ pub(crate) struct Dispatch {
     steerer: Hands,
     uploads: Arc<Semaphore>,
     next_beat: Option<Time>,
+    next_look: Option<Time>,
+    low_disk: bool,
+    /// The node's condition, its disk apart.
+    base: Condition,
     beat_until: Time,
     stop_by: Option<Time>,
 }
@@ -142,6 +153,7 @@ impl Dispatch {
             cpus: parts.offer.cpus,
             memory: parts.offer.memory,
         };
+        let base = parts.condition.borrow().clone();
         Ok(Self {
             book: Book::new(capacity),
             follow_up: VecDeque::new(),
@@ -153,6 +165,9 @@ impl Dispatch {
             steerer: Hands::new("gleaner-steer", 1)?,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             next_beat: None,
+            next_look: None,
+            low_disk: false,
+            base,
             beat_until: Time { ms: 0 },
             stop_by: None,
             parts,
@@ -161,8 +176,7 @@ impl Dispatch {
 
     /// Works until it is told to stop.
     pub(crate) fn run(mut self, queue: &mpsc::Receiver<Input>) {
-        let condition = self.parts.condition.borrow().clone();
-        self.step(Event::Judged(condition.verdict()));
+        self.look_at_disk();
         self.adopt();
         while !self.has_stopped() {
             let Some(input) = self.wait(queue) else {
@@ -180,7 +194,12 @@ impl Dispatch {
 
     /// The next input, or none when a timer is due first.
     fn wait(&self, queue: &mpsc::Receiver<Input>) -> Option<Input> {
-        let due = [self.book.wake_at(), self.next_beat, self.stop_by];
+        let due = [
+            self.book.wake_at(),
+            self.next_beat,
+            self.next_look,
+            self.stop_by,
+        ];
         let Some(due) = due.into_iter().flatten().min() else {
             // Nothing is due: an idle node sleeps until something happens. The loop itself holds
             // a sender, so the queue cannot close.
@@ -234,10 +253,12 @@ impl Dispatch {
         }
     }
 
-    fn judged(&mut self, condition: Condition) {
-        self.step(Event::Judged(condition.verdict()));
-        let refused = match condition.state == NodeState::Refused {
-            true => condition.reason.clone(),
+    /// The node's own judgement changed.
+    fn judged(&mut self, base: Condition) {
+        self.base = base;
+        self.look_at_disk();
+        let refused = match self.base.state == NodeState::Refused {
+            true => self.base.reason.clone(),
             false => String::new(),
         };
         if refused != self.parts.hello.refused {
@@ -245,6 +266,19 @@ impl Dispatch {
             self.parts.hello.refused = refused;
             self.outgoing = None;
         }
+    }
+
+    /// Pauses the node while its disk is full.
+    pub(super) fn look_at_disk(&mut self) {
+        let now = self.parts.clock.now();
+        let trouble = disk::trouble(&self.parts.home, self.low_disk);
+        self.low_disk = trouble.is_some();
+        self.next_look = Some(now + Span { ms: LOOK_MS });
+        let condition = self.base.with_trouble(trouble);
+        if condition.state != self.parts.condition.borrow().state {
+            tracing::warn!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
+        }
+        self.step(Event::Judged(condition.verdict()));
         self.parts.condition.send_replace(condition);
     }
 
@@ -263,6 +297,12 @@ impl Dispatch {
         let now = self.parts.clock.now();
         if self.book.wake_at().is_some_and(|due| due <= now) {
             self.step(Event::Tick);
+        }
+        if self.book.held() == 0 && !self.low_disk {
+            // Whoever has nothing to do need not know; a bundle makes us look again.
+            self.next_look = None;
+        } else if self.next_look.is_none_or(|due| due <= now) {
+            self.look_at_disk();
         }
         if self.book.live() > 0 {
             self.beat_until = now + Span { ms: BEAT_ON_MS };

@@ -87,6 +87,9 @@ impl Dispatch {
     }
 
     fn bundle(&mut self, bundle: v1::Bundle) {
+        if self.book.held() == 0 {
+            self.look_at_disk();
+        }
         let (job, lease) = (JobId(bundle.job), LeaseId(bundle.lease));
         let attempt = |task: &v1::Task| TaskId::new(job, task.index).attempt(task.number);
         if let Some(template) = bundle.template {

@@ -2,6 +2,7 @@
 //! the self-test come together; the dispatch loop and the beats read the outcome.
 
 pub(crate) mod capacity;
+pub(crate) mod disk;
 
 use gleaner_attempt::Verdict;
 use gleaner_model::NodeState;
@@ -25,6 +26,17 @@ impl Condition {
                 state: NodeState::Refused,
                 reason: reason.to_owned(),
             },
+        }
+    }
+
+    /// A node that would work but has no room; a refused one stays refused.
+    pub(crate) fn with_trouble(&self, trouble: Option<String>) -> Self {
+        match trouble {
+            Some(reason) if self.state == NodeState::Online => Self {
+                state: NodeState::Paused,
+                reason,
+            },
+            _ => self.clone(),
         }
     }
 
@@ -53,7 +65,13 @@ mod tests {
             (fine.state, fine.verdict()),
             (NodeState::Online, Verdict::Run)
         );
+        let full = fine.with_trouble(Some("disk full".to_owned()));
+        assert_eq!(
+            (full.verdict(), full.reason.as_str()),
+            (Verdict::Pause, "disk full")
+        );
         let refused = Condition::at_start(Some("tasks take 12 % of a busy core"));
+        assert_eq!(refused.with_trouble(Some(String::new())), refused);
         assert_eq!(refused.verdict(), Verdict::Evict);
         assert!(refused.reason.contains("12 %"));
     }
