@@ -24,6 +24,8 @@ pub(crate) enum Command {
     #[command(flatten)]
     Client(Box<ClientCommand>),
     Doctor(cmd::doctor::Args),
+    Dev(cmd::dev::Args),
+    Agent(Box<cmd::agent::Args>),
     Bench(cmd::bench::Args),
     Completions(cmd::shell::CompletionsArgs),
     Man(cmd::shell::ManArgs),

@@ -8,6 +8,7 @@
 
 mod args;
 mod cmd;
+mod daemon;
 mod out;
 mod progress;
 mod session;
@@ -49,6 +50,8 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Client(command) => client_command(cli.config, *command),
         Command::Doctor(args) => args.run(),
+        Command::Dev(args) => args.run(),
+        Command::Agent(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),

@@ -36,6 +36,12 @@ pub(crate) fn files(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> 
     Ok(walk.found)
 }
 
+/// The folders in front of the first part that is a glob.
+pub(crate) fn fixed_part(pattern: &str) -> PathBuf {
+    let parts = Path::new(pattern).components();
+    parts.take_while(|part| !has_meta(part)).collect()
+}
+
 fn has_meta(part: &Component<'_>) -> bool {
     part.as_os_str()
         .to_string_lossy()

@@ -1,7 +1,9 @@
 //! The commands, one file each or a small group of alike ones: what it takes, and what it does.
 
+pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod control;
+pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fetch;

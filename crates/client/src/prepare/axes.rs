@@ -274,15 +274,30 @@ fn named_files(pattern: &str, base: &Path) -> Result<Vec<(String, PathBuf)>, Str
             paths.len()
         ));
     }
-    let name = |path: PathBuf| {
-        let name = path.file_name().and_then(std::ffi::OsStr::to_str);
-        let name = name.map(str::to_owned).ok_or_else(|| {
-            format!("the name of {path:?} is not UTF-8 text, which commands cannot hold; rename it")
-        })?;
-        check_name(&name)?;
-        Ok((name, path))
-    };
-    paths.into_iter().map(name).collect()
+    let mut named = Vec::with_capacity(paths.len());
+    for path in paths {
+        named.push((sandbox_name(&path, path.file_name())?, path));
+    }
+    let names: BTreeSet<&String> = named.iter().map(|(name, _)| name).collect();
+    if names.len() == named.len() {
+        return Ok(named);
+    }
+    // Files of one name in several folders keep the folders that tell them apart.
+    let root = base.join(glob::fixed_part(pattern));
+    for (name, path) in &mut named {
+        let relative = path.strip_prefix(&root).map(Path::as_os_str);
+        *name = sandbox_name(path, relative.ok())?;
+    }
+    Ok(named)
+}
+
+/// What a file is called in the sandbox: a part of its path, if commands can hold it.
+fn sandbox_name(path: &Path, part: Option<&std::ffi::OsStr>) -> Result<String, String> {
+    let name = part.and_then(std::ffi::OsStr::to_str).ok_or_else(|| {
+        format!("the name of {path:?} is not UTF-8 text, which commands cannot hold; rename it")
+    })?;
+    check_name(name)?;
+    Ok(name.to_owned())
 }
 
 fn lines(path: &Path) -> Result<Values, String> {

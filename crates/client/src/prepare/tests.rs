@@ -76,6 +76,16 @@ async fn inputs_axes_and_the_program_are_found_and_hashed() {
 }
 
 #[tokio::test]
+async fn files_of_one_name_keep_their_folders() {
+    let folder = Folder::new(&["runs/1/in.txt", "runs/2/in.txt"]);
+    let text = "[task]\ncommand = ['cat', '{f}']\n[sweep]\nf = { files = 'runs/*/in.txt' }\n";
+    let prepared = folder.prepare(text).await.unwrap();
+    let entries = axis_entries(&prepared, "f");
+    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["1/in.txt", "2/in.txt"]);
+}
+
+#[tokio::test]
 async fn paths_expand_over_the_axes_they_use() {
     let folder = Folder::new(&[
         "c/1-x", "c/2-x", "c/1-y", "c/2-y", "t/0", "t/1", "t/2", "t/3",
