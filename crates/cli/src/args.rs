@@ -25,6 +25,7 @@ pub(crate) enum Command {
     Client(Box<ClientCommand>),
     Doctor(cmd::doctor::Args),
     Dev(cmd::dev::Args),
+    Server(cmd::server::Args),
     Agent(Box<cmd::agent::Args>),
     Bench(cmd::bench::Args),
     Completions(cmd::shell::CompletionsArgs),

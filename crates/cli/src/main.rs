@@ -51,6 +51,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Client(command) => client_command(cli.config, *command),
         Command::Doctor(args) => args.run(),
         Command::Dev(args) => args.run(),
+        Command::Server(args) => args.run(),
         Command::Agent(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Completions(args) => args.run(),

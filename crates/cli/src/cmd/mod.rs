@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod map;
 pub(crate) mod nodes;
 pub(crate) mod run;
+pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod submit;
 mod task_options;
