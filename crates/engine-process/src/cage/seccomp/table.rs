@@ -91,14 +91,14 @@ pub(crate) const COMMON: &[Group] = groups! {
         inotify_init1 inotify_add_watch inotify_rm_watch;
     Action::Allow, "asynchronous reads of databases": io_setup io_destroy io_getevents io_submit
         io_cancel;
-    Action::Allow, "memory": mmap mprotect munmap brk mremap msync mincore madvise mlock mlock2
+    Action::Allow, "memory of its own": mmap mprotect munmap brk mremap msync mincore madvise mlock mlock2
         munlock mlockall munlockall memfd_create membarrier pkey_mprotect pkey_alloc pkey_free
         mseal get_mempolicy set_mempolicy mbind remap_file_pages;
     Action::Allow, "processes and threads of the task": execve execveat exit exit_group wait4
         waitid kill tkill tgkill getpid getppid gettid getpgid setpgid getsid setsid
         set_tid_address set_robust_list get_robust_list futex futex_waitv rseq prctl
         pidfd_open pidfd_send_signal restart_syscall process_mrelease;
-    Action::Allow, "signals": rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending
+    Action::Allow, "signals, which stay within the cage": rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending
         rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo rt_sigsuspend sigaltstack;
     Action::Allow, "who and where am I; ids cannot change to others than one's own": getuid
         geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid
@@ -157,7 +157,7 @@ pub(crate) const LEGACY: &[Group] = groups! {
     Action::Allow, "older forms of process calls": fork vfork getpgrp pause alarm time
         arch_prctl;
     Action::Refuse, "segments and ports of the processor": modify_ldt iopl ioperm;
-    Action::Refuse, "long gone": uselib ustat sysfs _sysctl kexec_file_load;
+    Action::Refuse, "calls that no current program makes": uselib ustat sysfs _sysctl kexec_file_load;
 };
 
 /// Other architectures have no older forms; `renameat` lives on in some.
