@@ -32,7 +32,7 @@ use dispatch::{Dispatch, Input, Inputs, Parts};
 use engines::{Built, Testing};
 use fetch::Fetcher;
 use fetch::cache::Cache;
-use gleaner_engine::{Capability, Events, Level};
+use gleaner_engine::{Capability, Engine, Events, Level};
 use gleaner_wire::v1;
 use home::Home;
 use link::Link;
@@ -44,6 +44,10 @@ use tokio::sync::{oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 use watch::Condition;
 use watch::capacity::{Offer, offer, uname};
+
+/// How often an engine is asked what it can do before its answer is taken for a no: on a PC that
+/// is very busy a trial may come too late.
+const PROBES: u32 = 3;
 
 /// Runs an agent until `shutdown` is cancelled. Call it in a tokio runtime.
 ///
@@ -154,7 +158,7 @@ fn introduce(
     let (host, arch) = uname();
     let (mut working, mut faults) = (Vec::new(), Vec::new());
     for engine in &built.engines {
-        match unusable(&engine.probe()) {
+        match fault(&**engine) {
             None => working.push(engine.kind().as_str().to_owned()),
             Some(fault) => faults.push(fault),
         }
@@ -212,6 +216,18 @@ fn raise_file_limit() {
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         tracing::warn!(target: "gleaner::agent", %error, "the limit of open files stays");
     }
+}
+
+/// What keeps an engine from working, however often it is asked.
+fn fault(engine: &dyn Engine) -> Option<String> {
+    let mut fault = None;
+    for _ in 0..PROBES {
+        fault = unusable(&engine.probe());
+        if fault.is_none() {
+            break;
+        }
+    }
+    fault
 }
 
 /// What an engine misses to work here, and what to do about it.
