@@ -81,14 +81,10 @@ async fn run_with(
         let events: Events = Arc::new(move |event| engine_inputs.send(Input::Engine(event)));
         raise_file_limit();
         let built = build(&config, home.path(), events)?;
-        let (hello, first) = introduce(&config, &home, offer, &built);
-        condition.send_replace(first);
-        if let Some(again) = built.again {
-            test_again(again, loop_inputs.clone())?;
-        }
+        let hello = introduce(&config, &home, offer);
         let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
         let dispatch = Dispatch::new(Parts {
-            engines: built.engines,
+            engines: built.engines.clone(),
             fetcher: Fetcher::new(blobs.clone(), cache),
             blobs,
             inputs: loop_inputs,
@@ -100,13 +96,19 @@ async fn run_with(
             clock: Clock::start(),
             at_stop: config.at_stop,
         })?;
-        Ok((dispatch, home))
+        Ok((dispatch, home, built))
     };
     let prepared = tokio::task::spawn_blocking(prepare).await;
-    let (dispatch, home) = prepared.map_err(|error| AgentError::Engine(error.to_string()))??;
+    let (dispatch, home, built) = prepared.map_err(broke)??;
+    // What an earlier agent left is adopted now, before anything that takes long.
     let over = begin(dispatch, home, queue)?;
     let unlink = CancellationToken::new();
-    let mut link = tokio::spawn(link.keep(unlink.clone()));
+    let (told, unlinked) = (inputs.clone(), unlink.clone());
+    let mut link = tokio::spawn(async move {
+        let look = tokio::task::spawn_blocking(move || find_out(built, told));
+        look.await.map_err(broke)??;
+        link.keep(unlinked).await
+    });
     let refused = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = &mut link => Some(ended),
@@ -120,7 +122,7 @@ async fn run_with(
     unlink.cancel();
     match refused {
         Some(Ok(outcome)) => outcome,
-        Some(Err(error)) => Err(AgentError::Engine(error.to_string())),
+        Some(Err(error)) => Err(broke(error)),
         None => Ok(()),
     }
 }
@@ -148,14 +150,25 @@ fn begin(
         })
 }
 
-/// What the server is told of this node, and whether the node may work.
-fn introduce(
-    config: &AgentConfig,
-    home: &Home,
-    offer: Offer,
-    built: &Built,
-) -> (v1::Hello, Condition) {
+/// What the server is told of this node; what its engines can do is found out later.
+fn introduce(config: &AgentConfig, home: &Home, offer: Offer) -> v1::Hello {
     let (host, arch) = uname();
+    v1::Hello {
+        identity: home.identity().to_owned(),
+        name: config.name.clone().unwrap_or(host),
+        protocol: gleaner_wire::PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cpus_milli: offer.cpus.milli,
+        memory_bytes: offer.memory.0,
+        disk_bytes: offer.disk.0,
+        arch,
+        labels: config.labels.clone().into_iter().collect(),
+        ..v1::Hello::default()
+    }
+}
+
+/// Asks the engines what they can do, and tells the loop. Takes seconds on a busy PC.
+fn find_out(built: Built, inputs: Inputs) -> Result<(), AgentError> {
     let (mut working, mut faults) = (Vec::new(), Vec::new());
     for engine in &built.engines {
         match fault(&**engine) {
@@ -165,26 +178,21 @@ fn introduce(
     }
     let refused = match working.is_empty() {
         true => Some(faults.join("; ")),
-        false => built.refused.clone(),
+        false => built.refused,
     };
     if let Some(why) = &refused {
         tracing::error!(target: "gleaner::watch", why, "this node refuses work");
     }
-    let hello = v1::Hello {
-        identity: home.identity().to_owned(),
-        name: config.name.clone().unwrap_or(host),
-        protocol: gleaner_wire::PROTOCOL,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        cpus_milli: offer.cpus.milli,
-        memory_bytes: offer.memory.0,
-        disk_bytes: offer.disk.0,
-        arch,
-        engines: working,
-        labels: config.labels.clone().into_iter().collect(),
-        refused: refused.clone().unwrap_or_default(),
-        held: Vec::new(),
-    };
-    (hello, Condition::at_start(refused.as_deref()))
+    inputs.send(Input::Introduced(working));
+    inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
+    match built.again {
+        Some(again) => test_again(again, inputs),
+        None => Ok(()),
+    }
+}
+
+fn broke(error: tokio::task::JoinError) -> AgentError {
+    AgentError::Engine(error.to_string())
 }
 
 /// Tries the self-test again beside the loop, which the node's condition then reaches.

@@ -80,6 +80,8 @@ pub(crate) enum Input {
     Fetched(AttemptId, Result<InputFiles, Reason>),
     /// The report of an attempt is made.
     Collected(AttemptId, Reason, Box<v1::Ended>),
+    /// These engines work.
+    Introduced(Vec<String>),
     /// The self-test (later also the owner's load) lets the node work, or not.
     Condition(Condition),
     /// The agent shall stop.
@@ -248,6 +250,7 @@ impl Dispatch {
                 }
                 self.step(Event::Collected(attempt, reason));
             }
+            Input::Introduced(engines) => self.parts.hello.engines = engines,
             Input::Condition(condition) => self.judged(condition),
             Input::Stop => self.stop(),
         }

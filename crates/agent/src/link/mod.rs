@@ -152,7 +152,12 @@ impl Link {
             failures = failures.saturating_add(1);
             let chance = crate::home::random::<8>().map_or(0, u64::from_le_bytes);
             let wait = wait(failures, chance);
-            tracing::warn!(target: "gleaner::link", %status, ?wait, "no link to the server");
+            let why = status.message();
+            if status.code() == Code::Aborted {
+                tracing::debug!(target: "gleaner::link", why, "linking anew, by our own wish");
+            } else {
+                tracing::warn!(target: "gleaner::link", why, ?wait, "no link to the server");
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
