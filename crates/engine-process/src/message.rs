@@ -100,7 +100,8 @@ pub(crate) struct Launch {
     pub(crate) shared_memory_max: u64,
     /// Resource limits where there is no control group: number, value.
     pub(crate) resources: Vec<(i32, u64)>,
-    /// Whether the program gets a session of its own.
+    /// Whether the program gets a session of its own. Where the session is what keeps it
+    /// idle, it gets none and may not make one.
     pub(crate) own_session: bool,
 }
 
@@ -144,7 +145,8 @@ pub(crate) struct Exited {
     pub(crate) written_bytes: u64,
 }
 
-/// The shim's word that a cage's init may go on.
+/// The shim's word that a cage's init may go on. Beside it: the files by which it enters its
+/// group, where it is not in it already.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct GoOn;
 

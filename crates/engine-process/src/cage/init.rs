@@ -43,10 +43,13 @@ pub(crate) fn run(launch: Launch, descriptors: Vec<OwnedFd>, setting: &Setting) 
         sys::exit_now(1)
     };
     let go = receive::<GoOn>(&status, &mut buffer(), RecvFlags::empty());
-    if !matches!(go, Ok(Some(_))) {
-        sys::exit_now(1);
-    }
-    let report = match cage(&launch, setting, &status, [stdout, stderr]) {
+    let Ok(Some((GoOn, group))) = go else {
+        sys::exit_now(1)
+    };
+    // From here on it is limited, and nothing of the program has run yet.
+    let entered = crate::cgroup::join(&group).map_err(Trouble::at("enter the attempt's group"));
+    drop(group);
+    let report = match entered.and_then(|()| cage(&launch, setting, &status, [stdout, stderr])) {
         Ok(report) => report,
         Err(trouble) => Status::Failed {
             detail: trouble.to_string(),
@@ -94,7 +97,7 @@ fn cage(
     let [stdout, stderr] = streams;
     let writable = [stdout.as_fd(), stderr.as_fd()];
     landlock::confine(setting.landlock, &writable).map_err(Trouble::at("apply Landlock"))?;
-    filter(status)?;
+    filter(status, launch.own_session)?;
     start(launch, [stdin, stdout, stderr], status, counts.as_ref())
 }
 
@@ -177,7 +180,7 @@ fn standard_input(launch: &Launch) -> Result<OwnedFd, Trouble> {
 
 /// Installs the filter and hands its listener to the shim. A kernel that has no listeners, or a
 /// container that has taken the only one, refuses without counting.
-fn filter(status: &OwnedFd) -> Result<(), Trouble> {
+fn filter(status: &OwnedFd, sessions: bool) -> Result<(), Trouble> {
     let sent = |listener: Option<&OwnedFd>, degraded: Vec<String>| {
         let with: Vec<_> = listener.iter().map(|fd| fd.as_fd()).collect();
         send(
@@ -189,10 +192,10 @@ fn filter(status: &OwnedFd) -> Result<(), Trouble> {
         .map_err(Trouble::at("reach the shim"))
     };
     let at = Trouble::at("install the system call filter");
-    match sys::install_filter(&program(Refusal::Counted), true) {
+    match sys::install_filter(&program(Refusal::Counted, sessions), true) {
         Ok(listener) => sent(listener.as_ref(), Vec::new()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
-            sys::install_filter(&program(Refusal::Silent), false).map_err(at)?;
+            sys::install_filter(&program(Refusal::Silent, sessions), false).map_err(at)?;
             let why = "refused system calls are not counted: this kernel gives no listener";
             sent(None, vec![why.to_owned()])
         }

@@ -9,6 +9,7 @@ use super::root::{self, Parts};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
 use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
+use crate::priority::{Means, lower_session};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with, socketpair,
 };
@@ -41,7 +42,7 @@ pub(crate) struct Zygote {
 
 impl Zygote {
     /// Starts it and waits until its root stands. To be called before any thread exists.
-    pub(crate) fn start(bundle: &Bundle) -> Result<Self, Trouble> {
+    pub(crate) fn start(bundle: &Bundle, means: Means) -> Result<Self, Trouble> {
         let pair = || {
             socketpair(
                 AddressFamily::UNIX,
@@ -55,7 +56,7 @@ impl Zygote {
             .map_err(Trouble::at("make user, mount, net, ipc and uts namespaces"))?;
         let Some(pid) = forked else {
             drop(ours);
-            run(theirs, bundle)
+            run(theirs, bundle, means)
         };
         drop(theirs);
         let mut zygote = Self {
@@ -131,14 +132,14 @@ fn map_ids(pid: i32, bundle: &Bundle) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/gid_map"), gids)
 }
 
-fn run(socket: OwnedFd, bundle: &Bundle) -> ! {
+fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
     let mut buffer = buffer();
     // Our ids are mapped when the first word comes.
     let go = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
     if !matches!(go, Ok(Some((ToZygote::Go, _)))) {
         sys::exit_now(1);
     }
-    let answer = match prepare(bundle) {
+    let answer = match prepare(bundle, means) {
         Ok(degraded) => FromZygote::Ready { degraded },
         Err(trouble) => FromZygote::Failed {
             detail: trouble.to_string(),
@@ -174,7 +175,14 @@ fn run(socket: OwnedFd, bundle: &Bundle) -> ! {
     }
 }
 
-fn prepare(bundle: &Bundle) -> Result<Vec<String>, Trouble> {
+fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {
+    if means == Means::Autogroup {
+        // A session apart from the shim's, which every cage inherits: it is last as a whole.
+        rustix::process::setsid()
+            .map_err(io::Error::from)
+            .and_then(|_| lower_session())
+            .map_err(Trouble::at("put the tasks' session behind all others"))?;
+    }
     // A task is what the kernel should end first where memory runs out.
     fs::write("/proc/self/oom_score_adj", "1000")
         .map_err(Trouble::at("be the first to go when memory is short"))?;

@@ -112,7 +112,7 @@ fn idle_io() {
 }
 
 /// Gives the calling process' session nice 19 against other sessions.
-fn lower_session() -> io::Result<()> {
+pub(crate) fn lower_session() -> io::Result<()> {
     let end = Instant::now() + AUTOGROUP_WAIT;
     loop {
         match fs::write("/proc/self/autogroup", "19") {

@@ -18,6 +18,7 @@ use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
 use crate::message::{FromShim, ToShim, buffer, receive, send};
+use crate::priority::Means;
 use gleaner_engine::AttemptSpec;
 use gleaner_model::{AttemptId, Time};
 use run::{Cause, Run};
@@ -124,14 +125,14 @@ impl Shim {
         // SAFETY: descriptor 0 is ours from birth and nothing else here uses it.
         let agent = unsafe { OwnedFd::from_raw_fd(0) };
         let agent = rustix::io::fcntl_dupfd_cloexec(&agent, 3)?;
-        let zygote = Zygote::start(&bundle)?;
-        // Threads may exist from here on.
         let options = DetectOptions {
             parent_name: bundle.group_parent.clone(),
             ask_systemd: false,
             ..DetectOptions::default()
         };
         let backend = Backend::detect(&options);
+        let zygote = Zygote::start(&bundle, Means::of(&backend))?;
+        // Threads may exist from here on.
         let groups = GroupPool::new(backend, bundle.group_prefix.clone(), GROUPS_READY);
         let listener = listener(dir)?;
         let (fill_done, filled) = mpsc::channel();

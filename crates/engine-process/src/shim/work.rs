@@ -7,12 +7,13 @@ use crate::bundle::write_whole;
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
 use crate::message::{FromShim, GoOn, Launch, send};
+use crate::priority::Means;
 use gleaner_engine::{AttemptSpec, Control};
 use gleaner_model::{AttemptId, Reason};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Most scratch directories being filled at a time; more would only compete for the disk.
@@ -140,16 +141,22 @@ impl Shim {
         );
         let (ours, theirs) = pair?;
         let grouped = self.groups.backend().has_groups();
-        let launch = launch_of(&run.spec, run.slot, per_task_uid, grouped);
+        let mut launch = launch_of(&run.spec, run.slot, per_task_uid, grouped);
+        launch.own_session = !Means::of(self.groups.backend()).new_session_escapes();
         let fds = [theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let pid = self.zygote.launch(launch, fds)?;
         drop(theirs);
         // Until it is told to go on it is our own code; from then on it is limited.
-        let limited = group.add(pid);
+        let files = group.join_files()?;
+        let limited = match files {
+            Some(_) => Ok(()),
+            None => group.add(pid),
+        };
         if limited.is_ok() && !run.frozen.is_empty() {
             let _slow = group.freeze(true);
         }
-        let told = send(&ours, &GoOn, &[], SendFlags::empty());
+        let files: Vec<_> = files.iter().flatten().map(AsFd::as_fd).collect();
+        let told = send(&ours, &GoOn, &files, SendFlags::empty());
         run.launched(pid, ours)?;
         if let Err(error) = limited.and(told) {
             run.not_run = Some(Reason::Engine {
@@ -382,6 +389,6 @@ fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -
         file_max: limits.disk.0.max(limits.output.0),
         shared_memory_max: limits.memory.0 / 2,
         resources: resources.collect(),
-        own_session: grouped,
+        own_session: true,
     }
 }

@@ -47,8 +47,8 @@ pub(crate) enum Refusal {
     Silent,
 }
 
-/// The whole filter.
-pub(crate) fn program(refusal: Refusal) -> Vec<Instruction> {
+/// The whole filter; `sessions` says whether the program may begin a session.
+pub(crate) fn program(refusal: Refusal, sessions: bool) -> Vec<Instruction> {
     let mut all = vec![
         load(ARCH_AT),
         jump(JUMP_EQUAL, ARCH, 1, 0),
@@ -57,15 +57,24 @@ pub(crate) fn program(refusal: Refusal) -> Vec<Instruction> {
     ];
     #[cfg(target_arch = "x86_64")]
     all.extend([jump(JUMP_ANY_BIT, X32_BIT, 0, 1), give(absent())]);
-    let ranges = ranges();
+    let ranges = ranges(sessions);
     search(&ranges, refusal, &mut all);
     all
 }
 
 /// First number of each range and what becomes of the calls in it, from 0 on.
-fn ranges() -> Vec<(u32, Action)> {
+fn ranges(sessions: bool) -> Vec<(u32, Action)> {
+    let action = |number, usual| match number {
+        // Where the kernel keeps sessions apart, a new one starts at normal priority.
+        libc::SYS_setsid if !sessions => Action::Refuse,
+        _ => usual,
+    };
     let mut calls: Vec<(u32, Action)> = groups()
-        .flat_map(|group| group.calls.iter().map(|call| (call.1, group.action)))
+        .flat_map(|group| {
+            let action = &action;
+            let calls = group.calls.iter();
+            calls.map(move |call| (call.1, action(call.1, group.action)))
+        })
         .filter_map(|(number, action)| Some((u32::try_from(number).ok()?, action)))
         .collect();
     calls.sort_unstable();
@@ -223,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_call_of_the_table_gets_its_action() {
-        let program = program(Refusal::Silent);
+        let program = program(Refusal::Silent, true);
         assert!(program.len() < 4096, "the kernel takes 4096 instructions");
         for group in groups() {
             assert!(group.reason.len() > 10, "{:?}", group.calls);
@@ -254,7 +263,7 @@ mod tests {
 
     #[test]
     fn arguments_decide() {
-        let program = program(Refusal::Counted);
+        let program = program(Refusal::Counted, true);
         let call =
             |number: i64, args: [u64; 6]| run(&program, ARCH, u32::try_from(number).unwrap(), args);
         for (family, what) in [
@@ -309,7 +318,7 @@ mod tests {
 
     #[test]
     fn foreign_architectures_kill_and_unknown_calls_are_absent() {
-        let program = program(Refusal::Counted);
+        let program = program(Refusal::Counted, true);
         assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), KILL_PROCESS);
         for number in [9999, 0x3FFF_FFFF, u32::MAX] {
             assert_eq!(run(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
@@ -327,8 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn no_session_begins_where_sessions_are_what_keeps_it_idle() {
+        let setsid = u32::try_from(libc::SYS_setsid).unwrap();
+        for (sessions, got) in [(true, ALLOW), (false, EPERM)] {
+            let program = program(Refusal::Silent, sessions);
+            assert_eq!(run(&program, ARCH, setsid, [0; 6]), got);
+        }
+    }
+
+    #[test]
     fn hot_calls_never_wait_for_the_shim() {
-        let program = program(Refusal::Counted);
+        let program = program(Refusal::Counted, true);
         for number in [
             libc::SYS_read,
             libc::SYS_write,
