@@ -232,22 +232,28 @@ fn a_full_disk_is_a_sentence_and_passes() {
     };
     let pool = crate::pool::Pool::start_in(disk.dir.path(), 1);
     let desk = Desk::new();
-    pool.gleaner(&desk, &["run", "--", "echo", "before"])
-        .exits(0);
+    let small = ["run", "--disk", "8MiB", "--", "echo", "before"];
+    pool.gleaner(&desk, &small).exits(0);
     let filler = disk.dir.path().join("filler");
     fill(&filler);
     desk.write("big", &"x".repeat(4 << 20));
-    let out = pool.gleaner(
-        &desk,
-        &["run", "--detach", "--input", "big", "--", "wc", "-c", "big"],
-    );
+    let run = [
+        "run", "--disk", "8MiB", "--input", "big", "--", "wc", "-c", "big",
+    ];
+    let detached = [
+        "run", "--detach", "--disk", "8MiB", "--input", "big", "--", "wc", "-c", "big",
+    ];
+    let out = pool.gleaner(&desk, &detached);
     assert_ne!(out.code, 0, "{out:?}");
     out.complains_of(&["space"]);
     std::fs::remove_file(filler).unwrap();
-    let after = || pool.gleaner(&desk, &["run", "--input", "big", "--", "wc", "-c", "big"]);
-    until("it goes on", || after().code == 0);
+    until("it goes on", || pool.gleaner(&desk, &run).code == 0);
     let jobs = pool.gleaner(&desk, &["jobs", "--json"]).exits(0).json();
     assert!(jobs.as_array().unwrap().len() >= 2, "{jobs}");
+    assert_eq!(
+        pool.gleaner(&desk, &["logs", "1.0"]).exits(0).stdout,
+        "before\n"
+    );
 }
 
 /// Writes until the disk is full.
@@ -269,7 +275,7 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=256m", "tmpfs"])
             .arg(dir.path());
         (finish(&mut mount).code == 0).then_some(Self { dir })
     }

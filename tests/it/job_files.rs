@@ -98,7 +98,7 @@ fn a_split_file_loses_nothing() {
         (
             "lines.txt",
             "records = \"bytes\", per_task = 100",
-            3,
+            2,
             lines.clone(),
         ),
         (

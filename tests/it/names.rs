@@ -56,54 +56,39 @@ fn a_glob_leaves_links_behind_but_takes_files() {
 }
 
 #[test]
-fn names_with_spaces_newlines_and_quotes() {
+fn names_with_spaces_and_quotes() {
     let desk = Desk::new();
-    for name in [
-        "a b.txt",
-        "new\nline.txt",
-        "quo\"te'.txt",
-        "-dash.txt",
-        "ünï.txt",
-    ] {
+    for name in ["a b.txt", "quo\"te'.txt", "-dash.txt", "ünï.txt"] {
         fs::create_dir_all(desk.path().join("in")).unwrap();
         write_raw(&desk.path().join("in").join(name), name.as_bytes());
     }
     let job = "[task]\ncommand = [\"sh\", \"-c\", \"cat -- \\\"$0\\\"\", \"{f}\"]\n[sweep]\nf = { files = \"in/*.txt\" }\n";
     Pool::shared().submit_and_wait(&desk, job).1.exits(0);
-    let mut contents: Vec<String> = (0..5)
+    let mut contents: Vec<String> = (0..4)
         .map(|index| desk.read(&format!("out/{index}/stdout")))
         .collect();
     contents.sort();
-    let mut expected = vec![
-        "a b.txt",
-        "new\nline.txt",
-        "quo\"te'.txt",
-        "-dash.txt",
-        "ünï.txt",
-    ];
+    let mut expected = vec!["a b.txt", "quo\"te'.txt", "-dash.txt", "ünï.txt"];
     expected.sort_unstable();
     assert_eq!(contents, expected);
 }
 
 #[test]
-fn a_name_that_is_no_text_is_refused_with_a_sentence() {
-    let desk = Desk::new();
-    fs::create_dir_all(desk.path().join("in")).unwrap();
-    write_raw(
-        &desk
-            .path()
-            .join("in")
-            .join(OsStr::from_bytes(b"bad\xff.txt")),
-        b"x",
-    );
-    desk.write(
-        "job.toml",
-        "[task]\ncommand = [\"cat\", \"{f}\"]\n[sweep]\nf = { files = \"in/*.txt\" }\n",
-    );
-    Pool::shared()
-        .gleaner(&desk, &["submit", "job.toml"])
-        .exits(2)
-        .complains_of(&["UTF-8"]);
+fn names_that_are_no_line_of_text_are_refused_with_a_sentence() {
+    let table = [(&b"bad\xff.txt"[..], "UTF-8"), (b"new\nline.txt", "rename")];
+    for (name, word) in table {
+        let desk = Desk::new();
+        fs::create_dir_all(desk.path().join("in")).unwrap();
+        write_raw(&desk.path().join("in").join(OsStr::from_bytes(name)), b"x");
+        desk.write(
+            "job.toml",
+            "[task]\ncommand = [\"cat\", \"{f}\"]\n[sweep]\nf = { files = \"in/*.txt\" }\n",
+        );
+        Pool::shared()
+            .gleaner(&desk, &["submit", "job.toml"])
+            .exits(2)
+            .complains_of(&[word]);
+    }
 }
 
 #[test]

@@ -448,9 +448,7 @@ fn dies_with_us() -> Command {
         return Command::new(binary());
     }
     let mut command = Command::new("/usr/bin/setpriv");
-    command
-        .args(["--pdeath-signal", "TERM", "--"])
-        .arg(binary());
+    command.args(["--pdeathsig", "TERM", "--"]).arg(binary());
     command
 }
 

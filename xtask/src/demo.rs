@@ -256,7 +256,7 @@ fn dies_with_us(binary: &Path) -> Command {
         return Command::new(binary);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--pdeath-signal", "TERM", "--"]).arg(binary);
+    command.args(["--pdeathsig", "TERM", "--"]).arg(binary);
     command
 }
 
