@@ -537,3 +537,42 @@ fn a_process_enters_by_itself() {
     assert!(group.kill().unwrap());
     child.wait().unwrap();
 }
+
+#[test]
+fn a_real_group_holds_disk_bandwidth() {
+    let real = real();
+    let group = real.backend.create("task").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let asked = Limits {
+        disk_io: Some(Rate(2 << 20)),
+        ..limits()
+    };
+    let words = group.apply(&Ask {
+        limits: &asked,
+        scratch: dir.path(),
+        own_processes: 0,
+    });
+    let held = !words.iter().any(|word| word.starts_with("disk_io"));
+    let device = Device::under(dir.path());
+    assert!(!held || device != Device::Unknown);
+    if held && device != Device::Memory {
+        // Past the cache, so that the writer itself waits: 4 MiB at 2 MiB a second.
+        let script = format!(
+            "dd if=/dev/zero of={}/big bs=256k count=16 oflag=direct",
+            dir.path().display()
+        );
+        let begun = Instant::now();
+        let status = shell(&group, &script).wait().unwrap();
+        assert!(status.success());
+        assert!(
+            begun.elapsed() > Duration::from_millis(1200),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(
+            group.usage().written_bytes >= 4 << 20,
+            "{:?}",
+            group.usage()
+        );
+    }
+}

@@ -46,9 +46,11 @@ impl Tree {
         let parent = anchor.join(name);
         files::make_dir(&parent)
             .map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
-        // A group with processes of its own cannot hand controllers down, the top apart; where
+        // Only the root itself has no such file; a container's top is some group in the middle.
+        let is_root = !anchor.join("cgroup.type").exists();
+        // A group with processes of its own cannot hand controllers down, the root apart; where
         // the only process is us (a delegated service), a child of our own makes room.
-        if anchor.as_path() != top && way.last() == Some(anchor) {
+        if !is_root && way.last() == Some(anchor) {
             leave_for_child(anchor);
         }
         let controllers = enable(anchor, &parent);
@@ -58,7 +60,7 @@ impl Tree {
             parent,
             controllers,
             idle,
-            at_top: anchor.as_path() == top,
+            at_top: anchor.as_path() == top && is_root,
         };
         tree.try_out()?;
         Ok(tree)
