@@ -70,6 +70,8 @@ pub struct ServerHandle {
     stop: CancellationToken,
     tasks: TaskTracker,
     driver: driver::DriverThread,
+    #[cfg(test)]
+    shared: Arc<Shared>,
 }
 
 impl ServerHandle {
@@ -132,6 +134,8 @@ pub async fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
         stop,
         tasks,
         driver,
+        #[cfg(test)]
+        shared,
     })
 }
 

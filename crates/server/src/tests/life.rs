@@ -183,6 +183,11 @@ async fn files_lines_and_pieces_reach_their_tasks() {
         )
         .await;
     assert_eq!(status, StatusCode::CREATED, "{job}");
+    // Everything the job is made of is needed from now on, pieces of a cut file included.
+    crate::collect::sweep::once(&pool.server.shared, std::time::Duration::ZERO).await;
+    for content in [one, two, names, text, listing.as_bytes(), b"1\n2\n", b"3\n"] {
+        assert_eq!(pool.client.content(&blob(content).digest).await, content);
+    }
     let mut agent = FakeAgent::connect(&pool, "a").await;
     let (bundle, template) = agent.bundle().await;
     let named = |inputs: &[v1::Input]| {

@@ -1,5 +1,7 @@
 //! The server over real TLS: a REST client, and an agent that only pretends to run programs.
 
 mod agent;
+mod blobs;
 mod life;
+mod nodes;
 mod pool;
