@@ -27,7 +27,7 @@ pub(crate) const PACKET_MAX_BYTES: usize = 96 * 1024;
 const MESSAGE_MAX_BYTES: u64 = 64 << 20;
 
 /// Most descriptors with one message, the memory file included.
-const DESCRIPTORS_MAX: usize = 8;
+const DESCRIPTORS_MAX: usize = 24;
 
 /// What stands in the packet when the message is in a memory file.
 const IN_MEMORY_FILE: &[u8] = b"@";
@@ -119,6 +119,8 @@ pub(crate) enum FromZygote {
 /// From a cage's init to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Status {
+    /// The cage's mounts stand; their namespace comes with this.
+    Mounted,
     /// The filter's listener comes with this; or why there is none.
     Filtered { degraded: Vec<String> },
     /// The program runs.

@@ -6,12 +6,12 @@
 //! the system call filter; whatever breaks it can do no more than the program itself.
 
 use super::etc::PROC_HIDDEN;
-use super::root::{CAGES, OLD_PROC};
+use super::root::{CAGES, EMPTY, OUTSIDE};
 use super::seccomp::bpf::{Refusal, program};
 use super::{Trouble, landlock, sys, zygote};
 use crate::message::{Exited, GoOn, Launch, Status, buffer, receive, send};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -43,13 +43,10 @@ pub(crate) fn run(launch: Launch, descriptors: Vec<OwnedFd>, setting: &Setting) 
         sys::exit_now(1)
     };
     let go = receive::<GoOn>(&status, &mut buffer(), RecvFlags::empty());
-    let Ok(Some((GoOn, group))) = go else {
+    let Ok(Some((GoOn, groups))) = go else {
         sys::exit_now(1)
     };
-    // From here on it is limited, and nothing of the program has run yet.
-    let entered = crate::cgroup::join(&group).map_err(Trouble::at("enter the attempt's group"));
-    drop(group);
-    let report = match entered.and_then(|()| cage(&launch, setting, &status, [stdout, stderr])) {
+    let report = match cage(&launch, setting, &status, [stdout, stderr], groups) {
         Ok(report) => report,
         Err(trouble) => Status::Failed {
             detail: trouble.to_string(),
@@ -68,8 +65,10 @@ fn cage(
     setting: &Setting,
     status: &OwnedFd,
     streams: [OwnedFd; 2],
+    groups: Vec<OwnedFd>,
 ) -> Result<Status, Trouble> {
     mounts(launch)?;
+    tell_mounts(status)?;
     // Our own files in /proc are ours only while we are readable; later this descriptor does.
     // Small kernels have no such file.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
@@ -79,6 +78,11 @@ fn cage(
         rustix::process::setsid().map_err(Trouble::at("begin a session"))?;
     }
     bounds(launch).map_err(Trouble::at("set the limits of the process"))?;
+    // Not sooner: who holds the kernel's locks on mounts should not be at idle priority.
+    crate::cgroup::join(&groups).map_err(Trouble::at(
+        "enter the group with the limits of the attempt",
+    ))?;
+    drop(groups);
     sys::become_idle().map_err(Trouble::at("go to idle priority"))?;
     if setting.uid_given {
         zygote::become_user(launch.uid)?;
@@ -119,11 +123,23 @@ fn mounts(launch: &Launch) -> Result<(), Trouble> {
     let size = size.map_err(Trouble::at("bound shared memory"))?;
     mount("tmpfs", "/dev/shm", "tmpfs", quiet, size.as_c_str())
         .map_err(Trouble::at("mount a /dev/shm of its own"))?;
-    for path in [OLD_PROC, CAGES] {
-        unmount(path, UnmountFlags::DETACH).map_err(Trouble::at("let go of other cages"))?;
-    }
+    mount_bind(EMPTY, OUTSIDE).map_err(Trouble::at("cover other cages"))?;
     rustix::process::chdir("/scratch").map_err(Trouble::at("go to the scratch directory"))?;
     Ok(())
+}
+
+/// Hands our mounts to the shim to let go of: whoever is last waits for every processor, and
+/// that should be neither the program's end nor anybody at idle priority.
+fn tell_mounts(status: &OwnedFd) -> Result<(), Trouble> {
+    let doing = "hand the mounts to the shim";
+    let mounts = File::open("/proc/self/ns/mnt").map_err(Trouble::at(doing))?;
+    send(
+        status,
+        &Status::Mounted,
+        &[mounts.as_fd()],
+        SendFlags::empty(),
+    )
+    .map_err(Trouble::at(doing))
 }
 
 fn bounds(launch: &Launch) -> io::Result<()> {

@@ -23,9 +23,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Where a bundle's scratch directories and the host's /proc lie until a cage has taken its own.
-pub(crate) const CAGES: &str = "/.cages";
-pub(crate) const OLD_PROC: &str = "/.proc";
+/// Where a bundle's scratch directories and the host's /proc lie. A cage covers the whole with
+/// an empty directory once it has taken its own: to unmount it would cost a wait for every
+/// processor (an RCU grace period), at every start, and nobody in a cage can uncover it.
+pub(crate) const OUTSIDE: &str = "/.outside";
+pub(crate) const CAGES: &str = "/.outside/cages";
+
+/// An empty directory to cover others with.
+pub(crate) const EMPTY: &str = "/home";
 
 /// Bound of the memory file system that the root is made of. Copied files take under 2 MiB.
 const ROOT_BYTES: &str = "16m";
@@ -117,10 +122,11 @@ pub(crate) fn enter(parts: &Parts) -> Result<Vec<String>, Trouble> {
         // Containers and small kernels lack some of it; programs then use defaults.
         let _absent = bind(root_fd, Path::new("/").join(place.path), place.path);
     }
-    attach(parts.proc.as_fd(), root_fd, ".proc").map_err(Trouble::at("keep the host's /proc"))?;
+    attach(parts.proc.as_fd(), root_fd, ".outside/proc")
+        .map_err(Trouble::at("keep the host's /proc"))?;
     sys::mount_setattr(&parts.cages, false, NOSUID | NODEV)
         .map_err(Trouble::at("bound the scratch directories"))?;
-    attach(parts.cages.as_fd(), root_fd, ".cages")
+    attach(parts.cages.as_fd(), root_fd, ".outside/cages")
         .map_err(Trouble::at("bring the scratch directories in"))?;
     sys::mount_setattr(&root, false, RDONLY | NOSUID | NODEV)
         .map_err(Trouble::at("make the private root read-only"))?;
@@ -147,7 +153,16 @@ fn memory_root() -> io::Result<OwnedFd> {
 /// Directories, links and files of our own.
 fn skeleton(root: BorrowedFd<'_>) -> io::Result<()> {
     for path in [
-        "scratch", "proc", ".proc", ".cages", "dev/shm", "etc", "sys", "run", "var", "home",
+        "scratch",
+        "proc",
+        ".outside/proc",
+        ".outside/cages",
+        "dev/shm",
+        "etc",
+        "sys",
+        "run",
+        "var",
+        "home",
     ] {
         directory(root, Path::new(path))?;
     }

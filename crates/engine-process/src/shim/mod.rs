@@ -111,6 +111,8 @@ struct Shim {
     filled: mpsc::Receiver<Filled>,
     fill_done: mpsc::Sender<Filled>,
     wake: OwnedFd,
+    /// Takes mount namespaces of ended cages; see [`let_go`].
+    old_mounts: mpsc::Sender<OwnedFd>,
     filling: usize,
     last_beat: Instant,
     lease_end: Instant,
@@ -149,6 +151,7 @@ impl Shim {
             filled,
             fill_done,
             wake: rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?,
+            old_mounts: let_go(),
             filling: 0,
             last_beat: now,
             lease_end: now + Duration::from_millis(bundle.lease_left_ms),
@@ -323,6 +326,14 @@ impl Shim {
             }
         }
     }
+}
+
+/// A thread that drops what it is sent. The last to let go of a mount namespace waits for every
+/// processor of the PC (an RCU grace period); attempts have no time for that.
+fn let_go() -> mpsc::Sender<OwnedFd> {
+    let (sender, receiver) = mpsc::channel::<OwnedFd>();
+    std::thread::spawn(move || receiver.into_iter().for_each(drop));
+    sender
 }
 
 /// The socket where a new agent finds us. Its path may be longer than an address can hold, so

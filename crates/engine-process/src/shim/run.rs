@@ -71,6 +71,8 @@ pub(crate) struct Run {
     /// Why it never ran.
     pub(crate) not_run: Option<Reason>,
     pub(crate) exited: Option<Exited>,
+    /// Holds the cage's mounts until somebody has time to let go of them.
+    pub(crate) mounts: Option<OwnedFd>,
     pub(crate) marks: Marks,
     pub(crate) refused: BTreeMap<String, u64>,
     pub(crate) degraded: Vec<String>,
@@ -102,6 +104,7 @@ impl Run {
             forced: None,
             not_run: None,
             exited: None,
+            mounts: None,
             marks: Marks::default(),
             refused: BTreeMap::new(),
             degraded: Vec::new(),
@@ -157,6 +160,7 @@ impl Run {
             }
         };
         match message {
+            Status::Mounted => self.mounts = descriptors.pop(),
             Status::Filtered { degraded } => {
                 self.degraded.extend(degraded);
                 cage.notices = descriptors.pop();

@@ -267,6 +267,10 @@ impl Shim {
                 "the group of {attempt} could not be cleaned: {error}"
             ));
         }
+        if let Some(mounts) = run.mounts.take() {
+            // Where the thread is gone they are let go of here.
+            let _gone = self.old_mounts.send(mounts);
+        }
         self.tell(FromShim::Ended {
             attempt,
             ending: Box::new(ending),
