@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     let mut ordered: BTreeMap<AttemptId, Instant> = BTreeMap::new();
     let mut starts = Vec::new();
     let mut next = 0;
-    let mut order = |next: u32, ordered: &mut BTreeMap<AttemptId, Instant>| {
+    let order = |next: u32, ordered: &mut BTreeMap<AttemptId, Instant>| {
         let spec = spec(next, u64::from(next) % bundles + 1);
         ordered.insert(spec.attempt, Instant::now());
         engine.start(spec).unwrap();

@@ -26,7 +26,10 @@ fn engine(dir: &Path, events: gleaner_engine::Events) -> ProcessEngine {
 /// Priority is tested where it is made. Here tasks run like anything else, or a busy PC would
 /// let every test time out: a task at idle priority gets nothing there, as it should.
 fn run_like_others() {
-    let parent = format!("/sys/fs/cgroup/cpu/gleaner-test-{}.slice", std::process::id());
+    let parent = format!(
+        "/sys/fs/cgroup/cpu/gleaner-test-{}.slice",
+        std::process::id()
+    );
     std::thread::spawn(move || {
         loop {
             // Each shim puts the group back to idle when it starts.
