@@ -8,8 +8,11 @@ use gleaner_model::{Bytes, JobState, Span};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::{Duration, Instant};
 
-/// Least time between two plain lines of one state.
+/// Least time between two plain lines of one state; it grows with the time waited, so that a log
+/// of a day has some hundred lines and not twenty thousand.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// The growth: a line each time the wait so far has grown by this part of itself.
+const LINE_PART: u32 = 30;
 /// How often a bar redraws while nothing happens, so that its time goes on.
 const TICK: Duration = Duration::from_millis(200);
 /// Fewer seconds than this say nothing about a rate.
@@ -78,8 +81,9 @@ impl JobProgress {
                 bar.set_message(format!("job {} {}", job.id, bar_text(job, &rate)));
             }
             Way::Lines { last, state } => {
+                let every = LINE_EVERY.max(self.started.elapsed() / LINE_PART);
                 let changed = *state != Some(job.state);
-                if changed || last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+                if changed || last.is_none_or(|last| last.elapsed() >= every) {
                     out::say(line_text(job, &rate));
                     *last = Some(Instant::now());
                     *state = Some(job.state);

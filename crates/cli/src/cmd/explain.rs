@@ -32,7 +32,7 @@ impl Args {
             .iter()
             .filter(|rule| rule.nodes_failing > 0)
             .collect();
-        if !failing.is_empty() {
+        if why.rule.is_some() && !failing.is_empty() {
             let mut rows = table::table(Look::of_stdout(), &["RULE", "NODES FAILING"]);
             for rule in failing {
                 rows.add_row(vec![

@@ -262,7 +262,9 @@ fn verdict(detail: &TaskDetail) -> (u8, Option<String>) {
         }
         Reason::Limit { limit } => {
             let held = record.limits.iter().find(|held| held.limit == *limit);
-            let figures = held.map(|held| format!(" ({} of {})", held.peak, held.value));
+            let shown = |value| crate::table::of_limit(*limit, value);
+            let figures =
+                held.map(|held| format!(" ({} of {})", shown(held.peak), shown(held.value)));
             let sentence = format!(
                 "limit {limit} passed{}; raise it, or let the task do less",
                 figures.unwrap_or_default()

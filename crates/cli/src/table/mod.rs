@@ -8,7 +8,7 @@ pub(crate) mod tasks;
 pub(crate) mod tokens;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use gleaner_model::{Bytes, Span};
+use gleaner_model::{Bytes, LimitKind, Span};
 use std::io::IsTerminal as _;
 
 /// How tables look where they go.
@@ -142,6 +142,22 @@ pub(crate) fn seconds(value: f64) -> String {
         return "0".to_owned();
     }
     Span { ms: ms as u64 }.to_string()
+}
+
+/// A value or a peak of a limit in its unit.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes and times are positive and below 2^63"
+)]
+pub(crate) fn of_limit(limit: LimitKind, value: f64) -> String {
+    match limit {
+        LimitKind::Memory | LimitKind::Disk | LimitKind::Output => Bytes(value as u64).to_string(),
+        LimitKind::DiskIo | LimitKind::NetIo => format!("{}/s", Bytes(value as u64)),
+        LimitKind::Time | LimitKind::CpuTime => seconds(value),
+        LimitKind::PageFaults => format!("{value:.0}/s"),
+        LimitKind::Cpus | LimitKind::Processes | LimitKind::Network => value.to_string(),
+    }
 }
 
 /// `used/total` of a size.

@@ -55,16 +55,17 @@ pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
         let Some(record) = &attempt.record else {
             continue;
         };
-        let limits = record
-            .limits
-            .iter()
-            .filter(|limit| limit.at.is_some())
-            .map(|limit| {
-                format!(
-                    "limit {} is {}, was {}: {}",
-                    limit.limit, limit.value, limit.peak, limit.action
-                )
-            });
+        let passed = record.limits.iter().filter(|held| held.at.is_some());
+        let limits = passed.map(|held| {
+            let shown = |value| super::of_limit(held.limit, value);
+            format!(
+                "limit {} is {}, was {}: {}",
+                held.limit,
+                shown(held.value),
+                shown(held.peak),
+                held.action
+            )
+        });
         let calls = &record.refused_calls;
         let refused = calls
             .iter()

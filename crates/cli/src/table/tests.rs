@@ -2,7 +2,7 @@
 
 use super::*;
 use expect_test::{Expect, expect};
-use gleaner_model::{LimitKind, Reason};
+use gleaner_model::Reason;
 
 fn plain() -> Look {
     Look {
@@ -73,7 +73,7 @@ fn tasks_look_like_this() {
 
             ATTEMPT  STATE   NODE    PEAK MEMORY  REASON
             7.3.3    failed  b12-03  1 GiB        limit memory passed
-            7.3.3: limit memory is 1073741824, was 1073741824: ended
+            7.3.3: limit memory is 1 GiB, was 1 GiB: ended
             7.3.3: refused ptrace 2 times
         "#]],
     );

@@ -4,6 +4,7 @@
 //! Children hold the read end of a pipe of ours: when we die, however we die, they stop.
 
 mod child;
+mod leftovers;
 
 use crate::daemon::DaemonOptions;
 use crate::out::{self, Failure, Outcome, REFUSED};
@@ -26,6 +27,8 @@ const USUAL: SocketAddr =
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often to look whether something is ready.
 const POLL: Duration = Duration::from_millis(50);
+/// How long processes that were killed may take to leave their group.
+const GROUP_GONE_WITHIN: Duration = Duration::from_secs(3);
 /// How often the children are looked after once the pool stands.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -276,21 +279,28 @@ impl Pool {
         let mut nodes = self.children.split_off(self.children.len().min(1));
         child::end_all(&mut nodes).await;
         child::end_all(&mut self.children).await;
-        remove_group(&self.group);
+        leftovers::end_shims(&self.data).await;
+        remove_group(&self.group).await;
     }
 }
 
-/// The group of tasks goes with the pool.
-pub(crate) fn remove_group(name: &str) {
+/// The group of tasks goes with the pool, once the last process in it is gone.
+async fn remove_group(name: &str) {
     let options = gleaner_engine_process::cgroup::DetectOptions {
         parent_name: name.to_owned(),
         ask_systemd: false,
         ..gleaner_engine_process::cgroup::DetectOptions::default()
     };
     let backend = gleaner_engine_process::cgroup::Backend::detect(&options);
-    backend.sweep_stale(&|_| false);
-    // An empty group costs nothing; the next pool over this folder uses it again.
-    let _busy = backend.remove_parent();
+    let started = Instant::now();
+    loop {
+        backend.sweep_stale(&|_| false);
+        // An empty group costs nothing; the next pool over this folder uses it again.
+        if backend.remove_parent().is_ok() || started.elapsed() > GROUP_GONE_WITHIN {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 fn group_name(data: &Path) -> String {
