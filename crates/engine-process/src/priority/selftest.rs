@@ -30,8 +30,8 @@ const SETTLE: Duration = Duration::from_millis(150);
 /// A median of three is not moved by one disturbed window.
 const WINDOWS: usize = 3;
 
-/// Windows that were too disturbed are repeated, so often at most.
-const WINDOWS_MAX: usize = 8;
+/// Where three are too disturbed or the share is near the limit, more are taken, up to these.
+const WINDOWS_MAX: usize = 12;
 
 /// What the two had in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,19 +69,40 @@ pub enum Verdict {
     Unclear,
 }
 
-/// Judges by the median, so that one disturbed window decides nothing.
+/// Judges by the middle half of the windows, so that a disturbed one decides nothing: of three
+/// it is the median. The middle ones are added up, because a scheduler slice is 1 % of a window.
 #[must_use]
 pub fn verdict(samples: &[Sample]) -> Verdict {
-    let mut shares: Vec<u32> = samples.iter().filter_map(|sample| sample.share()).collect();
-    if shares.len() < WINDOWS {
+    let mut usable: Vec<(u32, Sample)> = samples
+        .iter()
+        .filter_map(|sample| Some((sample.share()?, *sample)))
+        .collect();
+    if usable.len() < WINDOWS {
         return Verdict::Unclear;
     }
-    shares.sort_unstable();
-    // Of an even number the upper one: in doubt for the owner.
-    match shares.get(shares.len() / 2) {
-        Some(share) if *share < REFUSE_BASIS_POINTS => Verdict::Fit(*share),
-        Some(share) => Verdict::Unfit(*share),
+    usable.sort_unstable_by_key(|(share, _)| *share);
+    let cut = (usable.len() / 4).max(1);
+    let middle = usable.get(cut..usable.len() - cut).unwrap_or_default();
+    let sum = |of: fn(&Sample) -> Duration| middle.iter().map(|(_, sample)| of(sample)).sum();
+    let whole = Sample {
+        owner: sum(|sample| sample.owner),
+        task: sum(|sample| sample.task),
+        window: sum(|sample| sample.window),
+    };
+    match whole.share() {
+        Some(share) if share < REFUSE_BASIS_POINTS => Verdict::Fit(share),
+        Some(share) => Verdict::Unfit(share),
         None => Verdict::Unclear,
+    }
+}
+
+/// Whether more windows would tell more: the share is near the limit, where one slice more or
+/// less would turn the verdict.
+fn close(samples: &[Sample]) -> bool {
+    const NEAR: std::ops::Range<u32> = REFUSE_BASIS_POINTS / 2..REFUSE_BASIS_POINTS * 2;
+    match verdict(samples) {
+        Verdict::Fit(share) | Verdict::Unfit(share) => NEAR.contains(&share),
+        Verdict::Unclear => true,
     }
 }
 
@@ -160,7 +181,7 @@ impl SelfTest {
     }
 
     /// Measures, or takes the result of an earlier test of the same group since the PC started
-    /// from the `cache` file. Takes a second and a half.
+    /// from the `cache` file. Takes two seconds, near the limit five.
     #[must_use]
     pub fn run(mut self, backend: &Backend, cache: Option<&Path>) -> Outcome {
         let means = Means::of(backend);
@@ -227,14 +248,13 @@ impl SelfTest {
         // On purpose: the scheduler settles before the window opens.
         std::thread::sleep(SETTLE);
         let mut samples = Vec::new();
-        let mut usable = 0;
-        while usable < WINDOWS && samples.len() < WINDOWS_MAX {
-            let sample = window(&owner, &task)?;
-            usable += usize::from(sample.share().is_some());
-            samples.push(sample);
+        while samples.len() < WINDOWS_MAX && close(&samples) {
+            samples.push(window(&owner, &task)?);
         }
         drop(owner);
-        wanted_the_cpu(&task)?;
+        if !wanted_the_cpu(&mut task)? {
+            samples.clear();
+        }
         Ok(samples)
     }
 }
@@ -264,21 +284,23 @@ fn lies_under(own: &str, key: &str, anchor: &Path) -> bool {
         .is_some_and(|path| Path::new(path.trim_start_matches('/')).starts_with(anchor))
 }
 
-/// The counter-check: alone, the task's spinner must take the CPU. One that had died or never
-/// begun would have passed for perfectly idle.
-fn wanted_the_cpu(task: &Spinner) -> io::Result<()> {
-    const PROOF: Duration = Duration::from_millis(4);
-    let end = Instant::now() + Duration::from_secs(5);
+/// The counter-check: once the owner's spinner is gone, the task's must get the CPU now and then.
+/// One that had ended would have passed for perfectly idle. `false` where the rest of the PC
+/// leaves it nothing.
+fn wanted_the_cpu(task: &mut Spinner) -> io::Result<bool> {
+    const PROOF: Duration = Duration::from_micros(500);
+    let end = Instant::now() + Duration::from_secs(8);
     let before = task.cpu_time()?;
     while task.cpu_time()?.saturating_sub(before) < PROOF {
+        if task.has_ended() {
+            return Err(io::Error::other("the task's spinner ended early"));
+        }
         if Instant::now() >= end {
-            return Err(io::Error::other(
-                "the task's spinner did not run when left alone",
-            ));
+            return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    Ok(())
+    Ok(true)
 }
 
 fn window(owner: &Spinner, task: &Spinner) -> io::Result<Sample> {
@@ -436,16 +458,22 @@ mod tests {
     }
 
     #[test]
-    fn the_median_judges() {
+    fn the_middle_judges() {
         let idle = sample(398_000, 2_000);
         let half = sample(200_000, 200_000);
         let busy = sample(15_000, 15_000);
+        let slice = |count: u64| sample(400_000 - 4_000 * count, 4_000 * count);
         for (samples, wanted) in [
             (vec![idle, idle, idle], Verdict::Fit(50)),
             (vec![half, half, half], Verdict::Unfit(5000)),
             (vec![idle, half, idle], Verdict::Fit(50)),
             (vec![half, idle, half], Verdict::Unfit(5000)),
-            (vec![half, half, idle, idle], Verdict::Unfit(5000)),
+            (vec![half, half, idle, idle], Verdict::Unfit(2525)),
+            // Slices of 4 ms, seven in two seconds: 1.4 %, though single windows show 2 %.
+            (
+                vec![slice(2), slice(1), slice(2), slice(1), slice(1), slice(2)],
+                Verdict::Fit(150),
+            ),
             (vec![busy, idle, busy, idle, idle], Verdict::Fit(50)),
             (vec![busy; WINDOWS_MAX], Verdict::Unclear),
             (vec![idle, idle], Verdict::Unclear),
@@ -457,6 +485,16 @@ mod tests {
         ] {
             assert_eq!(verdict(&samples), wanted, "{samples:?}");
         }
+    }
+
+    #[test]
+    fn more_is_measured_near_the_limit_only() {
+        let clear = sample(398_000, 2_000);
+        let near = sample(394_000, 6_000);
+        assert!(close(&[clear, clear]), "two are too few");
+        assert!(!close(&[clear, clear, clear]));
+        assert!(close(&[near, near, near]));
+        assert!(!close(&[sample(200_000, 200_000); 3]));
     }
 
     #[test]

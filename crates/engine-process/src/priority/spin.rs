@@ -145,6 +145,10 @@ impl Spinner {
         i32::try_from(self.child.id()).unwrap_or(i32::MAX)
     }
 
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Lets it run.
     pub(super) fn go(&mut self) -> io::Result<()> {
         self.child
