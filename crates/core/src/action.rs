@@ -29,7 +29,7 @@ pub enum Action {
         /// Which attempts.
         attempts: Vec<AttemptId>,
     },
-    /// Tell a node what its admin wants.
+    /// Tell a node what its admin wants; also at each hello, where it may be to resume.
     Wish {
         /// Which node.
         node: NodeId,

@@ -30,6 +30,12 @@ impl State {
         for node in self.nodes.keys() {
             self.check_node(*node)?;
         }
+        let alarms = self.nodes.values().filter(|n| n.alarm.is_some()).count();
+        ensure!(
+            alarms == self.alarms.len(),
+            "{alarms} and {} alarms",
+            self.alarms.len()
+        );
         self.check_leases()?;
         self.check_users()?;
         self.check_needs()
@@ -163,12 +169,11 @@ impl State {
             self.idle.contains(&id) == idle,
             "node {id}: idle is not {idle}"
         );
-        let alarm = self.alarms.iter().filter(|alarm| alarm.1 == id).count();
-        ensure!(
-            alarm == usize::from(node.armed),
-            "node {id} has {alarm} alarms"
-        );
-        let watched = node.armed || node.leases.is_empty();
+        let alarm = node.alarm.is_none_or(|at| self.alarms.contains(&(at, id)));
+        ensure!(alarm, "node {id} has lost its alarm");
+        let late = node.alarm.is_some_and(|at| at > node.deadline);
+        ensure!(!late, "node {id} has an alarm after its deadline");
+        let watched = node.alarm.is_some() || node.leases.is_empty();
         ensure!(watched, "node {id} has leases that never end");
         Ok(())
     }

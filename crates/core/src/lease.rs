@@ -104,7 +104,7 @@ impl State {
         let over = lease.tasks.is_empty();
         if over {
             self.leases.remove(&run.lease);
-            self.rows.push(Row::LeaseOver(run.lease));
+            self.over.push(run.lease);
         }
         let room = self.needs.get(need).map(|e| e.room).unwrap_or_default();
         let node = self.nodes.get_mut(&id)?;

@@ -38,8 +38,8 @@ pub(crate) struct Node {
     pub(crate) heard: Option<Time>,
     /// When its leases are over.
     pub(crate) deadline: Time,
-    /// Whether it has an entry in [`State::alarms`].
-    pub(crate) armed: bool,
+    /// Its entry in [`State::alarms`], if it has one.
+    pub(crate) alarm: Option<Time>,
     report: NodeState,
     report_reason: String,
     /// `Pause` or `Drain`; an eviction drains.
@@ -66,7 +66,7 @@ impl Node {
             offline: false,
             heard: None,
             deadline,
-            armed: false,
+            alarm: None,
             report: NodeState::Online,
             report_reason: String::new(),
             wish: None,
@@ -181,8 +181,9 @@ impl State {
     /// Sets a node's alarm, where none is set. Beats only move the deadline; an alarm that goes
     /// off too early is set again.
     pub(crate) fn arm(&mut self, id: NodeId) {
-        if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.armed) {
-            node.armed = true;
+        let node = self.nodes.get_mut(&id);
+        if let Some(node) = node.filter(|node| node.alarm.is_none()) {
+            node.alarm = Some(node.deadline);
             self.alarms.insert((node.deadline, id));
         }
     }
@@ -245,9 +246,9 @@ impl State {
             }
         }
         self.refresh_node(id);
-        if let Some(wish) = wish {
-            self.out.push(Action::Wish { node: id, wish });
-        }
+        // Also where there is nothing to wish: the node may have missed the end of an earlier one.
+        let wish = wish.unwrap_or(NodeWish::Resume);
+        self.out.push(Action::Wish { node: id, wish });
         self.reconcile(id, &held, true);
         self.fill.insert(id);
     }
@@ -431,11 +432,12 @@ impl State {
                 continue;
             };
             if node.deadline > self.now {
+                node.alarm = Some(node.deadline);
                 self.alarms.insert((node.deadline, id));
                 continue;
             }
             // Its next hello or beat sets the alarm again.
-            node.armed = false;
+            node.alarm = None;
             node.offline = true;
             self.refresh_node(id);
             for attempt in self.leased_to(id) {

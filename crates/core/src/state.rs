@@ -50,6 +50,8 @@ pub struct State {
     pub(crate) swept: u64,
     /// Of this step: rows, other actions, jobs to store, jobs that changed.
     pub(crate) rows: Vec<Row>,
+    /// Of this step: leases whose last attempt ended. Their rows follow those of the attempts.
+    pub(crate) over: Vec<LeaseId>,
     pub(crate) out: Vec<Action>,
     pub(crate) unsaved: BTreeSet<JobId>,
     pub(crate) changed: Vec<JobId>,
@@ -86,6 +88,7 @@ impl State {
             work: 1,
             swept: 0,
             rows: Vec::new(),
+            over: Vec::new(),
             out: Vec::new(),
             unsaved: BTreeSet::new(),
             changed: Vec::new(),
@@ -132,6 +135,7 @@ impl State {
 
     /// Hands out what the step collected: rows first.
     pub(crate) fn flush(&mut self, actions: &mut Vec<Action>) {
+        self.rows.extend(self.over.drain(..).map(Row::LeaseOver));
         while let Some(job) = self.unsaved.pop_first() {
             if let Some(job) = self.jobs.get(&job) {
                 self.rows.push(Row::Job(job.row()));
@@ -147,6 +151,13 @@ impl State {
     #[must_use]
     pub fn jobs(&self) -> Vec<JobView> {
         self.jobs.values().map(Job::view).collect()
+    }
+
+    /// How many jobs are not over.
+    #[must_use]
+    pub fn open_jobs(&self) -> u64 {
+        let needs = self.needs.entries.values();
+        needs.map(|entry| u64::from(entry.jobs)).sum()
     }
 
     /// One job.

@@ -282,11 +282,17 @@ fn event_wish_is_stored_sent_and_shown() {
         // It hears of it again when it comes back, also after the server's restart.
         pool.restart();
         let actions = pool.step(Event::Hello(hello(1, 2)));
-        assert!(
-            actions
-                .iter()
-                .any(|action| matches!(action, Action::Wish { .. }))
-        );
+        let told = |action: &Action| match action {
+            Action::Wish { wish, .. } => Some(*wish),
+            _ => None,
+        };
+        let told: Vec<_> = actions.iter().filter_map(told).collect();
+        let kept = if wish == NodeWish::Evict {
+            NodeWish::Drain
+        } else {
+            wish
+        };
+        assert_eq!(told, [kept]);
         assert_eq!(bundles(&actions), []);
         let actions = pool.step(Event::Wish(NodeId(1), NodeWish::Resume));
         assert_eq!(bundles(&actions).len(), 1);
@@ -465,6 +471,20 @@ fn action_wish_is_not_sent_to_a_node_that_is_not_connected() {
     pool.step(Event::Gone(NodeId(1)));
     let actions = pool.step(Event::Wish(NodeId(1), NodeWish::Drain));
     assert!(!actions.iter().any(|a| matches!(a, Action::Wish { .. })));
+}
+
+#[test]
+fn action_wish_tells_each_node_at_its_hello_also_that_there_is_none() {
+    let mut pool = Pool::with_nodes(&[1]);
+    pool.step(Event::Wish(NodeId(1), NodeWish::Pause));
+    pool.step(Event::Gone(NodeId(1)));
+    pool.step(Event::Wish(NodeId(1), NodeWish::Resume));
+    let actions = pool.step(Event::Hello(hello(1, 1)));
+    let wish = NodeWish::Resume;
+    assert!(actions.contains(&Action::Wish {
+        node: NodeId(1),
+        wish
+    }));
 }
 
 #[test]

@@ -1,0 +1,611 @@
+//! A PC: the real book of attempts, and around it an engine on virtual time, a power switch, and
+//! a link that its server may not answer.
+
+use crate::agenda::{Due, Pc};
+use crate::chance::fixed;
+use crate::link::{Down, Link, Up};
+use crate::owner::{Doing, Owner};
+use crate::world::World;
+use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
+use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeReport, NodeWish};
+use gleaner_model::{AttemptId, Bytes, Cpus, Engine, LeaseId, NodeId, NodeState, Reason, Time};
+use std::collections::BTreeMap;
+
+/// A beat leaves this often: a lease survives two lost ones.
+const BEAT_MS: u64 = 10_000;
+
+/// A program in the PC's engine. It outlives its agent.
+#[derive(Debug)]
+pub(crate) struct Program {
+    left_ms: u64,
+    /// Since when it runs; none while it is frozen.
+    since: Option<u64>,
+    /// Counts its runs: an end noted for an earlier one is void.
+    run: u32,
+    ran_ms: u64,
+    /// How it will end if it is left alone.
+    fate: Reason,
+    ended: Option<Reason>,
+    cpus: Cpus,
+    memory: Bytes,
+}
+
+/// A kept report.
+#[derive(Debug, Clone)]
+struct Kept {
+    reason: Reason,
+    ran_ms: u64,
+    cpus: Cpus,
+}
+
+/// A PC.
+#[derive(Debug)]
+pub(crate) struct Computer {
+    pub(crate) id: NodeId,
+    pub(crate) cpus: Cpus,
+    memory: Bytes,
+    speed: f64,
+    arch: &'static str,
+    pub(crate) on: bool,
+    pub(crate) agent: Option<Book>,
+    killed_at: u64,
+    programs: BTreeMap<AttemptId, Program>,
+    kept: BTreeMap<AttemptId, Kept>,
+    pub(crate) link: Link,
+    pub(crate) owner: Owner,
+    pub(crate) verdict: Verdict,
+    /// A wake is noted for this time.
+    woken_at: Option<u64>,
+    /// Until when its idle processor time is accounted.
+    accounted: u64,
+}
+
+impl Computer {
+    pub(crate) fn new(pc: Pc, seed: u64, now: u64) -> Self {
+        let draw = |what: u64| fixed(seed, u64::from(pc), what);
+        // The first PC can run anything, so that no user waits for ever.
+        let cpus = match draw(1) {
+            _ if pc == 0 => 4,
+            x if x < 0.3 => 1,
+            x if x < 0.8 => 2,
+            _ => 4,
+        };
+        let day = 24.0 * 3_600_000.0;
+        Self {
+            id: NodeId(pc + 1),
+            cpus: Cpus { milli: cpus * 1000 },
+            memory: Bytes(u64::from(cpus) * (4 << 30)),
+            speed: 0.5 + 1.5 * draw(2),
+            arch: if pc == 0 || draw(3) < 0.2 {
+                "aarch64"
+            } else {
+                "x86_64"
+            },
+            on: true,
+            agent: None,
+            killed_at: 0,
+            programs: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            link: Link::default(),
+            owner: Owner::new(whole(draw(4) * day / 8.0)),
+            verdict: Verdict::Run,
+            woken_at: None,
+            accounted: now,
+        }
+    }
+
+    fn hello(&self) -> NodeHello {
+        let held = self.agent.as_ref().map(Book::inventory);
+        let held = held.unwrap_or_default().into_iter();
+        NodeHello {
+            node: self.id,
+            name: format!("pc{}", self.id),
+            cpus: self.cpus,
+            memory: self.memory,
+            disk: Bytes(100 << 30),
+            arch: self.arch.into(),
+            engines: vec![Engine::Process],
+            labels: BTreeMap::new(),
+            refused: None,
+            held: held
+                .map(|(attempt, state)| Held { attempt, state })
+                .collect(),
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "callers give finite, non-negative values far below 2^63"
+)]
+const fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds of a run stay below 2^53"
+)]
+const fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+impl World {
+    fn pc(&mut self, pc: Pc) -> Option<&mut Computer> {
+        self.pcs.get_mut(pc as usize)
+    }
+
+    /// Notes the processor time that the owner left over since the last time.
+    pub(crate) fn account(&mut self, pc: Pc) {
+        let now = self.now;
+        let until = now.min(self.end);
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
+        };
+        let passed = until.saturating_sub(node.accounted);
+        node.accounted = node.accounted.max(now);
+        let idle = node.on && node.owner.doing != Doing::Heavy;
+        if idle {
+            let cpus = f64::from(node.cpus.milli) / 1000.0;
+            self.tally.idle_cpu += cpus * seconds(passed);
+        }
+    }
+
+    /// Steps a PC's book and does what it asks.
+    pub(crate) fn feed(&mut self, pc: Pc, event: Event) {
+        let now = Time { ms: self.now };
+        let Some(book) = self.pc(pc).and_then(|node| node.agent.as_mut()) else {
+            return;
+        };
+        let actions = book.step(now, event);
+        self.node_steps += 1;
+        for action in actions {
+            self.act(pc, action);
+        }
+        let Some(node) = self.pc(pc) else { return };
+        let wake = node.agent.as_ref().and_then(Book::wake_at);
+        let Some(wake) = wake.map(|time| time.ms.max(now.ms)) else {
+            return;
+        };
+        if node.woken_at.is_none_or(|noted| wake < noted) {
+            node.woken_at = Some(wake);
+            self.agenda.note(wake, Due::Wake(pc));
+        }
+    }
+
+    pub(crate) fn wake(&mut self, pc: Pc) {
+        let now = self.now;
+        let Some(node) = self.pc(pc) else { return };
+        if node.woken_at.is_some_and(|noted| noted <= now) {
+            node.woken_at = None;
+        }
+        let due = node.agent.as_ref().and_then(Book::wake_at);
+        if due.is_some_and(|due| due.ms <= now) {
+            self.feed(pc, Event::Tick);
+        }
+    }
+
+    fn answer(&mut self, pc: Pc, after_ms: u64, event: Event) {
+        let at = self.now + after_ms;
+        self.agenda.note(at, Due::Answer(pc, Box::new(event)));
+    }
+
+    fn act(&mut self, pc: Pc, action: Action) {
+        match action {
+            Action::Fetch(attempt) => {
+                let failed = self.options.faults && self.chance.likely(0.0005);
+                let after = self.chance.between(1, 20);
+                let event = if failed {
+                    let detail = "the blob could not be had".into();
+                    Event::FetchFailed(attempt, Reason::Fetch { detail })
+                } else {
+                    Event::Fetched(attempt)
+                };
+                self.answer(pc, after, event);
+            }
+            Action::Start(attempt) => self.start(pc, attempt),
+            Action::Pause(attempt) => {
+                self.freeze(pc, attempt);
+                self.answer(pc, 2, Event::Paused(attempt));
+            }
+            Action::Resume(attempt) => {
+                self.thaw(pc, attempt);
+                self.answer(pc, 2, Event::Resumed(attempt));
+            }
+            Action::Stop { attempt, .. } => self.stop(pc, attempt),
+            Action::Collect {
+                attempt, reason, ..
+            } => self.collect(pc, attempt, reason),
+            Action::Report(attempt) => self.send_report(pc, attempt),
+            Action::Tell(attempt, state) => self.send(pc, Up::Progress(attempt, state)),
+            Action::Forget(attempt) => {
+                let gone = self.pc(pc).and_then(|node| {
+                    node.kept.remove(&attempt);
+                    node.programs.remove(&attempt)
+                });
+                self.spent(gone.as_ref());
+            }
+            Action::Decline(attempt, reason) => {
+                let kept = Kept {
+                    reason,
+                    ran_ms: 0,
+                    cpus: Cpus::ONE,
+                };
+                self.send_end(pc, attempt, kept);
+            }
+        }
+    }
+
+    /// A program is gone: its processor time was spent, for better or worse.
+    fn spent(&mut self, program: Option<&Program>) {
+        if let Some(program) = program {
+            let cpus = f64::from(program.cpus.milli) / 1000.0;
+            self.tally.spent_cpu += cpus * seconds(program.ran_ms);
+        }
+    }
+
+    fn start(&mut self, pc: Pc, attempt: AttemptId) {
+        let seed = self.options.seed;
+        let Some(job) = self.jobs.get(&attempt.task.job) else {
+            return;
+        };
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
+        };
+        if pc > 0 && fixed(seed, job.program, u64::from(pc) + 77) < 0.01 {
+            let program = "rare".into();
+            let ended = Event::Ended(attempt, Reason::NoProgram { program });
+            return self.answer(pc, 1, ended);
+        }
+        let left_ms = whole(job.work_ms(seed, attempt.task) / node.speed).max(1);
+        let fate = job.fate(seed, attempt);
+        let program = Program {
+            left_ms,
+            since: Some(self.now),
+            run: 1,
+            ran_ms: 0,
+            fate,
+            ended: None,
+            cpus: job.need.cpus,
+            memory: job.need.memory,
+        };
+        node.programs.insert(attempt, program);
+        self.answer(pc, 1, Event::Started(attempt));
+        let end = self.now + left_ms;
+        self.agenda.note(end, Due::Program(pc, attempt, 1));
+    }
+
+    fn freeze(&mut self, pc: Pc, attempt: AttemptId) {
+        let now = self.now;
+        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
+            return;
+        };
+        program.halt(now);
+    }
+
+    fn thaw(&mut self, pc: Pc, attempt: AttemptId) {
+        let now = self.now;
+        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
+            return;
+        };
+        if program.ended.is_none() && program.since.is_none() {
+            program.since = Some(now);
+            let (end, run) = (now + program.left_ms, program.run);
+            self.agenda.note(end, Due::Program(pc, attempt, run));
+        }
+    }
+
+    fn stop(&mut self, pc: Pc, attempt: AttemptId) {
+        let now = self.now;
+        let after = self.chance.between(1, 50);
+        if let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) {
+            program.halt(now);
+            program.ended = Some(Reason::Cancelled);
+        }
+        self.answer(pc, after, Event::Ended(attempt, Reason::Cancelled));
+    }
+
+    /// A program may have come to its end.
+    pub(crate) fn program_ends(&mut self, pc: Pc, attempt: AttemptId, run: u32) {
+        let now = self.now;
+        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
+            return;
+        };
+        if program.run != run || program.since.is_none() {
+            return;
+        }
+        program.halt(now);
+        let reason = program.fate.clone();
+        program.ended = Some(reason.clone());
+        // Where the agent is away, its shim keeps the end.
+        self.feed(pc, Event::Ended(attempt, reason));
+    }
+
+    fn collect(&mut self, pc: Pc, attempt: AttemptId, reason: Reason) {
+        let after = self.chance.between(1, 5);
+        if let Some(node) = self.pc(pc) {
+            let ran = node.programs.get(&attempt);
+            let kept = Kept {
+                reason: reason.clone(),
+                ran_ms: ran.map_or(0, |program| program.ran_ms),
+                cpus: ran.map_or(Cpus::ONE, |program| program.cpus),
+            };
+            node.kept.insert(attempt, kept);
+        }
+        self.answer(pc, after, Event::Collected(attempt, reason));
+    }
+
+    fn send_report(&mut self, pc: Pc, attempt: AttemptId) {
+        let kept = self
+            .pc(pc)
+            .and_then(|node| node.kept.get(&attempt).cloned());
+        if let Some(kept) = kept {
+            self.send_end(pc, attempt, kept);
+        }
+    }
+
+    fn send_end(&mut self, pc: Pc, attempt: AttemptId, kept: Kept) {
+        let busy_seconds = seconds(kept.ran_ms);
+        let cpu_seconds = busy_seconds * f64::from(kept.cpus.milli) / 1000.0;
+        let end = AttemptEnd {
+            node: NodeId(pc + 1),
+            attempt,
+            reason: kept.reason,
+            cpu_seconds,
+            busy_seconds,
+            record: cpu_seconds.to_le_bytes().to_vec(),
+        };
+        self.send(pc, Up::Ended(end));
+    }
+
+    /// Sends over the link, if there is one.
+    pub(crate) fn send(&mut self, pc: Pc, up: Up) {
+        let latency = self.chance.between(1, 30);
+        let (now, faults) = (self.now, self.options.faults);
+        let Some(node) = self.pc(pc).filter(|node| node.link.open) else {
+            return;
+        };
+        let link = &mut node.link;
+        link.up_at = link.up_at.max(now + latency);
+        let (at, epoch) = (link.up_at, link.epoch);
+        if faults && matches!(up, Up::Ended(_)) && self.chance.likely(0.01) {
+            let again = at + self.chance.between(0, 60_000);
+            let copy = Box::new(up.clone());
+            self.agenda.note(again, Due::Arrive(pc, epoch, copy));
+        }
+        self.agenda.note(at, Due::Arrive(pc, epoch, Box::new(up)));
+    }
+
+    /// The time for a beat has come.
+    pub(crate) fn beat(&mut self, pc: Pc, epoch: u32) {
+        let live = self.pc(pc).is_some_and(|node| {
+            let link = node.link;
+            link.epoch == epoch && link.open && link.welcome
+        });
+        if live {
+            self.beat_now(pc);
+            self.agenda.note(self.now + BEAT_MS, Due::Beat(pc, epoch));
+        }
+    }
+
+    pub(crate) fn beat_now(&mut self, pc: Pc) {
+        let Some(node) = self.pc(pc).filter(|n| n.link.open && n.link.welcome) else {
+            return;
+        };
+        let (state, reason) = match node.verdict {
+            Verdict::Run => (NodeState::Online, String::new()),
+            Verdict::Pause | Verdict::Evict => (NodeState::Paused, "its owner needs it".into()),
+        };
+        let node = node.id;
+        let report = NodeReport {
+            node,
+            state,
+            reason,
+        };
+        self.send(pc, Up::Beat(report));
+        self.feed(pc, Event::Beaten);
+    }
+
+    /// A message of the server arrives.
+    pub(crate) fn deliver(&mut self, pc: Pc, epoch: u32, down: Down) {
+        let Some(node) = self.pc(pc) else { return };
+        let link = &mut node.link;
+        if link.epoch != epoch || link.cut || !link.open || node.agent.is_none() {
+            return;
+        }
+        match down {
+            Down::Welcome => {
+                link.welcome = true;
+                self.feed(pc, Event::LinkUp { lease: LEASE });
+                self.beat(pc, epoch);
+            }
+            Down::Bundle(bundle) => self.granted(pc, &bundle),
+            Down::Revoke(attempts) => self.feed(pc, Event::Revoked(attempts)),
+            Down::Acknowledge(attempts) => self.feed(pc, Event::Acknowledged(attempts)),
+            Down::Wish(wish) => {
+                let wish = match wish {
+                    NodeWish::Pause => Wish::Pause,
+                    NodeWish::Resume => Wish::Resume,
+                    NodeWish::Drain => Wish::Drain,
+                    NodeWish::Evict => Wish::Evict,
+                };
+                self.feed(pc, Event::Wished(wish));
+            }
+        }
+    }
+
+    fn granted(&mut self, pc: Pc, bundle: &Bundle) {
+        let Some(job) = self.jobs.get(&bundle.job) else {
+            return;
+        };
+        let task = |(index, number): &(u32, u32)| {
+            gleaner_model::TaskId::new(bundle.job, *index).attempt(*number)
+        };
+        let grant = Grant {
+            lease: bundle.lease,
+            cpus: job.need.cpus,
+            memory: job.need.memory,
+            width: bundle.width,
+            tasks: bundle.tasks.iter().map(task).collect(),
+        };
+        self.feed(pc, Event::Granted(grant));
+    }
+
+    /// The agent sees that its connection ended, and tries again after a while.
+    pub(crate) fn link_broken(&mut self, pc: Pc, epoch: u32) {
+        let after = self.chance.between(100, 5_000);
+        let now = self.now;
+        let Some(node) = self.pc(pc).filter(|n| n.link.epoch == epoch && n.link.open) else {
+            return;
+        };
+        node.link.open = false;
+        node.link.welcome = false;
+        let at = (now + after).max(node.link.dark_until);
+        self.agenda.note(at, Due::Connect(pc, epoch));
+        self.feed(pc, Event::LinkDown);
+    }
+
+    pub(crate) fn connect(&mut self, pc: Pc, epoch: u32) {
+        let again = self.now + self.chance.between(1_000, 5_000);
+        let (now, up) = (self.now, self.server.state.is_some());
+        let Some(node) = self.pc(pc) else { return };
+        let link = &mut node.link;
+        if !node.on || node.agent.is_none() || link.open || link.epoch != epoch {
+            return;
+        }
+        if !up || link.dark_until > now {
+            let at = again.max(link.dark_until);
+            self.agenda.note(at, Due::Connect(pc, epoch));
+            return;
+        }
+        link.epoch += 1;
+        link.open = true;
+        link.cut = false;
+        link.welcome = false;
+        link.up_at = now;
+        link.down_at = now;
+        let hello = node.hello();
+        self.send(pc, Up::Hello(hello));
+    }
+
+    /// The link breaks; neither side knows it yet.
+    pub(crate) fn cut(&mut self, pc: Pc, dark_ms: u64) {
+        let (agent_sees, server_sees) = (
+            self.chance.between(50, 15_000),
+            self.chance.between(50, 40_000),
+        );
+        let now = self.now;
+        let Some(node) = self.pc(pc) else { return };
+        let link = &mut node.link;
+        link.dark_until = link.dark_until.max(now + dark_ms);
+        if link.open && !link.cut {
+            link.cut = true;
+            let epoch = link.epoch;
+            self.agenda.note(now + agent_sees, Due::Broken(pc, epoch));
+            self.agenda.note(now + server_sees, Due::Gone(pc, epoch));
+        }
+    }
+
+    /// kill -9 of the agent: its shims keep the programs.
+    pub(crate) fn kill_agent(&mut self, pc: Pc, back_ms: u64) {
+        let now = self.now;
+        self.cut(pc, 0);
+        let Some(node) = self.pc(pc).filter(|node| node.agent.is_some()) else {
+            return;
+        };
+        node.agent = None;
+        node.killed_at = now;
+        node.link.open = false;
+        self.agenda.note(now + back_ms, Due::AgentUp(pc));
+    }
+
+    /// Power goes: nothing is left of what ran.
+    pub(crate) fn power_off(&mut self, pc: Pc, back_ms: u64) {
+        self.account(pc);
+        self.cut(pc, 0);
+        let now = self.now;
+        let Some(node) = self.pc(pc).filter(|node| node.on) else {
+            return;
+        };
+        node.on = false;
+        node.agent = None;
+        node.link.open = false;
+        node.kept.clear();
+        let mut programs = std::mem::take(&mut node.programs);
+        for program in programs.values_mut() {
+            program.halt(now);
+            self.spent(Some(program));
+        }
+        self.agenda.note(now + back_ms, Due::PowerOn(pc));
+    }
+
+    pub(crate) fn power_on(&mut self, pc: Pc) {
+        self.account(pc);
+        if let Some(node) = self.pc(pc) {
+            node.on = true;
+        }
+        self.agent_up(pc);
+    }
+
+    /// An agent starts, and adopts what its predecessor left running.
+    pub(crate) fn agent_up(&mut self, pc: Pc) {
+        let now = self.now;
+        let Some(node) = self.pc(pc).filter(|n| n.on && n.agent.is_none()) else {
+            return;
+        };
+        let alone_too_long = now.saturating_sub(node.killed_at) >= LEASE.ms;
+        let capacity = Capacity {
+            cpus: node.cpus,
+            memory: node.memory,
+        };
+        node.agent = Some(Book::new(capacity));
+        let verdict = node.verdict;
+        let mut adoptions = Vec::new();
+        for (attempt, program) in &mut node.programs {
+            if program.ended.is_none() && alone_too_long {
+                program.halt(now);
+                let detail = "no agent came back while its lease lasted".into();
+                program.ended = Some(Reason::Lost { detail });
+            }
+            adoptions.push(Adoption {
+                attempt: *attempt,
+                lease: LeaseId(0),
+                cpus: program.cpus,
+                memory: program.memory,
+                ended: program.ended.clone(),
+            });
+        }
+        // What never reached an engine is not there any more; its kept report is.
+        let programs = &node.programs;
+        node.kept
+            .retain(|attempt, _| programs.contains_key(attempt));
+        let epoch = node.link.epoch;
+        for adoption in adoptions {
+            let attempt = adoption.attempt;
+            self.feed(pc, Event::Adopted(adoption));
+            self.thaw(pc, attempt);
+        }
+        self.feed(pc, Event::Judged(verdict));
+        self.agenda.note(now + 10, Due::Connect(pc, epoch));
+    }
+
+    /// Everything that the book holds agrees with itself.
+    pub(crate) fn check_pc(&self, pc: Pc) {
+        if let Some(book) = self.pcs.get(pc as usize).and_then(|n| n.agent.as_ref()) {
+            book.check();
+        }
+    }
+}
+
+impl Program {
+    /// It runs no more, for now or for good.
+    fn halt(&mut self, now: u64) {
+        if let Some(since) = self.since.take() {
+            let ran = now.saturating_sub(since).min(self.left_ms);
+            self.ran_ms += ran;
+            self.left_ms -= ran;
+            self.run += 1;
+        }
+    }
+}

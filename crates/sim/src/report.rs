@@ -1,0 +1,186 @@
+//! What a run is asked, and what it says in the end.
+
+use serde::Serialize;
+
+/// What to simulate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// PCs; at least 1.
+    pub nodes: u32,
+    /// Virtual days; afterwards everything submitted is run to its end without faults.
+    pub days: f64,
+    /// Everything that is left to chance follows from it.
+    pub seed: u64,
+    /// Whether links break, PCs lose power, agents and the server are killed, users change their
+    /// minds.
+    pub faults: bool,
+    /// When a PC works.
+    pub policy: Policy,
+    /// Whether all invariants are checked after each single step. Without it, each step checks
+    /// the node and the durable rows that it touched, and every 256th step checks everything.
+    pub check_all: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 1000,
+            days: 1.0,
+            seed: 1,
+            faults: false,
+            policy: Policy::Continuous,
+            check_all: false,
+        }
+    }
+}
+
+/// When a PC works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Whenever its owner does not need all of it.
+    Continuous,
+    /// When nobody is at it.
+    Screensaver,
+    /// When nobody has been at it for a quarter of an hour.
+    IdleAfter,
+    /// From 20 to 6 o'clock, when nobody is at it.
+    Night,
+}
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: &'static [Self] = &[
+        Self::Continuous,
+        Self::Screensaver,
+        Self::IdleAfter,
+        Self::Night,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Continuous => "continuous",
+            Self::Screensaver => "screensaver",
+            Self::IdleAfter => "idle-after",
+            Self::Night => "night",
+        }
+    }
+
+    /// The policy that a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|policy| policy.as_str() == word)
+    }
+}
+
+/// What came of it. Counts are over the whole run, its end included.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// PCs.
+    pub nodes: u32,
+    /// Virtual days asked for.
+    pub days: f64,
+    /// The seed.
+    pub seed: u64,
+    /// Whether there were faults.
+    pub faults: bool,
+    /// When PCs worked.
+    pub policy: Policy,
+    /// Over every action of the server's brain, in order, as 16 hex digits.
+    pub hash: String,
+    /// Steps of the server's brain.
+    pub steps: u64,
+    /// Steps a second of real time: filled in by whoever holds the clock.
+    pub steps_per_second: Option<f64>,
+    /// Steps of the nodes' brains.
+    pub node_steps: u64,
+    /// Virtual seconds that passed, the end included.
+    pub virtual_seconds: f64,
+    /// Of the processor time that owners left over on PCs that were on, the part that went into
+    /// results that count; over the days asked for.
+    pub harvested_share: f64,
+    /// That processor time, in CPU seconds.
+    pub idle_cpu_seconds: f64,
+    /// CPU seconds that went into results that count.
+    pub useful_cpu_seconds: f64,
+    /// CPU seconds that went into attempts that did not.
+    pub wasted_cpu_seconds: f64,
+    /// Difference between users who always had work, in parts of the larger claim: on average.
+    pub share_gap: f64,
+    /// The same at its largest.
+    pub share_gap_most: f64,
+    /// How often shares could be compared.
+    pub share_samples: u64,
+    /// Jobs submitted.
+    pub jobs: u64,
+    /// Tasks submitted, merge commands counted.
+    pub tasks: u64,
+    /// Of these, done.
+    pub tasks_done: u64,
+    /// Of these, failed.
+    pub tasks_failed: u64,
+    /// Of these, cancelled.
+    pub tasks_cancelled: u64,
+    /// Attempts granted.
+    pub attempts: u64,
+    /// Attempts whose node was lost.
+    pub attempts_lost: u64,
+    /// Lost attempts that came back and went on.
+    pub attempts_returned: u64,
+    /// Attempts given back because a PC needed itself.
+    pub attempts_evicted: u64,
+    /// Reports that came for a task that was over or for an attempt that was closed.
+    pub reports_stale: u64,
+    /// Connections that broke.
+    pub link_breaks: u64,
+    /// PCs that lost power.
+    pub power_losses: u64,
+    /// Agents that were killed.
+    pub agent_kills: u64,
+    /// Times that the server was killed.
+    pub server_kills: u64,
+    /// Actions that were lost with it before they were durable.
+    pub actions_lost: u64,
+    /// Full checks of all invariants.
+    pub checks: u64,
+}
+
+/// A run broke an invariant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what}\nat step {step}, {seconds} virtual seconds after the start; to see it again: {replay}"
+)]
+pub struct Failure {
+    /// Which one, and where.
+    pub what: String,
+    /// The step of the server's brain after which it was seen.
+    pub step: u64,
+    /// When that was.
+    pub seconds: u64,
+    /// The command that shows it again.
+    pub replay: String,
+}
+
+impl Options {
+    /// The command that runs this again.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let mut command = format!(
+            "gleaner sim --nodes {} --days {} --seed {}",
+            self.nodes, self.days, self.seed
+        );
+        if self.policy != Policy::Continuous {
+            command.push_str(" --policy ");
+            command.push_str(self.policy.as_str());
+        }
+        if self.faults {
+            command.push_str(" --faults");
+        }
+        command
+    }
+}
