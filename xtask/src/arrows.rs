@@ -57,6 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "server",
             "agent",
             "client",
+            "engine",
             "engine-process",
             "sim",
             "bench",

@@ -217,6 +217,7 @@ async fn a_wrong_fingerprint_or_token_is_refused() {
     let agent = Agent::start_with(&impostor, &engine, data.path(), |config| {
         config.token = Token::new(&format!("gln-node-s3cret-{}", "0".repeat(64)));
     });
+    // On purpose: a span in which nothing may be said.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(impostor.rest().is_empty());
     agent.stop().await.unwrap();
@@ -366,6 +367,7 @@ async fn results_outlast_a_server_that_is_away_and_are_acknowledged_once() {
     scene.server.vanish();
     scene.engine.print(id(1), &"y".repeat(10_000));
     scene.engine.end(id(1));
+    // On purpose: the server is away for a while.
     tokio::time::sleep(Duration::from_millis(300)).await;
     scene.server.be_silent(false);
     scene.server.come_back();
