@@ -10,6 +10,7 @@ use crate::message::{Exited, Status, receive};
 use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{LimitKind, Reason, Time, Usage};
 use globset::GlobSet;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{
@@ -189,7 +190,13 @@ impl Run {
             return;
         };
         for _ in 0..NOTICES_AT_A_TIME {
-            if !readable(listener) {
+            let state = state(listener);
+            if !state.contains(PollFlags::IN) {
+                // When the last process is gone the listener hangs up, which would wake us
+                // without end until its init has said how it ended.
+                if state.contains(PollFlags::HUP) {
+                    cage.notices = None;
+                }
                 return;
             }
             match sys::receive_notice(listener.as_fd()) {
@@ -364,11 +371,11 @@ impl Run {
     }
 }
 
-fn readable(fd: &OwnedFd) -> bool {
-    let mut poll = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+fn state(fd: &OwnedFd) -> PollFlags {
+    let mut poll = [PollFd::new(fd, PollFlags::IN)];
     let now = rustix::event::Timespec::default();
-    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(1))
-        && poll
-            .first()
-            .is_some_and(|poll| poll.revents().contains(rustix::event::PollFlags::IN))
+    match rustix::event::poll(&mut poll, Some(&now)) {
+        Ok(_) => poll.first().map_or(PollFlags::empty(), PollFd::revents),
+        Err(_) => PollFlags::empty(),
+    }
 }
