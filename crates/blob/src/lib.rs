@@ -246,6 +246,14 @@ impl Blobs {
         write::put_many(&self.0, contents)
     }
 
+    /// Finishes many blobs together: as few syncs as there can be.
+    ///
+    /// # Errors
+    /// The disk is full or fails; some of them may then be stored.
+    pub fn finish_many(&self, writers: &[Writer]) -> Result<(), BlobError> {
+        write::finish_many(&self.0, writers)
+    }
+
     /// How many bytes of an unfinished upload are here.
     #[must_use]
     pub fn partial(&self, digest: &Digest) -> u64 {

@@ -202,6 +202,12 @@ impl Writer {
         self.0.write(bytes)
     }
 
+    /// What the blob will be called if nothing more is added.
+    #[must_use]
+    pub fn blob(&self) -> BlobRef {
+        self.0.blob()
+    }
+
     /// Names the blob by its digest; on the disk when it returns.
     ///
     /// # Errors
@@ -239,12 +245,18 @@ pub(crate) fn put_many<C: AsRef<[u8]>>(
             fresh.push(writer);
         }
     }
+    finish_many(folder, &fresh)?;
+    Ok(blobs)
+}
+
+/// Names many files with as few syncs as there can be.
+pub(crate) fn finish_many(folder: &Folder, fresh: &[Writer]) -> Result<(), BlobError> {
     let group = fresh.len() >= GROUP_SYNC_FILES;
     if group {
         sync_all(&folder.root)?;
     }
     let mut folders = BTreeSet::new();
-    for Writer(growing) in &fresh {
+    for Writer(growing) in fresh {
         if !group {
             growing
                 .file
@@ -258,7 +270,7 @@ pub(crate) fn put_many<C: AsRef<[u8]>>(
     } else {
         folders.iter().try_for_each(|path| sync_folder(path))?;
     }
-    Ok(blobs)
+    Ok(())
 }
 
 /// Gives a synced file its name; returns the folder that must be synced for the name to last.

@@ -11,6 +11,9 @@ use std::io::{BufRead as _, BufReader};
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// Pieces that are synced together; each holds a file open until then.
+const SYNCED_TOGETHER: usize = 128;
+
 /// Permission bits of a piece.
 const PIECE_MODE: u32 = 0o644;
 
@@ -22,6 +25,8 @@ struct Pieces<'a> {
     /// The listing: one JSON `FileEntry` a line.
     listing: Writer,
     current: Option<Writer>,
+    /// Whole, but not synced yet.
+    whole: Vec<Writer>,
     digests: Vec<Digest>,
 }
 
@@ -48,10 +53,15 @@ impl Pieces<'_> {
         }
         let entry = FileEntry {
             name: format!("{:06}-{}", number, self.base),
-            blob: writer.finish()?,
+            blob: writer.blob(),
             mode: PIECE_MODE,
         };
         self.digests.push(entry.blob.digest);
+        self.whole.push(writer);
+        if self.whole.len() == SYNCED_TOGETHER {
+            self.blobs.finish_many(&self.whole)?;
+            self.whole.clear();
+        }
         let mut line = serde_json::to_vec(&entry).map_err(|error| {
             wrong(
                 format!("sweep.{}", self.axis),
@@ -78,6 +88,7 @@ pub(super) fn cut(
         base,
         listing: blobs.writer()?,
         current: None,
+        whole: Vec::new(),
         digests: Vec::new(),
     };
     let mut reader = BufReader::with_capacity(READ_BYTES, file);
@@ -87,6 +98,7 @@ pub(super) fn cut(
         Records::Fasta => by_marks(&mut reader, how.per_task, &mut pieces, Mark::Header)?,
     }
     pieces.cut()?;
+    blobs.finish_many(&pieces.whole)?;
     Ok((pieces.listing.finish()?, pieces.digests))
 }
 

@@ -17,7 +17,7 @@ use gleaner_api::DigestList;
 use gleaner_blob::{BlobError, Upload};
 use gleaner_model::{BlobRef, Digest};
 use serde::Deserialize;
-use std::io::{Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
@@ -276,8 +276,11 @@ pub(super) async fn get_bulk(
             answer.extend_from_slice(&content.len().to_le_bytes());
             match content {
                 Content::Bytes(bytes) => answer.extend_from_slice(&bytes),
-                Content::File(..) => {
-                    answer.extend(worker.blobs.read(&digest, BULK_BYTES_MAX)?);
+                Content::File(mut file, _) => {
+                    file.read_to_end(&mut answer).map_err(|error| {
+                        tracing::error!(%error, %digest, "a blob cannot be read");
+                        ApiError::crashed()
+                    })?;
                 }
             }
         }
