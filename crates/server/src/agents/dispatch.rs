@@ -3,7 +3,7 @@
 
 use super::BEAT_MS;
 use crate::collect;
-use crate::driver::{FromNode, Message, Outgoing};
+use crate::driver::{FromNode, Outgoing};
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
 use gleaner_core::{AttemptEnd, Bundle, Event, LEASE, NodeWish};
@@ -195,9 +195,6 @@ impl Speaker {
             }),
             blobs: Vec::new(),
         });
-        self.shared
-            .driver
-            .send(Message::Node(reports.collect()))
-            .await;
+        self.shared.driver.report(reports.collect()).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::dispatch::Speaker;
 use super::{connect, hear};
-use crate::driver::{Connected, Link, Message, Outgoing};
+use crate::driver::{Connected, Link, Outgoing};
 use crate::shared::Shared;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -94,10 +94,7 @@ impl Reader {
                 tracing::info!(%node, reason = status.message(), "an agent's connection broke");
             }
         }
-        self.shared
-            .driver
-            .send(Message::Disconnect(connected))
-            .await;
+        self.shared.driver.disconnect(connected).await;
         self.cut.cancel();
     }
 
@@ -130,7 +127,7 @@ impl Reader {
     ) -> Result<(), Status> {
         let reports = hear::hear(&self.shared, connected.node, messages).await?;
         if !reports.is_empty() {
-            self.shared.driver.send(Message::Node(reports)).await;
+            self.shared.driver.report(reports).await;
         }
         Ok(())
     }

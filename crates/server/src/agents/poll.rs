@@ -2,7 +2,7 @@
 
 use super::dispatch::Speaker;
 use super::{connect, hear};
-use crate::driver::{Connected, Link, Message, Outgoing};
+use crate::driver::{Connected, Link, Outgoing};
 use crate::shared::Shared;
 use gleaner_model::NodeId;
 use gleaner_wire::v1;
@@ -61,7 +61,7 @@ pub(super) async fn answer(
     let session = session.ok_or_else(say_hello)?;
     let reports = hear::hear(shared, node, messages).await?;
     if !reports.is_empty() {
-        shared.driver.send(Message::Node(reports)).await;
+        shared.driver.report(reports).await;
     }
     let mut session = session.lock().await;
     if session.cut.is_cancelled() {

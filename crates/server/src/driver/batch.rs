@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub(super) reads: Vec<Read>,
     pub(super) touched: Touched,
     pub(super) events: u64,
+    /// Of these, what agents reported.
+    pub(super) reports: u64,
     pub(super) dispatched: u64,
     pub(super) done: u64,
 }

@@ -8,8 +8,13 @@ use gleaner_core::{Bundle, Event, NewJob, NodeHello, NodeWish, Reply};
 use gleaner_model::{AttemptId, Digest, JobId, NodeId};
 use gleaner_store::ServerRow;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::DropGuard;
+
+/// Reports that are worth a commit at once: its price is shared by so many that it no longer
+/// shows beside what each of them costs.
+const ENOUGH_EVENTS: u64 = 256;
 
 /// What leaves for an agent.
 #[derive(Debug)]
@@ -95,16 +100,74 @@ pub(crate) enum Message {
     Stop,
 }
 
+/// What agents report: it may wait a little where it comes thick, so it has a queue of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Reports {
+    sender: mpsc::Sender<Message>,
+    /// Events in the queue.
+    waiting: Arc<AtomicU64>,
+    /// Told when a batch is worth its commit.
+    enough: Arc<Notify>,
+}
+
+/// The driver's end of [`Reports`].
+pub(super) struct ReportQueue {
+    pub(super) messages: mpsc::Receiver<Message>,
+    pub(super) waiting: Arc<AtomicU64>,
+    pub(super) enough: Arc<Notify>,
+}
+
+pub(super) fn reports(messages: usize) -> (Reports, ReportQueue) {
+    let (sender, queue) = mpsc::channel(messages);
+    let (waiting, enough) = (Arc::<AtomicU64>::default(), Arc::<Notify>::default());
+    let reports = Reports {
+        sender,
+        waiting: Arc::clone(&waiting),
+        enough: Arc::clone(&enough),
+    };
+    let queue = ReportQueue {
+        messages: queue,
+        waiting,
+        enough,
+    };
+    (reports, queue)
+}
+
 /// The door to the driver. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     sender: mpsc::Sender<Message>,
+    reports: Reports,
     board: Arc<Board>,
 }
 
 impl Handle {
-    pub(super) fn new(sender: mpsc::Sender<Message>, board: Arc<Board>) -> Self {
-        Self { sender, board }
+    pub(super) fn new(sender: mpsc::Sender<Message>, reports: Reports, board: Arc<Board>) -> Self {
+        Self {
+            sender,
+            reports,
+            board,
+        }
+    }
+
+    /// Hands over what an agent reported, in its order; waits for room.
+    pub(crate) async fn report(&self, reports: Vec<FromNode>) {
+        let count = reports.len() as u64;
+        let before = self.reports.waiting.fetch_add(count, Ordering::Relaxed);
+        // A driver that has ended needs no reports; agents keep them.
+        let _ended = self.reports.sender.send(Message::Node(reports)).await;
+        if before + count >= ENOUGH_EVENTS {
+            self.reports.enough.notify_one();
+        }
+    }
+
+    /// Says that a connection ended, behind all that it reported.
+    pub(crate) async fn disconnect(&self, connected: Connected) {
+        let _ended = self
+            .reports
+            .sender
+            .send(Message::Disconnect(connected))
+            .await;
     }
 
     pub(crate) fn changes(&self) -> &Changes {
@@ -121,7 +184,8 @@ impl Handle {
 
     /// How many messages wait.
     pub(crate) fn queued(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
+        let in_queue = |sender: &mpsc::Sender<Message>| sender.max_capacity() - sender.capacity();
+        in_queue(&self.sender) + in_queue(&self.reports.sender)
     }
 
     /// Waits for room and sends; false where the driver has ended.

@@ -75,7 +75,8 @@ pub(crate) fn start(
     // A job's merge is asked for once a life of the server: no more entries than jobs.
     let (merges, due) = mpsc::unbounded_channel();
     let board = Arc::new(Board::default());
-    let handle = Handle::new(sender.clone(), Arc::clone(&board));
-    let thread = run::spawn(parts, (sender, queue), board, merges)?;
+    let (reports, reported) = handle::reports(QUEUE_MESSAGES);
+    let handle = Handle::new(sender.clone(), reports, Arc::clone(&board));
+    let thread = run::spawn(parts, (sender, queue, reported), board, merges)?;
     Ok((thread, handle, due))
 }

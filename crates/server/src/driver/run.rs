@@ -1,7 +1,7 @@
 //! The driver's thread: drain, step, commit, release.
 
 use super::batch::{Batch, EndFacts};
-use super::handle::{Connect, Connected, FromNode, Link, Message, Outgoing};
+use super::handle::{Connect, Connected, FromNode, Link, Message, Outgoing, ReportQueue};
 use super::side::{Side, View};
 use super::{Board, DriverParts};
 use crate::ServerError;
@@ -15,18 +15,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Most messages taken into one batch; an agent's message may hold a few hundred events.
-const BATCH_MESSAGES: usize = 1024;
-
 /// Most events in one batch: some ten milliseconds of work before the commit.
 const BATCH_EVENTS: u64 = 4096;
 
-/// From this many events in the last batch the pool counts as loaded.
-const LOADED_EVENTS: u64 = 32;
+/// How long the load is measured before it is believed.
+const WINDOW: Duration = Duration::from_millis(50);
 
-/// How long a loaded driver lets a batch grow. An idle one never waits: agents hold the next
-/// tasks already, so a later acknowledgement costs them nothing, while each commit has a price.
-const LINGER: Duration = Duration::from_millis(2);
+/// Reports in a window from which on the pool counts as loaded: 320 a second.
+const LOADED_EVENTS: u64 = 16;
+
+/// How far apart commits of a loaded pool are where nothing but reports came. Each has a price
+/// that does not depend on what is in it; agents hold their next tasks already, so that a later
+/// acknowledgement costs them nothing. What users ask is never made to wait, nor is anything in
+/// a pool that is not loaded.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// How often time passes for the brain.
 const TICK: Duration = Duration::from_millis(250);
@@ -55,7 +57,7 @@ impl DriverThread {
 
 pub(super) fn spawn(
     parts: DriverParts,
-    (stop, queue): (mpsc::Sender<Message>, mpsc::Receiver<Message>),
+    (stop, asked, reported): (mpsc::Sender<Message>, mpsc::Receiver<Message>, ReportQueue),
     board: Arc<Board>,
     merges: mpsc::UnboundedSender<JobId>,
 ) -> Result<DriverThread, ServerError> {
@@ -77,7 +79,7 @@ pub(super) fn spawn(
         generation: 0,
         board,
         merges,
-        last_events: 0,
+        load: Load::new(),
         backoff: BACKOFF.0,
         retry_at: Instant::now(),
     };
@@ -86,7 +88,7 @@ pub(super) fn spawn(
         .name("driver".into())
         .spawn(move || {
             driver.restore(loaded);
-            runtime.block_on(driver.run(queue));
+            runtime.block_on(driver.run(Queues { asked, reported }));
         });
     Ok(DriverThread {
         thread: thread.map_err(failed)?,
@@ -134,30 +136,98 @@ struct Driver {
     generation: u64,
     board: Arc<Board>,
     merges: mpsc::UnboundedSender<JobId>,
-    last_events: u64,
+    load: Load,
     backoff: Duration,
     retry_at: Instant,
 }
 
+/// Where messages come from.
+struct Queues {
+    /// What is answered as soon as it can be: users, connections, the server itself.
+    asked: mpsc::Receiver<Message>,
+    /// What agents report.
+    reported: ReportQueue,
+}
+
+impl Queues {
+    /// Waits for messages: at most until `wake`, and for reports not before `linger`.
+    async fn wait(&mut self, messages: &mut Vec<Message>, linger: Instant, wake: Instant) {
+        let lingers = linger > Instant::now();
+        let wake = if lingers { wake.min(linger) } else { wake };
+        tokio::select! {
+            biased;
+            message = self.asked.recv() => messages.extend(message),
+            message = self.reported.messages.recv(), if !lingers => messages.extend(message),
+            () = self.reported.enough.notified(), if lingers => {}
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+    }
+
+    fn next(&mut self) -> Option<Message> {
+        let asked = self.asked.try_recv().ok();
+        asked.or_else(|| self.reported.messages.try_recv().ok())
+    }
+}
+
+/// How thick reports come.
+struct Load {
+    since: Instant,
+    events: u64,
+    loaded: bool,
+    last_commit: Instant,
+}
+
+impl Load {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            events: 0,
+            loaded: false,
+            last_commit: now,
+        }
+    }
+
+    fn count(&mut self, events: u64) {
+        self.events += events;
+        let window = self.since.elapsed();
+        if window >= WINDOW {
+            // A quiet time makes a window long: what counts is the rate.
+            let enough = u128::from(LOADED_EVENTS) * window.as_millis();
+            self.loaded = u128::from(self.events) * WINDOW.as_millis() >= enough;
+            self.events = 0;
+            self.since = Instant::now();
+        }
+    }
+
+    /// Until when reports may wait.
+    fn linger(&self) -> Instant {
+        match self.loaded {
+            true => self.last_commit + LINGER,
+            false => self.last_commit,
+        }
+    }
+}
+
 impl Driver {
-    async fn run(&mut self, mut queue: mpsc::Receiver<Message>) {
-        let mut messages = Vec::with_capacity(BATCH_MESSAGES);
+    async fn run(&mut self, mut queues: Queues) {
+        let mut messages = Vec::new();
         let mut next_tick = Instant::now() + TICK;
         loop {
-            let wait = next_tick.saturating_duration_since(Instant::now());
-            let received = queue.recv_many(&mut messages, BATCH_MESSAGES);
-            // A timeout is a tick; nothing else to tell it by.
-            let _tick = tokio::time::timeout(wait, received).await;
-            if self.last_events >= LOADED_EVENTS && !messages.is_empty() {
-                tokio::time::sleep(LINGER).await;
-            }
+            queues
+                .wait(&mut messages, self.load.linger(), next_tick)
+                .await;
             let tick = Instant::now() >= next_tick;
             if tick {
                 next_tick = Instant::now() + TICK;
             }
             let stop = match self.brain.take() {
-                Some(brain) => self.batch(brain, &mut messages, &mut queue, tick),
-                None => self.refuse(&mut messages),
+                Some(brain) => self.batch(brain, &mut messages, &mut queues, tick),
+                None => {
+                    messages.extend(std::iter::from_fn(|| queues.next()));
+                    queues.reported.waiting.store(0, Ordering::Relaxed);
+                    self.refuse(&mut messages)
+                }
             };
             if stop {
                 return;
@@ -170,7 +240,7 @@ impl Driver {
         &mut self,
         mut brain: Brain,
         messages: &mut Vec<Message>,
-        queue: &mut mpsc::Receiver<Message>,
+        queues: &mut Queues,
         tick: bool,
     ) -> bool {
         let (mut batch, mut stop) = (Batch::default(), false);
@@ -181,7 +251,9 @@ impl Driver {
             stop |= self.take(&mut brain, message, &mut batch);
         }
         while batch.events < BATCH_EVENTS {
-            let Ok(message) = queue.try_recv() else { break };
+            let Some(message) = queues.next() else {
+                break;
+            };
             stop |= self.take(&mut brain, message, &mut batch);
         }
         if tick {
@@ -190,7 +262,11 @@ impl Driver {
         brain
             .side
             .rows(std::mem::take(&mut batch.touched), &mut batch.server);
-        self.last_events = batch.events;
+        queues
+            .reported
+            .waiting
+            .fetch_sub(batch.reports, Ordering::Relaxed);
+        self.load.count(batch.reports);
         match self.commit(&batch.rows, &batch.server) {
             Ok(()) => {
                 self.release(&brain, batch);
@@ -202,12 +278,13 @@ impl Driver {
         stop
     }
 
-    fn commit(&self, rows: &[Row], server: &[ServerRow]) -> Result<(), StoreError> {
+    fn commit(&mut self, rows: &[Row], server: &[ServerRow]) -> Result<(), StoreError> {
         if rows.is_empty() && server.is_empty() {
             return Ok(());
         }
-        let counters = &self.board.counters;
         self.store.commit(rows, server)?;
+        self.load.last_commit = Instant::now();
+        let counters = &self.board.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters
             .rows
@@ -251,6 +328,7 @@ impl Driver {
             }
             Message::Connect(connect) => self.connect(brain, batch, *connect),
             Message::Node(reports) => {
+                batch.reports += reports.len() as u64;
                 for FromNode { event, blobs } in reports {
                     if let Event::Ended(end) = &event {
                         let facts = EndFacts::new(end, blobs);

@@ -175,21 +175,15 @@ async fn a_new_connection_gets_nothing_that_was_meant_for_the_old_one() {
     let (again, mut second, _cut) = connect(&handle, "a").await;
     assert_eq!(node, again);
     cut.cancelled().await;
-    assert!(matches!(
-        heard(&mut first).await[..],
-        [Outgoing::Welcome(_)]
-    ));
+    assert!(matches!(heard(&mut first).await[0], Outgoing::Welcome(_)));
     assert!(first.recv().await.is_none());
-    assert!(matches!(
-        heard(&mut second).await[..],
-        [Outgoing::Welcome(_)]
-    ));
+    assert!(matches!(heard(&mut second).await[0], Outgoing::Welcome(_)));
     // The end of the first connection, heard late, does not end the second.
     let old = Connected {
         node,
         generation: 1,
     };
-    handle.send(Message::Disconnect(old)).await;
+    handle.disconnect(old).await;
     let connected = handle
         .read(move |view| view.state.node(node).unwrap().connected)
         .await;
