@@ -243,7 +243,8 @@ pub fn resource_limits(limits: &Limits) -> Vec<ResourceLimit> {
             libc::RLIMIT_AS,
             limits.memory.0.saturating_add(ADDRESS_SPACE_EXTRA_BYTES),
         ),
-        (libc::RLIMIT_DATA, limits.memory.0),
+        // Twice, so that it is the watching that ends a task and says why.
+        (libc::RLIMIT_DATA, limits.memory.0.saturating_mul(2)),
         (libc::RLIMIT_NPROC, u64::from(limits.processes)),
         (libc::RLIMIT_FSIZE, limits.disk.0),
     ];

@@ -56,6 +56,8 @@ pub(crate) struct Run {
     pub(crate) spec: AttemptSpec,
     pub(crate) slot: u32,
     pub(crate) group: Option<Group>,
+    /// Whether the kernel holds the group to its limits, or only we do.
+    pub(crate) grouped: bool,
     pub(crate) cage: Option<Cage>,
     pub(crate) scratch: Option<OwnedFd>,
     pub(crate) streams: Option<[File; 2]>,
@@ -94,6 +96,7 @@ impl Run {
             spec,
             slot,
             group: None,
+            grouped: true,
             cage: None,
             scratch: None,
             streams: None,
@@ -315,8 +318,8 @@ impl Run {
 
     /// Nothing of it runs any more: the record of how it ended.
     pub(crate) fn ending(&mut self, now: Instant, at: Time) -> Ending {
-        let watched = self.watch_at_end();
-        let usage = self.usage();
+        let (watched, used) = self.watch_at_end();
+        let usage = self.usage_of(&used);
         let reason = self.reason(watched);
         let seconds = |of: fn(&RunClock, Instant) -> Duration| {
             self.clock

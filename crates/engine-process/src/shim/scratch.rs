@@ -192,11 +192,14 @@ pub(crate) fn measure(dir: BorrowedFd<'_>, outputs: Option<&GlobSet>) -> io::Res
 /// Opens a directory below `dir`; none where it is gone. One that its owner closed is opened
 /// again: a plain user's task could hide its files so.
 fn open_below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+    if path.as_os_str().is_empty() {
+        return Ok(Some(openat(
+            dir,
+            c".",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?));
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     match openat2(dir, path, flags, Mode::empty(), within) {

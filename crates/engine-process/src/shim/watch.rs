@@ -6,7 +6,7 @@
 use super::marks::number;
 use super::run::Run;
 use super::scratch::measure;
-use crate::cgroup::Group;
+use crate::cgroup::GroupUsage;
 use gleaner_model::{LimitKind, Reason, Time};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -64,8 +64,8 @@ const fn over(limit: LimitKind) -> Reason {
 
 impl Run {
     /// Looks at everything that is due.
-    pub(crate) fn look(&mut self, now: Instant, at: Time, watched_memory: bool) -> Found {
-        let passed = self.look_at_group(at, watched_memory);
+    pub(crate) fn look(&mut self, now: Instant, at: Time) -> Found {
+        let (passed, _) = self.look_at_group(at);
         let time = self.look_at_time(now, at);
         let (space, room) = self.look_at_space(at);
         let took = now.elapsed();
@@ -80,12 +80,12 @@ impl Run {
         }
     }
 
-    /// A last look, when nothing runs any more.
-    pub(crate) fn watch_at_end(&mut self) -> Option<Reason> {
+    /// A last look, when nothing runs any more. Also gives the group's last figures.
+    pub(crate) fn watch_at_end(&mut self) -> (Option<Reason>, GroupUsage) {
         let at = super::now();
-        let passed = self.look_at_group(at, false);
+        let (passed, usage) = self.look_at_group(at);
         let (space, _) = self.look_at_space(at);
-        passed.or(space)
+        (passed.or(space), usage)
     }
 
     /// The moment at which the time limit is passed if nothing is frozen until then.
@@ -104,9 +104,11 @@ impl Run {
         })
     }
 
-    fn look_at_group(&mut self, at: Time, watched_memory: bool) -> Option<Reason> {
-        let group: &Group = self.group.as_ref()?;
-        let (usage, events) = (group.usage(), group.events());
+    fn look_at_group(&mut self, at: Time) -> (Option<Reason>, GroupUsage) {
+        let Some(group) = &self.group else {
+            return (None, GroupUsage::default());
+        };
+        let (usage, events) = group.figures();
         let limits = &self.spec.limits;
         let marks = &mut self.marks;
         marks.see(LimitKind::Memory, number(usage.memory_peak));
@@ -120,16 +122,22 @@ impl Run {
         if events.throttled_us > 0 {
             marks.pass(LimitKind::Cpus, "slowed", at);
         }
-        if events.oom_kills > 0 || watched_memory && usage.memory_now > limits.memory.0 {
+        // Without a group nobody but us looks; one process alone is told by its own peak.
+        let resident = self.exited.map_or(0, |exited| exited.resident_peak);
+        let watched = usage.memory_now.max(resident);
+        if !self.grouped && usage.processes_now > limits.processes {
+            marks.pass(LimitKind::Processes, "fork failed", at);
+        }
+        if events.oom_kills > 0 || !self.grouped && watched > limits.memory.0 {
             marks.pass(LimitKind::Memory, "ended", at);
-            return Some(over(LimitKind::Memory));
+            return (Some(over(LimitKind::Memory)), usage);
         }
         let cpu_ms = usage.cpu_us / 1000;
         if limits.cpu_time.is_some_and(|limit| cpu_ms >= limit.ms) {
             marks.pass(LimitKind::CpuTime, "ended", at);
-            return Some(over(LimitKind::CpuTime));
+            return (Some(over(LimitKind::CpuTime)), usage);
         }
-        None
+        (None, usage)
     }
 
     /// Also says how many bytes may be written before a limit could be passed.

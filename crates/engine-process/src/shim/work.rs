@@ -129,6 +129,7 @@ impl Shim {
         run.degraded.extend(group.apply(&ask));
         run.degraded.push(DISK_IS_WATCHED.to_owned());
         run.degraded.extend(self.zygote.degraded.iter().cloned());
+        run.grouped = self.groups.backend().has_groups();
         let group = run.group.insert(group);
         let Some([stdout, stderr]) = &run.streams else {
             return Err("its streams are gone".into());
@@ -260,13 +261,6 @@ impl Shim {
                 "the result of {attempt} could not be written: {error}"
             ));
         }
-        if let Some(group) = run.group.take()
-            && let Err(error) = self.groups.give_back(group)
-        {
-            log(&format!(
-                "the group of {attempt} could not be cleaned: {error}"
-            ));
-        }
         if let Some(mounts) = run.mounts.take() {
             // Where the thread is gone they are let go of here.
             let _gone = self.old_mounts.send(mounts);
@@ -275,6 +269,14 @@ impl Shim {
             attempt,
             ending: Box::new(ending),
         });
+        // The agent can go on while we clean up.
+        if let Some(group) = run.group.take()
+            && let Err(error) = self.groups.give_back(group)
+        {
+            log(&format!(
+                "the group of {attempt} could not be cleaned: {error}"
+            ));
+        }
         self.start_waiting();
         self.idle_since = Instant::now();
     }
@@ -301,7 +303,6 @@ impl Shim {
             self.freeze_all(now);
         }
         let over = self.unwatched && now >= self.lease_end;
-        let watched_memory = !self.groups.backend().has_groups();
         let mut frozen = Vec::new();
         for (attempt, run) in &mut self.runs {
             if over {
@@ -316,7 +317,7 @@ impl Shim {
             if run.clock.is_none() || !due || run.forced.is_some() {
                 continue;
             }
-            match run.look(now, super::now(), watched_memory) {
+            match run.look(now, super::now()) {
                 Found::Fine => {}
                 Found::End(reason) => run.end(reason, Duration::ZERO, now),
                 Found::FreezeForFaults => {
@@ -376,14 +377,24 @@ fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -
             .map(|(name, value)| (name.clone(), value.clone())),
     );
     let limits = &spec.limits;
+    // The init counts as a process of the task's user, and for a plain user the zygote too.
+    let ours = if per_task_uid { 1 } else { 2 };
+    let resource = |(number, value): (_, u64)| {
+        let extra = if number == libc::RLIMIT_NPROC {
+            ours
+        } else {
+            0
+        };
+        Some((i32::try_from(number).ok()?, value + extra))
+    };
     let resources = if grouped {
         Vec::new()
     } else {
         resource_limits(limits)
+            .into_iter()
+            .filter_map(resource)
+            .collect()
     };
-    let resources = resources
-        .into_iter()
-        .filter_map(|(number, value)| Some((i32::try_from(number).ok()?, value)));
     Launch {
         uid: INNER_UID_FIRST + if per_task_uid { slot } else { 0 },
         scratch: spec.attempt.to_string(),
@@ -392,7 +403,7 @@ fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -
         stdin: spec.stdin.clone(),
         file_max: limits.disk.0.max(limits.output.0),
         shared_memory_max: limits.memory.0 / 2,
-        resources: resources.collect(),
+        resources,
         own_session: true,
     }
 }

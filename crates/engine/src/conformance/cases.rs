@@ -323,7 +323,8 @@ fn nothing_left(bench: &Bench) {
     // A daemon that ignores all it may, in a session of its own, keeps writing to scratch; were
     // it left alive, the stream would grow after the end.
     let spec = bench.script(
-        "(trap '' TERM HUP INT; setsid sh -c 'while :; do echo still here; echo x >> log; done' &) ; \
+        "d() { while :; do echo still here; echo x >> log; done; }; \
+         (trap '' TERM HUP INT; d & setsid sh -c 'while :; do echo too; done' &) 2>/dev/null; \
          until [ -s log ]; do sleep 0.01; done; exit 0",
     );
     bench.start(&spec);

@@ -1,0 +1,316 @@
+//! Agents that fall silent, die and come back, and shims that die.
+
+use crate::{engine, group_parent};
+use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
+use gleaner_engine::{AttemptSpec, Engine as _, EngineEvent, Events};
+use gleaner_model::{LeaseId, Reason};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("kill -9 of a shim ends its sandboxes", shim_killed),
+    ("without beats all is frozen, then ended", silent_agent),
+    ("a restarted agent adopts", adoption),
+    ("the host's user id is nobody's", host_uid),
+];
+
+/// Host processes whose arguments contain all of `words`.
+fn processes(words: &[&str]) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if words.iter().all(|word| line.contains(word)) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !met() {
+        assert!(Instant::now() < end, "{what} never came true");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Seconds to sleep that nobody else on this PC sleeps: names a process.
+fn odd_sleep(kind: u32) -> String {
+    format!(
+        "{}",
+        100_000 + u64::from(kind) * 10_000_000 + u64::from(std::process::id())
+    )
+}
+
+fn shim_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mark = odd_sleep(1);
+    let spec = bench.script(&format!("setsid sleep {mark} & sleep {mark}"));
+    bench.start(&spec);
+    bench.started(spec.attempt);
+    wait_until("both sleep", || processes(&["sleep", &mark]).len() >= 2);
+    let lease = format!("bundles/{}", spec.bundle);
+    let base = dir.path().to_string_lossy().into_owned();
+    let shims = processes(&["__shim", &base, &lease]);
+    // The zygote and the cage's init are copies of the shim and have its arguments: the shim
+    // is the oldest, and the only one that is ours.
+    kill(*shims.iter().min().unwrap());
+    let ending = bench.ending(spec.attempt);
+    assert!(
+        matches!(ending.reason, Reason::Lost { .. }),
+        "{:?}",
+        ending.reason
+    );
+    wait_until("nothing sleeps", || processes(&["sleep", &mark]).is_empty());
+    wait_until("no process of it is left", || {
+        processes(&["__shim", &base, &lease]).is_empty()
+    });
+    bench.engine().discard(spec.attempt);
+    // The bundle can be used again.
+    let mut next = bench.script("echo again");
+    next.bundle = spec.bundle;
+    assert_eq!(bench.stdout_of(&next), "again\n");
+}
+
+fn wait_for<T>(heard: &Receiver<EngineEvent>, wanted: impl Fn(&EngineEvent) -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if let Some(found) = wanted(&heard.recv_timeout(left).unwrap()) {
+            return found;
+        }
+    }
+}
+
+fn silent_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (say, heard) = channel();
+    let say = Mutex::new(say);
+    let events: Events = Arc::new(move |event| drop(say.lock().unwrap().send(event)));
+    let beat = Duration::from_millis(200);
+    let engine = engine(dir.path(), &group_parent(), beat, events);
+    let spec = bare_spec(1, "while :; do echo x; sleep 0.01; done");
+    engine.start(spec.clone()).unwrap();
+    let is =
+        |wanted: fn(&EngineEvent) -> bool| move |event: &EngineEvent| wanted(event).then_some(());
+    wait_for(
+        &heard,
+        is(|event| matches!(event, EngineEvent::Started { .. })),
+    );
+    // Nobody beats.
+    wait_for(
+        &heard,
+        is(|event| matches!(event, EngineEvent::Paused { .. })),
+    );
+    let length = || {
+        let [stdout, _] = engine.streams(spec.attempt).unwrap();
+        stdout.metadata().unwrap().len()
+    };
+    let before = length();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(length(), before);
+    engine.beat(1000);
+    wait_for(
+        &heard,
+        is(|event| matches!(event, EngineEvent::Resumed { .. })),
+    );
+    // And nobody again, until the lease is over.
+    wait_for(
+        &heard,
+        is(|event| matches!(event, EngineEvent::Paused { .. })),
+    );
+    let reason = wait_for(&heard, |event| match event {
+        EngineEvent::Ended { ending, .. } => Some(ending.reason.clone()),
+        EngineEvent::Started { .. } | EngineEvent::Paused { .. } | EngineEvent::Resumed { .. } => {
+            None
+        }
+    });
+    assert!(matches!(reason, Reason::Lost { .. }), "{reason:?}");
+    engine.discard(spec.attempt);
+}
+
+fn bare_spec(number: u64, script: &str) -> AttemptSpec {
+    AttemptSpec {
+        attempt: gleaner_model::TaskId::new(gleaner_model::JobId(number), 0).attempt(1),
+        bundle: LeaseId(1),
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        env: std::collections::BTreeMap::new(),
+        stdin: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        limits: gleaner_model::Limits::default(),
+    }
+}
+
+/// The agent that will be killed: starts three attempts, says when one has ended and the others
+/// run, and beats until then.
+pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
+    let (say, heard) = channel();
+    let say = Mutex::new(say);
+    let events: Events = Arc::new(move |event| drop(say.lock().unwrap().send(event)));
+    let engine = engine(dir, parent, Duration::from_secs(5), events);
+    let scripts = [
+        "echo early",
+        "while ! [ -e go ]; do sleep 0.02; done; echo late",
+        "sleep 1000",
+    ];
+    for (number, script) in (1..).zip(scripts) {
+        engine.start(bare_spec(number, script)).unwrap();
+    }
+    let (mut started, mut ended) = (0, 0);
+    while started < 3 || ended < 1 {
+        match heard.recv_timeout(DEADLINE).unwrap() {
+            EngineEvent::Started { .. } => started += 1,
+            EngineEvent::Ended { .. } => ended += 1,
+            EngineEvent::Paused { .. } | EngineEvent::Resumed { .. } => {}
+        }
+    }
+    println!("ready");
+    loop {
+        engine.beat(60_000);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn adoption() {
+    let dir = tempfile::tempdir().unwrap();
+    let parent = group_parent();
+    let mut first = Command::new(std::env::current_exe().unwrap())
+        .arg("__agent")
+        .arg(dir.path())
+        .arg(&parent)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(first.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let (say, heard) = channel();
+    let say = Mutex::new(say);
+    let events: Events = Arc::new(move |event| drop(say.lock().unwrap().send(event)));
+    let engine = engine(dir.path(), &parent, Duration::from_secs(5), events);
+    let mut adopted = engine.adopt().unwrap();
+    adopted.sort_by_key(|one| one.spec.attempt);
+    engine.beat(60_000);
+    assert_eq!(adopted.len(), 3);
+    let scripts: Vec<&str> = adopted
+        .iter()
+        .map(|one| one.spec.command[2].as_str())
+        .collect();
+    assert!(
+        scripts[0].contains("early") && scripts[1].contains("late"),
+        "{scripts:?}"
+    );
+    assert!(adopted.iter().all(|one| one.started.is_some()));
+    let ending = adopted[0].ending.as_ref().unwrap();
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    assert!(adopted[1].ending.is_none() && adopted[2].ending.is_none());
+    // Again finds the same bundle in good hands.
+    assert_eq!(engine.adopt().unwrap(), Vec::new());
+
+    let late = adopted[1].spec.attempt;
+    assert!(engine.usage(late).unwrap().cpu_seconds >= 0.0);
+    let go = dir.path().join(format!("bundles/1/cages/{late}/go"));
+    std::fs::write(go, "").unwrap();
+    let ended = |wanted| {
+        wait_for(&heard, |event| {
+            let EngineEvent::Ended { attempt, ending } = event else {
+                return None;
+            };
+            (*attempt == wanted).then(|| ending.reason.clone())
+        })
+    };
+    assert_eq!(ended(late), Reason::Exit { code: 0 });
+    let sleeper = adopted[2].spec.attempt;
+    engine
+        .control(sleeper, gleaner_engine::Control::Stop { grace_ms: 0 })
+        .unwrap();
+    assert_eq!(ended(sleeper), Reason::Cancelled);
+    for (one, said) in adopted.iter().zip(["early\n", "late\n", ""]) {
+        let mut files = engine.collect(one.spec.attempt).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut files[0].file, &mut text).unwrap();
+        assert_eq!(text, said);
+        engine.discard(one.spec.attempt);
+    }
+    wait_until("the bundle is gone", || {
+        engine.beat(60_000);
+        std::fs::read_dir(dir.path().join("bundles"))
+            .unwrap()
+            .count()
+            == 0
+    });
+}
+
+fn host_uid() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mark = odd_sleep(2);
+    let mut specs = [
+        bench.script(&format!("exec sleep {mark}")),
+        bench.script(&format!("exec sleep {mark}")),
+    ];
+    specs[1].bundle = specs[0].bundle;
+    for spec in &specs {
+        bench.start(spec);
+    }
+    wait_until("both sleep", || processes(&["sleep", &mark]).len() >= 2);
+    let mut ids: Vec<u32> = Vec::new();
+    for pid in processes(&["sleep", &mark]) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for field in ["Uid:", "Gid:"] {
+            let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+            let all: Vec<u32> = line
+                .split_whitespace()
+                .skip(1)
+                .map(|id| id.parse().unwrap())
+                .collect();
+            assert!(all.iter().all(|id| *id == all[0] && *id >= 1000), "{line}");
+            ids.push(all[0]);
+        }
+        assert!(
+            status
+                .lines()
+                .any(|line| line.split_whitespace().eq(["CapEff:", "0000000000000000"]))
+        );
+        assert!(
+            status
+                .lines()
+                .any(|line| line.split_whitespace().eq(["Seccomp:", "2"]))
+        );
+    }
+    if rustix::process::geteuid().is_root() {
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 2, "each attempt has an id of its own: {ids:?}");
+    }
+    for spec in &specs {
+        bench
+            .engine()
+            .control(spec.attempt, gleaner_engine::Control::Stop { grace_ms: 0 })
+            .unwrap();
+        bench.ending(spec.attempt);
+        bench.engine().discard(spec.attempt);
+    }
+}

@@ -1,0 +1,196 @@
+//! A program that tries to get out, and what became of each try.
+
+use crate::{engine, group_parent};
+use gleaner_engine::Events;
+use gleaner_engine::conformance::{BEAT, Bench};
+use gleaner_model::Reason;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::ExitCode;
+
+pub(crate) const TESTS: &[(&str, fn())] =
+    &[("hostile calls are refused and counted", calls_are_refused)];
+
+/// One try: what it is called, and what the kernel said (0 for success).
+type Try = (&'static str, fn() -> i64);
+
+macro_rules! call {
+    ($name:literal, $($argument:expr),+) => {
+        ($name, || {
+            // SAFETY: made to be refused before it does anything; none has a valid pointer that
+            // the kernel would write to.
+            unsafe { libc::syscall($($argument),+) }
+        })
+    };
+}
+
+const NEWUSER: i32 = libc::CLONE_NEWUSER;
+
+const TRIES: &[Try] = &[
+    call!("ptrace", libc::SYS_ptrace, 0, 0, 0, 0),
+    call!(
+        "process_vm_readv",
+        libc::SYS_process_vm_readv,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0
+    ),
+    call!(
+        "mount",
+        libc::SYS_mount,
+        c"none".as_ptr(),
+        c"/scratch".as_ptr(),
+        c"tmpfs".as_ptr(),
+        0,
+        0
+    ),
+    call!("umount2", libc::SYS_umount2, c"/.outside".as_ptr(), 2),
+    call!(
+        "pivot_root",
+        libc::SYS_pivot_root,
+        c".".as_ptr(),
+        c".".as_ptr()
+    ),
+    call!("chroot", libc::SYS_chroot, c"/scratch".as_ptr()),
+    call!("fsopen", libc::SYS_fsopen, c"tmpfs".as_ptr(), 0),
+    call!("unshare", libc::SYS_unshare, NEWUSER),
+    call!("setns", libc::SYS_setns, 0, 0),
+    call!(
+        "clone",
+        libc::SYS_clone,
+        NEWUSER | libc::SIGCHLD,
+        0,
+        0,
+        0,
+        0
+    ),
+    call!("bpf", libc::SYS_bpf, 0, 0, 0),
+    call!(
+        "perf_event_open",
+        libc::SYS_perf_event_open,
+        0,
+        0,
+        -1,
+        -1,
+        0
+    ),
+    call!("keyctl", libc::SYS_keyctl, 0, -3, 0),
+    call!("add_key", libc::SYS_add_key, 0, 0, 0, 0, 0),
+    call!("userfaultfd", libc::SYS_userfaultfd, 0),
+    call!("io_uring_setup", libc::SYS_io_uring_setup, 1, 0),
+    call!("open_by_handle_at", libc::SYS_open_by_handle_at, -100, 0, 0),
+    call!("init_module", libc::SYS_init_module, 0, 0, 0),
+    call!("kexec_load", libc::SYS_kexec_load, 0, 0, 0, 0),
+    call!("reboot", libc::SYS_reboot, 0, 0, 0, 0),
+    call!("sethostname", libc::SYS_sethostname, c"x".as_ptr(), 1),
+    call!("settimeofday", libc::SYS_settimeofday, 0, 0),
+    call!("sched_setscheduler", libc::SYS_sched_setscheduler, 0, 0, 0),
+    call!("ioprio_set", libc::SYS_ioprio_set, 1, 0, 2 << 13),
+    call!("syslog", libc::SYS_syslog, 3, 0, 0),
+    // Local, hypervisor, kernel, raw: only the first kind is for tasks.
+    call!("socket", libc::SYS_socket, 40, 1, 0),
+    call!("socket", libc::SYS_socket, 16, 3, 0),
+    call!("socket", libc::SYS_socket, 17, 3, 0),
+    call!("ioctl", libc::SYS_ioctl, 0, 0x5412, 0),
+    call!("seccomp", libc::SYS_seccomp, 1, 8, 0),
+    call!("personality", libc::SYS_personality, 0x8),
+];
+
+/// Run in the sandbox: prints `name errno` for each try, and what else is to be known.
+pub(crate) fn main() -> ExitCode {
+    let said = |result: i64| {
+        if result < 0 {
+            io::Error::last_os_error().raw_os_error().unwrap_or(-1)
+        } else {
+            0
+        }
+    };
+    for (name, attempt) in TRIES {
+        println!("{name} {}", said(attempt()));
+    }
+    let others: &[Try] = &[
+        call!("clone3", libc::SYS_clone3, 0, 0),
+        #[cfg(target_arch = "x86_64")]
+        call!("x32", libc::SYS_getpid | 0x4000_0000),
+        call!("unknown", 5000),
+        call!("unix", libc::SYS_socket, 1, 1, 0),
+        call!("inet", libc::SYS_socket, 2, 1, 0),
+        call!("inet6", libc::SYS_socket, 10, 1, 0),
+        call!("root", libc::SYS_setuid, 0),
+    ];
+    for (name, attempt) in others {
+        println!("{name} {}", said(attempt()));
+    }
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/vm/drop_caches",
+        "/proc/sysrq-trigger",
+    ] {
+        let open = std::fs::File::options().write(true).open(path);
+        println!("write:{path} {}", i32::from(open.is_err()));
+    }
+    let loopback = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| std::net::TcpStream::connect(listener.local_addr()?));
+    println!("loopback {}", i32::from(loopback.is_err()));
+    let outside = std::net::TcpStream::connect("192.0.2.1:80");
+    println!("outside {}", i32::from(outside.is_err()));
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes =
+        processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    println!("processes {}", processes.count());
+    println!(
+        "hidden {}",
+        std::fs::read_dir("/.outside").map_or(0, Iterator::count)
+    );
+    // SAFETY: takes no arguments.
+    println!("uid {}", unsafe { libc::getuid() });
+    ExitCode::SUCCESS
+}
+
+pub(crate) fn calls_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mut spec = bench.spec(&["./hostile", "__hostile"]);
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    spec.inputs = vec![bench.input("hostile", &own, 0o755)];
+    let (ending, files) = bench.run(&spec);
+    let files = files.unwrap();
+    let stdout = String::from_utf8_lossy(&files["stdout"]);
+    let stderr = String::from_utf8_lossy(&files["stderr"]);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 }, "{stdout}{stderr}");
+    let mut said: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for line in stdout.lines() {
+        let (name, number) = line.split_once(' ').unwrap();
+        said.entry(name).or_default().push(number.parse().unwrap());
+    }
+    for (name, _) in TRIES.iter().filter(|(name, _)| *name != "personality") {
+        let all = &said[name];
+        assert!(
+            all.iter().all(|error| *error == libc::EPERM),
+            "{name}: {all:?}"
+        );
+        let counted = ending.refused_calls.get(*name).copied();
+        assert_eq!(
+            counted,
+            Some(all.len() as u64),
+            "{name}: {:?}",
+            ending.refused_calls
+        );
+    }
+    for name in ["clone3", "unknown"] {
+        assert_eq!(said[name], [libc::ENOSYS], "{name}");
+    }
+    for name in ["unix", "inet", "inet6", "loopback", "personality", "hidden"] {
+        assert_eq!(said[name], [0], "{name}");
+    }
+    let writes = said.iter().filter(|(name, _)| name.starts_with("write:"));
+    assert!(writes.clone().count() == 3 && writes.clone().all(|(_, error)| *error == [1]));
+    assert_eq!(said["outside"], [1]);
+    assert_ne!(said["root"], [0]);
+    assert_eq!(said["processes"], [2], "itself and its init");
+    assert!(said["uid"][0] >= 1000);
+}
