@@ -259,16 +259,16 @@ impl JobPlan {
 
     /// What a source stands for, or what is wrong with it.
     fn resolve(&self, source: &str) -> Result<(BlobRef, u32), String> {
-        if source.starts_with("https://") || source.starts_with("http://") {
-            return Err(format!(
-                "{source}: addresses are not supported by this server yet; download the file and \
-                 name it here"
-            ));
+        if let Some(found) = self.files.get(source) {
+            return Ok(*found);
         }
-        let found = self.files.get(source).copied();
-        found.ok_or_else(|| match source.starts_with("blake3:") {
-            true => format!("{source} is not on the server; upload it first"),
-            false => format!("{source} was not sent with the job; is the path right?"),
+        Err(if source.starts_with("blake3:") {
+            format!("{source} is not on the server; upload it first")
+        } else if source.starts_with("https://") || source.starts_with("http://") {
+            // Who submits fetches it, so that every task sees the same bytes.
+            format!("{source} was not sent with the job; download it and name it as a file")
+        } else {
+            format!("{source} was not sent with the job; is the path right?")
         })
     }
 
