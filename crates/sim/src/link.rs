@@ -4,23 +4,23 @@
 //! under way may be lost, may still be read from a buffer later (even after the next hello), or
 //! comes twice because the agent sends it again.
 
-use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeReport, NodeWish};
-use gleaner_model::{AttemptId, AttemptState};
+use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeWish};
+use gleaner_model::{AttemptId, AttemptState, NodeState};
 
 /// From a PC to the server.
 #[derive(Debug, Clone)]
 pub(crate) enum Up {
-    Hello(NodeHello),
-    Beat(NodeReport),
+    Hello(Box<NodeHello>),
+    Beat(NodeState),
     Progress(AttemptId, AttemptState),
-    Ended(AttemptEnd),
+    Ended(Box<AttemptEnd>),
 }
 
 /// From the server to a PC.
 #[derive(Debug, Clone)]
 pub(crate) enum Down {
     Welcome,
-    Bundle(Bundle),
+    Bundle(Box<Bundle>),
     Revoke(Vec<AttemptId>),
     Acknowledge(Vec<AttemptId>),
     Wish(NodeWish),

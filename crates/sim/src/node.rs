@@ -7,7 +7,7 @@ use crate::link::{Down, Link, Up};
 use crate::owner::{Doing, Owner};
 use crate::world::World;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
-use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeReport, NodeWish};
+use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeWish};
 use gleaner_model::{AttemptId, Bytes, Cpus, Engine, LeaseId, NodeId, NodeState, Reason, Time};
 use std::collections::BTreeMap;
 
@@ -356,7 +356,7 @@ impl World {
             busy_seconds,
             record: cpu_seconds.to_le_bytes().to_vec(),
         };
-        self.send(pc, Up::Ended(end));
+        self.send(pc, Up::Ended(Box::new(end)));
     }
 
     /// Sends over the link, if there is one.
@@ -371,10 +371,10 @@ impl World {
         let (at, epoch) = (link.up_at, link.epoch);
         if faults && matches!(up, Up::Ended(_)) && self.chance.likely(0.01) {
             let again = at + self.chance.between(0, 60_000);
-            let copy = Box::new(up.clone());
+            let copy = up.clone();
             self.agenda.note(again, Due::Arrive(pc, epoch, copy));
         }
-        self.agenda.note(at, Due::Arrive(pc, epoch, Box::new(up)));
+        self.agenda.note(at, Due::Arrive(pc, epoch, up));
     }
 
     /// The time for a beat has come.
@@ -393,17 +393,11 @@ impl World {
         let Some(node) = self.pc(pc).filter(|n| n.link.open && n.link.welcome) else {
             return;
         };
-        let (state, reason) = match node.verdict {
-            Verdict::Run => (NodeState::Online, String::new()),
-            Verdict::Pause | Verdict::Evict => (NodeState::Paused, "its owner needs it".into()),
+        let state = match node.verdict {
+            Verdict::Run => NodeState::Online,
+            Verdict::Pause | Verdict::Evict => NodeState::Paused,
         };
-        let node = node.id;
-        let report = NodeReport {
-            node,
-            state,
-            reason,
-        };
-        self.send(pc, Up::Beat(report));
+        self.send(pc, Up::Beat(state));
         self.feed(pc, Event::Beaten);
     }
 
@@ -486,7 +480,7 @@ impl World {
         link.up_at = now;
         link.down_at = now;
         let hello = node.hello();
-        self.send(pc, Up::Hello(hello));
+        self.send(pc, Up::Hello(Box::new(hello)));
     }
 
     /// The link breaks; neither side knows it yet.

@@ -93,10 +93,12 @@ pub struct Report {
     pub policy: Policy,
     /// Over every action of the server's brain, in order, as 16 hex digits.
     pub hash: String,
-    /// Steps of the server's brain.
+    /// Steps of the real brains, the server's and the nodes' together.
     pub steps: u64,
-    /// Steps a second of real time: filled in by whoever holds the clock.
+    /// `steps` a second of real time: filled in by whoever holds the clock.
     pub steps_per_second: Option<f64>,
+    /// Steps of the server's brain.
+    pub server_steps: u64,
     /// Steps of the nodes' brains.
     pub node_steps: u64,
     /// Virtual seconds that passed, the end included.

@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::link::{Down, Up};
 use crate::report::Failure;
 use crate::world::World;
-use gleaner_core::{Action, Book, Event, Row, State};
+use gleaner_core::{Action, Book, Event, NodeReport, Row, State};
 use gleaner_model::{NodeId, TaskState, Time};
 
 /// The driver's clock.
@@ -166,7 +166,7 @@ impl World {
                 Action::Dispatch(bundle) => {
                     let sent = self.server.ledger.sent(&bundle);
                     sent.map_err(|what| self.failure(what))?;
-                    self.post(bundle.node, Down::Bundle(bundle));
+                    self.post(bundle.node, Down::Bundle(Box::new(bundle)));
                 }
                 Action::Revoke { node, attempts } => self.post(node, Down::Revoke(attempts)),
                 Action::Acknowledge { node, attempts } => {
@@ -199,11 +199,10 @@ impl World {
         node.link.down_at = node.link.down_at.max(now + latency);
         let at = node.link.down_at;
         if faults && matches!(down, Down::Bundle(_)) && self.chance.likely(0.002) {
-            let copy = Box::new(down.clone());
+            let copy = down.clone();
             self.agenda.note(at, Due::Deliver(pc, epoch, copy));
         }
-        self.agenda
-            .note(at, Due::Deliver(pc, epoch, Box::new(down)));
+        self.agenda.note(at, Due::Deliver(pc, epoch, down));
     }
 
     /// A message of a PC arrives, if its connection still stands; what was under way on a broken
@@ -230,10 +229,14 @@ impl World {
         }
         let id = NodeId(pc + 1);
         self.serve(match up {
-            Up::Hello(hello) => Event::Hello(hello),
-            Up::Beat(report) => Event::Beat(report),
+            Up::Hello(hello) => Event::Hello(*hello),
+            Up::Beat(state) => Event::Beat(NodeReport {
+                node: id,
+                state,
+                reason: String::new(),
+            }),
             Up::Progress(attempt, state) => Event::Progress(id, attempt, state),
-            Up::Ended(end) => Event::Ended(end),
+            Up::Ended(end) => Event::Ended(*end),
         })
     }
 

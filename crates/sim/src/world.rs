@@ -122,7 +122,7 @@ impl World {
             end,
             last: end + DRAIN_MS.max(DRAIN_TASKS * settle_ms as u64),
             draining: false,
-            agenda: Agenda::default(),
+            agenda: Agenda::new(START_MS),
             chance: Chance::new(options.seed),
             server: Server::new(nodes),
             slots: pcs.iter().map(|pc| pc.cpus.milli / 1000).sum(),
@@ -168,8 +168,8 @@ impl World {
 
     fn happen(&mut self, due: Due) -> Result<(), Failure> {
         match due {
-            Due::Arrive(pc, epoch, up) => return self.arrive(pc, epoch, *up),
-            Due::Deliver(pc, epoch, down) => self.deliver(pc, epoch, *down),
+            Due::Arrive(pc, epoch, up) => return self.arrive(pc, epoch, up),
+            Due::Deliver(pc, epoch, down) => self.deliver(pc, epoch, down),
             Due::Commit(boot) => return self.commit(boot),
             Due::ServerTick(boot) => return self.server_tick(boot),
             Due::ServerUp => return self.server_up(),
@@ -319,7 +319,8 @@ impl World {
             faults: options.faults,
             policy: options.policy,
             hash: server.hash.finish(),
-            steps: server.steps,
+            steps: server.steps + self.node_steps,
+            server_steps: server.steps,
             steps_per_second: None,
             node_steps: self.node_steps,
             virtual_seconds: (self.now - START_MS) as f64 / 1000.0,

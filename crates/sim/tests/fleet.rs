@@ -45,7 +45,7 @@ mod tests {
                 check_all: true,
                 ..faulty(20, 0.01, seed)
             });
-            assert_eq!(report.checks, report.steps);
+            assert_eq!(report.checks, report.server_steps);
         }
     }
 
