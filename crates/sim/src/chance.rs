@@ -25,6 +25,16 @@ fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// The whole part of a number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "callers give finite, non-negative values far below 2^63"
+)]
+pub(crate) const fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 impl Chance {
     pub(crate) const fn new(seed: u64) -> Self {
         let a = mix(seed);

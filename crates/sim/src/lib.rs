@@ -14,6 +14,7 @@
 mod agenda;
 mod chance;
 mod digest;
+mod engine;
 mod ledger;
 mod link;
 mod node;

@@ -2,7 +2,8 @@
 //! a link that its server may not answer.
 
 use crate::agenda::{Due, Pc};
-use crate::chance::fixed;
+use crate::chance::{fixed, whole};
+use crate::engine::Program;
 use crate::link::{Down, Link, Up};
 use crate::owner::{Doing, Owner};
 use crate::world::World;
@@ -13,22 +14,6 @@ use std::collections::BTreeMap;
 
 /// A beat leaves this often: a lease survives two lost ones.
 const BEAT_MS: u64 = 10_000;
-
-/// A program in the PC's engine. It outlives its agent.
-#[derive(Debug)]
-pub(crate) struct Program {
-    left_ms: u64,
-    /// Since when it runs; none while it is frozen.
-    since: Option<u64>,
-    /// Counts its runs: an end noted for an earlier one is void.
-    run: u32,
-    ran_ms: u64,
-    /// How it will end if it is left alone.
-    fate: Reason,
-    ended: Option<Reason>,
-    cpus: Cpus,
-    memory: Bytes,
-}
 
 /// A kept report.
 #[derive(Debug, Clone)]
@@ -44,12 +29,12 @@ pub(crate) struct Computer {
     pub(crate) id: NodeId,
     pub(crate) cpus: Cpus,
     memory: Bytes,
-    speed: f64,
+    pub(crate) speed: f64,
     arch: &'static str,
     pub(crate) on: bool,
     pub(crate) agent: Option<Book>,
     killed_at: u64,
-    programs: BTreeMap<AttemptId, Program>,
+    pub(crate) programs: BTreeMap<AttemptId, Program>,
     kept: BTreeMap<AttemptId, Kept>,
     pub(crate) link: Link,
     pub(crate) owner: Owner,
@@ -115,24 +100,15 @@ impl Computer {
 }
 
 #[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "callers give finite, non-negative values far below 2^63"
-)]
-const fn whole(value: f64) -> u64 {
-    value as u64
-}
-
-#[expect(
     clippy::cast_precision_loss,
     reason = "milliseconds of a run stay below 2^53"
 )]
-const fn seconds(ms: u64) -> f64 {
+pub(crate) const fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
 impl World {
-    fn pc(&mut self, pc: Pc) -> Option<&mut Computer> {
+    pub(crate) fn pc(&mut self, pc: Pc) -> Option<&mut Computer> {
         self.pcs.get_mut(pc as usize)
     }
 
@@ -186,7 +162,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, pc: Pc, after_ms: u64, event: Event) {
+    pub(crate) fn answer(&mut self, pc: Pc, after_ms: u64, event: Event) {
         let at = self.now + after_ms;
         self.agenda.note(at, Due::Answer(pc, Box::new(event)));
     }
@@ -235,91 +211,6 @@ impl World {
                 self.send_end(pc, attempt, kept);
             }
         }
-    }
-
-    /// A program is gone: its processor time was spent, for better or worse.
-    fn spent(&mut self, program: Option<&Program>) {
-        if let Some(program) = program {
-            let cpus = f64::from(program.cpus.milli) / 1000.0;
-            self.tally.spent_cpu += cpus * seconds(program.ran_ms);
-        }
-    }
-
-    fn start(&mut self, pc: Pc, attempt: AttemptId) {
-        let seed = self.options.seed;
-        let Some(job) = self.jobs.get(&attempt.task.job) else {
-            return;
-        };
-        let Some(node) = self.pcs.get_mut(pc as usize) else {
-            return;
-        };
-        if pc > 0 && fixed(seed, job.program, u64::from(pc) + 77) < 0.01 {
-            let program = "rare".into();
-            let ended = Event::Ended(attempt, Reason::NoProgram { program });
-            return self.answer(pc, 1, ended);
-        }
-        let left_ms = whole(job.work_ms(seed, attempt.task) / node.speed).max(1);
-        let fate = job.fate(seed, attempt);
-        let program = Program {
-            left_ms,
-            since: Some(self.now),
-            run: 1,
-            ran_ms: 0,
-            fate,
-            ended: None,
-            cpus: job.need.cpus,
-            memory: job.need.memory,
-        };
-        node.programs.insert(attempt, program);
-        self.answer(pc, 1, Event::Started(attempt));
-        let end = self.now + left_ms;
-        self.agenda.note(end, Due::Program(pc, attempt, 1));
-    }
-
-    fn freeze(&mut self, pc: Pc, attempt: AttemptId) {
-        let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
-            return;
-        };
-        program.halt(now);
-    }
-
-    fn thaw(&mut self, pc: Pc, attempt: AttemptId) {
-        let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
-            return;
-        };
-        if program.ended.is_none() && program.since.is_none() {
-            program.since = Some(now);
-            let (end, run) = (now + program.left_ms, program.run);
-            self.agenda.note(end, Due::Program(pc, attempt, run));
-        }
-    }
-
-    fn stop(&mut self, pc: Pc, attempt: AttemptId) {
-        let now = self.now;
-        let after = self.chance.between(1, 50);
-        if let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) {
-            program.halt(now);
-            program.ended = Some(Reason::Cancelled);
-        }
-        self.answer(pc, after, Event::Ended(attempt, Reason::Cancelled));
-    }
-
-    /// A program may have come to its end.
-    pub(crate) fn program_ends(&mut self, pc: Pc, attempt: AttemptId, run: u32) {
-        let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
-            return;
-        };
-        if program.run != run || program.since.is_none() {
-            return;
-        }
-        program.halt(now);
-        let reason = program.fate.clone();
-        program.ended = Some(reason.clone());
-        // Where the agent is away, its shim keeps the end.
-        self.feed(pc, Event::Ended(attempt, reason));
     }
 
     fn collect(&mut self, pc: Pc, attempt: AttemptId, reason: Reason) {
@@ -588,18 +479,6 @@ impl World {
     pub(crate) fn check_pc(&self, pc: Pc) {
         if let Some(book) = self.pcs.get(pc as usize).and_then(|n| n.agent.as_ref()) {
             book.check();
-        }
-    }
-}
-
-impl Program {
-    /// It runs no more, for now or for good.
-    fn halt(&mut self, now: u64) {
-        if let Some(since) = self.since.take() {
-            let ran = now.saturating_sub(since).min(self.left_ms);
-            self.ran_ms += ran;
-            self.left_ms -= ran;
-            self.run += 1;
         }
     }
 }
