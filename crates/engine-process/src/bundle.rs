@@ -58,6 +58,12 @@ impl Bundle {
     }
 }
 
+/// Writes JSON by one call to the kernel: a reader finds the whole, or, where we are killed on
+/// the way, something that is not JSON and is taken for nothing.
+pub(crate) fn write_once<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    fs::write(path, serde_json::to_vec(value)?)
+}
+
 /// Writes JSON so that a reader finds the whole or nothing, whenever we are killed.
 pub(crate) fn write_whole<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let part = path.with_extension("part");

@@ -80,7 +80,8 @@ pub(crate) enum FromShim {
 pub(crate) enum ToZygote {
     /// Our ids are mapped: build the root.
     Go,
-    /// Start a cage. Beside it: status socket, stdout, stderr.
+    /// Start a cage. Beside it: status socket, stdout, stderr, and the files by which it enters
+    /// its group.
     Launch(Box<Launch>),
 }
 
@@ -103,6 +104,8 @@ pub(crate) struct Launch {
     /// Whether the program gets a session of its own. Where the session is what keeps it
     /// idle, it gets none and may not make one.
     pub(crate) own_session: bool,
+    /// Whether its init waits for [`GoOn`], because it is moved to its group from outside.
+    pub(crate) waits: bool,
 }
 
 /// The zygote's answers, in order of the requests.
@@ -119,9 +122,8 @@ pub(crate) enum FromZygote {
 /// From a cage's init to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Status {
-    /// The cage's mounts stand; their namespace comes with this.
-    Mounted,
-    /// The filter's listener comes with this; or why there is none.
+    /// It is confined. With this come its mount namespace and the filter's listener; or why
+    /// there is none.
     Filtered { degraded: Vec<String> },
     /// The program runs.
     Started,
@@ -147,8 +149,7 @@ pub(crate) struct Exited {
     pub(crate) written_bytes: u64,
 }
 
-/// The shim's word that a cage's init may go on. Beside it: the files by which it enters its
-/// group, where it is not in it already.
+/// The shim's word that a cage's init may go on: it is in its group now.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct GoOn;
 

@@ -39,13 +39,18 @@ pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr
 
 /// Runs the cage. Never returns: the process ends here.
 pub(crate) fn run(launch: Launch, descriptors: Vec<OwnedFd>, setting: &Setting) -> ! {
-    let Ok([status, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next();
+    let (Some(status), Some(stdout), Some(stderr)) = (next(), next(), next()) else {
         sys::exit_now(1)
     };
-    let go = receive::<GoOn>(&status, &mut buffer(), RecvFlags::empty());
-    let Ok(Some((GoOn, groups))) = go else {
-        sys::exit_now(1)
-    };
+    let groups: Vec<OwnedFd> = descriptors.collect();
+    if launch.waits {
+        let go = receive::<GoOn>(&status, &mut buffer(), RecvFlags::empty());
+        if !matches!(go, Ok(Some(_))) {
+            sys::exit_now(1);
+        }
+    }
     let report = match cage(&launch, setting, &status, [stdout, stderr], groups) {
         Ok(report) => report,
         Err(trouble) => Status::Failed {
@@ -68,7 +73,10 @@ fn cage(
     groups: Vec<OwnedFd>,
 ) -> Result<Status, Trouble> {
     mounts(launch)?;
-    tell_mounts(status)?;
+    // For the shim to let go of: whoever is last waits for every processor, and that should be
+    // neither the program's end nor anybody at idle priority.
+    let mounts =
+        File::open("/proc/self/ns/mnt").map_err(Trouble::at("hand the mounts to the shim"))?;
     // Our own files in /proc are ours only while we are readable; later this descriptor does.
     // Small kernels have no such file.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
@@ -101,7 +109,7 @@ fn cage(
     let [stdout, stderr] = streams;
     let writable = [stdout.as_fd(), stderr.as_fd()];
     landlock::confine(setting.landlock, &writable).map_err(Trouble::at("apply Landlock"))?;
-    filter(status, launch.own_session)?;
+    filter(status, mounts.into(), launch.own_session)?;
     start(launch, [stdin, stdout, stderr], status, counts.as_ref())
 }
 
@@ -126,20 +134,6 @@ fn mounts(launch: &Launch) -> Result<(), Trouble> {
     mount_bind(EMPTY, OUTSIDE).map_err(Trouble::at("cover other cages"))?;
     rustix::process::chdir("/scratch").map_err(Trouble::at("go to the scratch directory"))?;
     Ok(())
-}
-
-/// Hands our mounts to the shim to let go of: whoever is last waits for every processor, and
-/// that should be neither the program's end nor anybody at idle priority.
-fn tell_mounts(status: &OwnedFd) -> Result<(), Trouble> {
-    let doing = "hand the mounts to the shim";
-    let mounts = File::open("/proc/self/ns/mnt").map_err(Trouble::at(doing))?;
-    send(
-        status,
-        &Status::Mounted,
-        &[mounts.as_fd()],
-        SendFlags::empty(),
-    )
-    .map_err(Trouble::at(doing))
 }
 
 fn bounds(launch: &Launch) -> io::Result<()> {
@@ -194,11 +188,15 @@ fn standard_input(launch: &Launch) -> Result<OwnedFd, Trouble> {
     ))
 }
 
-/// Installs the filter and hands its listener to the shim. A kernel that has no listeners, or a
+/// Installs the filter and hands its listener and our mounts to the shim. A kernel that has no listeners, or a
 /// container that has taken the only one, refuses without counting.
-fn filter(status: &OwnedFd, sessions: bool) -> Result<(), Trouble> {
+fn filter(status: &OwnedFd, mounts: OwnedFd, sessions: bool) -> Result<(), Trouble> {
     let sent = |listener: Option<&OwnedFd>, degraded: Vec<String>| {
-        let with: Vec<_> = listener.iter().map(|fd| fd.as_fd()).collect();
+        let with: Vec<_> = [Some(&mounts), listener]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
         send(
             status,
             &Status::Filtered { degraded },

@@ -86,14 +86,15 @@ impl Zygote {
         Ok(answer)
     }
 
-    /// Forks a cage. Its init waits for a word on `status`. Returns the init's process id.
+    /// Forks a cage, with its status socket, its streams and the files of its group. Returns
+    /// the init's process id.
     pub(crate) fn launch(
         &mut self,
         launch: Launch,
-        [status, stdout, stderr]: [BorrowedFd<'_>; 3],
+        with: &[BorrowedFd<'_>],
     ) -> Result<i32, Trouble> {
         let ask = ToZygote::Launch(Box::new(launch));
-        match self.ask(&ask, &[status, stdout, stderr])? {
+        match self.ask(&ask, with)? {
             FromZygote::Launched { pid } => Ok(pid),
             other @ (FromZygote::Ready { .. } | FromZygote::Failed { .. }) => {
                 Err(answer_trouble(other))

@@ -3,7 +3,7 @@
 use super::clock::RunClock;
 use super::marks::{Marks, number};
 use super::scratch;
-use crate::bundle::{Bundle, write_whole};
+use crate::bundle::{Bundle, write_once};
 use crate::cage::sys;
 use crate::cgroup::{Group, GroupUsage};
 use crate::message::{Exited, Status, receive};
@@ -121,7 +121,7 @@ impl Run {
         let attempt = self.spec.attempt;
         let run = bundle.run(attempt);
         std::fs::create_dir(&run)?;
-        write_whole(&run.join("spec.json"), &self.spec)?;
+        write_once(&run.join("spec.json"), &self.spec)?;
         let stream = |name: &str| -> io::Result<File> {
             use std::os::unix::fs::OpenOptionsExt as _;
             let mut options = File::options();
@@ -164,10 +164,11 @@ impl Run {
             }
         };
         match message {
-            Status::Mounted => self.mounts = descriptors.pop(),
             Status::Filtered { degraded } => {
                 self.degraded.extend(degraded);
-                cage.notices = descriptors.pop();
+                // The mounts come first, and the listener where there is one.
+                cage.notices = (descriptors.len() > 1).then(|| descriptors.pop()).flatten();
+                self.mounts = descriptors.pop();
             }
             Status::Started => {
                 self.started = Some(at);

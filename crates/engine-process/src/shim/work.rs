@@ -3,7 +3,7 @@
 use super::run::{Cause, Run, Said};
 use super::watch::Found;
 use super::{LINGER, Shim, log, now, scratch};
-use crate::bundle::write_whole;
+use crate::bundle::write_once;
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
 use crate::message::{FromShim, GoOn, Launch, send};
@@ -144,22 +144,28 @@ impl Shim {
         let grouped = self.groups.backend().has_groups();
         let mut launch = launch_of(&run.spec, run.slot, per_task_uid, grouped);
         launch.own_session = !Means::of(self.groups.backend()).new_session_escapes();
-        let fds = [theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        let pid = self.zygote.launch(launch, fds)?;
-        drop(theirs);
-        // Until it is told to go on it is our own code; from then on it is limited.
         let files = group.join_files()?;
-        let limited = match files {
-            Some(_) => Ok(()),
-            None => group.add(pid),
-        };
-        if limited.is_ok() && !run.frozen.is_empty() {
+        launch.waits = files.is_none();
+        let mut fds = vec![theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        fds.extend(files.iter().flatten().map(AsFd::as_fd));
+        if !run.frozen.is_empty() {
+            // It stops where it enters its group.
             let _slow = group.freeze(true);
         }
-        let files: Vec<_> = files.iter().flatten().map(AsFd::as_fd).collect();
-        let told = send(&ours, &GoOn, &files, SendFlags::empty());
+        let pid = self.zygote.launch(launch, &fds)?;
+        drop(theirs);
+        // Until it enters its group it is our own code; from then on it is limited.
+        let limited = match files {
+            Some(_) => Ok(()),
+            None => group.add(pid).and_then(|()| {
+                if !run.frozen.is_empty() {
+                    let _slow = group.freeze(true);
+                }
+                send(&ours, &GoOn, &[], SendFlags::empty())
+            }),
+        };
         run.launched(pid, ours)?;
-        if let Err(error) = limited.and(told) {
+        if let Err(error) = limited {
             run.not_run = Some(Reason::Engine {
                 detail: format!("the limits of the attempt could not be set: {error}"),
             });
@@ -256,7 +262,7 @@ impl Shim {
         };
         let ending = run.ending(Instant::now(), now());
         let result = self.bundle.run(attempt).join("result.json");
-        if let Err(error) = write_whole(&result, &ending) {
+        if let Err(error) = write_once(&result, &ending) {
             log(&format!(
                 "the result of {attempt} could not be written: {error}"
             ));
@@ -405,5 +411,6 @@ fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -
         shared_memory_max: limits.memory.0 / 2,
         resources,
         own_session: true,
+        waits: true,
     }
 }
