@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Server(cmd::server::Args),
     Agent(Box<cmd::agent::Args>),
     Bench(cmd::bench::Args),
+    Sim(cmd::sim::Args),
     Completions(cmd::shell::CompletionsArgs),
     Man(cmd::shell::ManArgs),
 }

@@ -54,6 +54,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Server(args) => args.run(),
         Command::Agent(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Sim(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

@@ -46,6 +46,13 @@ fn what_the_contract_names_is_taken() {
         "gleaner token revoke 4",
         "gleaner completions bash",
         "gleaner man out",
+        "gleaner dev --data d --nodes 3 --listen 127.0.0.1:0",
+        "gleaner server --data d --listen 0.0.0.0:8421 --store sqlite:x --blobs file:y",
+        "gleaner agent --server https://a:1 --token-file t --data d --name n --policy continuous",
+        "gleaner doctor --json",
+        "gleaner bench dispatch --json",
+        "gleaner bench overhead",
+        "gleaner sim --nodes 10 --days 0.5 --seed 7 --policy night --faults --json",
         "gleaner --config c.toml jobs",
         "gleaner jobs --config c.toml",
     ] {

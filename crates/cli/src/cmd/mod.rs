@@ -14,6 +14,7 @@ pub(crate) mod nodes;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod shell;
+pub(crate) mod sim;
 pub(crate) mod submit;
 mod task_options;
 pub(crate) mod tasks;
