@@ -173,7 +173,7 @@ impl Shim {
                     Source::Status(attempt) => self.hear_init(attempt),
                     Source::Notices(attempt) => {
                         if let Some(run) = self.runs.get_mut(&attempt) {
-                            run.refuse();
+                            run.refuse(Instant::now());
                         }
                     }
                     Source::Init(attempt) => self.init_ended(attempt),
@@ -188,6 +188,7 @@ impl Shim {
 
     /// Sleeps until something happens or is due.
     fn wait(&self) -> Vec<Source> {
+        let now = Instant::now();
         let mut sources = vec![Source::NewAgent, Source::Filled];
         let mut polls = vec![
             PollFd::new(&self.listener, PollFlags::IN),
@@ -208,7 +209,9 @@ impl Shim {
                 sources.push(Source::Status(*attempt));
                 polls.push(PollFd::new(status, PollFlags::IN));
             }
-            if let Some(notices) = &cage.notices {
+            if let Some(notices) = &cage.notices
+                && run.answers_at(now).is_none()
+            {
                 sources.push(Source::Notices(*attempt));
                 polls.push(PollFd::new(notices, PollFlags::IN));
             }
@@ -236,7 +239,7 @@ impl Shim {
         let mut due = now + SLEEP_MAX;
         for run in self.runs.values().filter(|run| run.clock.is_some()) {
             let looks = run.frozen.is_empty().then_some(run.watch.next);
-            for at in [looks, run.kill_at, run.time_is_up(now)]
+            for at in [looks, run.kill_at, run.time_is_up(now), run.answers_at(now)]
                 .into_iter()
                 .flatten()
             {

@@ -31,9 +31,16 @@ const PLAIN_UID: u32 = 2_000_012;
 /// What also holds where limits are only watched, in words of the cases' names. A fork bomb is
 /// held there too, but a short one is over before anybody looks, so the record may not say so.
 const WITHOUT_GROUPS: [&str; 8] = [
-    "exit", "surround", "memory", "disk", "wall", "pause", "stop", "nothing",
+    "exit", "inputs,", "memory", "disk", "wall", "pause", "stop", "nothing",
 ];
-const AS_PLAIN_USER: [&str; 6] = ["exit", "surround", "flipped", "outputs", "reach", "apart"];
+const AS_PLAIN_USER: [&str; 6] = [
+    "exit",
+    "inputs,",
+    "flipped",
+    "outputs",
+    "reach",
+    "each other",
+];
 
 pub(crate) fn engine(dir: &Path, parent: &str, beat: Duration, events: Events) -> ProcessEngine {
     let config = ProcessConfig {
