@@ -28,7 +28,7 @@ const LOADED_EVENTS: u64 = 16;
 /// that does not depend on what is in it; agents hold their next tasks already, so that a later
 /// acknowledgement costs them nothing. What users ask is never made to wait, nor is anything in
 /// a pool that is not loaded.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(40);
 
 /// How often time passes for the brain.
 const TICK: Duration = Duration::from_millis(250);
