@@ -46,7 +46,7 @@ impl Group {
         &self.name
     }
 
-    /// To be stored with the attempt; see [`Backend::open`].
+    /// To be stored with the attempt; see [`super::Backend::open`].
     #[must_use]
     pub const fn baseline(&self) -> Baseline {
         self.base
