@@ -35,7 +35,16 @@ pub(crate) fn binary() -> &'static Path {
 fn build() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let profile = own.parent().and_then(Path::parent).unwrap().to_owned();
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What describes this package would make build scripts build anew.
+    for (name, _) in std::env::vars_os() {
+        let ours =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(ours) {
+            cargo.env_remove(name);
+        }
+    }
+    let status = cargo
         .args([
             "build",
             "--quiet",

@@ -1,9 +1,8 @@
 //! `cargo xtask check`: everything about the sources that can be judged without running them.
 
 use crate::process::Counts;
-use crate::workspace::{Workspace, cargo};
+use crate::workspace::{Workspace, cargo_command};
 use crate::{Failure, arrows, deps, documents, sources, tidy};
-use std::process::Command;
 use std::time::Instant;
 
 /// How much to look at.
@@ -141,7 +140,7 @@ fn docs(workspace: &Workspace) -> Vec<String> {
 }
 
 fn cargo_says(workspace: &Workspace, arguments: &[&str], advice: &str) -> Vec<String> {
-    let status = Command::new(cargo())
+    let status = cargo_command()
         .args(arguments)
         .env("RUSTDOCFLAGS", "-D warnings")
         .current_dir(&workspace.root)

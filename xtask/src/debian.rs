@@ -41,7 +41,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
         return Ok(());
     }
     for need in &missing {
-        println!("installing {}: {}", need.package, need.purpose);
+        println!("{} is needed: {}", need.package, need.purpose);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
     if !present("apt-get") {
@@ -57,6 +57,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
             by_hand(&packages)
         )));
     }
+    println!("installing {}", packages.join(" "));
     // Lists may be absent (a fresh container) or stale, so a failure is tried once more.
     let done = apt(rights, &install(&packages))
         || apt(rights, &["update".to_owned()]) && apt(rights, &install(&packages));

@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::apparmor;
 use crate::debian::{self, Need};
 use crate::process;
-use crate::workspace::{Workspace, capture, cargo};
+use crate::workspace::{Workspace, capture, cargo_command};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -61,7 +61,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 fn build(workspace: &Workspace) -> Result<(), String> {
-    let status = Command::new(cargo())
+    let status = cargo_command()
         .args(["build", "--release", "--locked", "--bin", "gleaner"])
         .current_dir(&workspace.root)
         .status();

@@ -6,8 +6,7 @@ use crate::check::{self, Extent};
 use crate::debian::{self, Need};
 use crate::process::{self, Counts, End};
 use crate::uml;
-use crate::workspace::{Workspace, cargo};
-use std::process::Command;
+use crate::workspace::{Workspace, cargo_command};
 use std::time::{Duration, Instant};
 
 /// A suite that takes this many times its budget is killed and has failed; one that only passes
@@ -205,7 +204,7 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
 fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Counts), Failure> {
     let mut counts = Counts::default();
     for step in steps {
-        let mut command = Command::new(cargo());
+        let mut command = cargo_command();
         command.args(*step);
         if long {
             command.env(LONG, "1");

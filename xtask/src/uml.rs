@@ -6,7 +6,7 @@
 
 use crate::debian;
 use crate::process::{self, Counts, End};
-use crate::workspace::{Workspace, capture, cargo};
+use crate::workspace::{Workspace, capture, cargo_command};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -63,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, deadline: Duration) -> Result<(End, Cou
 
 /// The test binaries, built if need be.
 fn binaries(workspace: &Workspace) -> Result<Vec<PathBuf>, String> {
-    let mut command = Command::new(cargo());
+    let mut command = cargo_command();
     command.args(["test", "--locked", "--no-run", "--message-format=json"]);
     for package in PACKAGES {
         command.args(["-p", package]);

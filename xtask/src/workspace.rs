@@ -47,7 +47,7 @@ impl Workspace {
     /// build does not need as well.
     pub(crate) fn load() -> Result<Self, String> {
         let host = host_triple()?;
-        let text = capture(Command::new(cargo()).args([
+        let text = capture(cargo_command().args([
             "metadata",
             "--format-version=1",
             "--locked",
@@ -138,8 +138,33 @@ fn strings(json: &Value) -> Option<Vec<&str>> {
 }
 
 /// The cargo that started us, so that a `+toolchain` stays in force.
-pub(crate) fn cargo() -> String {
+fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// A call of cargo as from a shell. We were started by `cargo run`, which describes our own package
+/// in the environment; build scripts that look there would see a change and build anew.
+pub(crate) fn cargo_command() -> Command {
+    let mut command = Command::new(cargo());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Whether `cargo run` has set a variable for us alone.
+fn ours(name: &str) -> bool {
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
+        || ["OUT_DIR", "CARGO_PRIMARY_PACKAGE"].contains(&name)
 }
 
 fn host_triple() -> Result<String, String> {
@@ -161,5 +186,26 @@ pub(crate) fn capture(command: &mut Command) -> Result<String, String> {
             "{name}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_describes_us_is_not_passed_on() {
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "OUT_DIR"] {
+            assert!(ours(name), "{name}");
+        }
+        for name in [
+            "CARGO_TARGET_DIR",
+            "CARGO_HOME",
+            "CARGO_INCREMENTAL",
+            "CARGO",
+            "PATH",
+        ] {
+            assert!(!ours(name), "{name}");
+        }
     }
 }
