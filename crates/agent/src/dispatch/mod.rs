@@ -17,7 +17,7 @@ use crate::link::message;
 use crate::run::JobTemplate;
 use crate::watch::capacity::Offer;
 use crate::watch::{Condition, disk};
-use gleaner_attempt::{Action, Adoption, Book, Capacity, Event};
+use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
 use gleaner_engine::{Engine, EngineEvent};
 use gleaner_model::{AttemptId, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
@@ -41,6 +41,10 @@ const BEAT_ON_MS: u64 = 15_000;
 /// Time between looks at the disk while the node holds attempts, in milliseconds: a fast disk
 /// takes about that long to lose what is kept free.
 const LOOK_MS: u64 = 2000;
+
+/// How long attempts wait for room on the disk, in milliseconds; then other nodes get them, and
+/// their scratch directories give room.
+const DISK_PATIENCE_MS: u64 = 60_000;
 
 /// Shims are told that the lease lasts at least this long, in milliseconds: while the agent
 /// lives, an attempt goes on past its lease, and after its death the next agent needs a moment.
@@ -142,7 +146,8 @@ pub(crate) struct Dispatch {
     uploads: Arc<Semaphore>,
     next_beat: Option<Time>,
     next_look: Option<Time>,
-    low_disk: bool,
+    /// Since when the disk is full, where it is.
+    low_since: Option<Time>,
     /// The node's condition, its disk apart.
     base: Condition,
     beat_until: Time,
@@ -168,7 +173,7 @@ impl Dispatch {
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             next_beat: None,
             next_look: None,
-            low_disk: false,
+            low_since: None,
             base,
             beat_until: Time { ms: 0 },
             stop_by: None,
@@ -235,7 +240,11 @@ impl Dispatch {
                 self.relays.stop_all();
                 self.step(Event::LinkDown);
             }
-            Input::Beaten => self.step(Event::Beaten),
+            Input::Beaten => {
+                self.step(Event::Beaten);
+                // Also an idle node tells the server in time that it cannot take work.
+                self.look_at_disk();
+            }
             Input::FromServer(batch, _permit) => {
                 for message in batch.messages {
                     self.serve(message);
@@ -274,14 +283,22 @@ impl Dispatch {
     /// Pauses the node while its disk is full.
     pub(super) fn look_at_disk(&mut self) {
         let now = self.parts.clock.now();
-        let trouble = disk::trouble(&self.parts.home, self.low_disk);
-        self.low_disk = trouble.is_some();
+        let trouble = disk::trouble(&self.parts.home, self.low_since.is_some());
+        self.low_since = match trouble {
+            Some(_) => Some(self.low_since.unwrap_or(now)),
+            None => None,
+        };
         self.next_look = Some(now + Span { ms: LOOK_MS });
         let condition = self.base.with_trouble(trouble);
         if condition.state != self.parts.condition.borrow().state {
             tracing::warn!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
         }
-        self.step(Event::Judged(condition.verdict()));
+        let waited = self.low_since.map_or(0, |since| now.since(since).ms);
+        let verdict = match waited > DISK_PATIENCE_MS {
+            true => Verdict::Evict,
+            false => condition.verdict(),
+        };
+        self.step(Event::Judged(verdict));
         self.parts.condition.send_replace(condition);
     }
 
@@ -301,7 +318,7 @@ impl Dispatch {
         if self.book.wake_at().is_some_and(|due| due <= now) {
             self.step(Event::Tick);
         }
-        if self.book.held() == 0 && !self.low_disk {
+        if self.book.held() == 0 && self.low_since.is_none() {
             // Whoever has nothing to do need not know; a bundle makes us look again.
             self.next_look = None;
         } else if self.next_look.is_none_or(|due| due <= now) {
@@ -380,7 +397,7 @@ impl Dispatch {
                         ms: STOP_PATIENCE_MS,
                     },
                 );
-                self.step(Event::Judged(gleaner_attempt::Verdict::Evict));
+                self.step(Event::Judged(Verdict::Evict));
             }
         }
     }
