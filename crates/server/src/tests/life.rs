@@ -2,8 +2,8 @@
 
 use super::agent::{FakeAgent, Made, hello};
 use super::pool::{TestPool, blob};
-use gleaner_api::{NodeView, PoolView, ResultFile, TaskDetail, TaskView};
-use gleaner_model::TaskId;
+use gleaner_api::{NodeView, PoolView, ResultFile, ResultPage, TaskDetail, TaskView};
+use gleaner_model::{Digest, FileEntry, TaskId};
 use gleaner_wire::v1;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -134,6 +134,52 @@ async fn both_kinds_of_merge_give_one_file() {
         broken.reason.contains("made no file `nothing.txt`"),
         "{}",
         broken.reason
+    );
+    pool.server.shutdown().await.unwrap();
+    working.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_of_many_outputs_gets_a_listing_of_them() {
+    let pool = TestPool::start().await;
+    let agent = FakeAgent::connect(&pool, "a").await;
+    let working = tokio::spawn(agent.work(|task, command, wire| {
+        if command[0] == "join" {
+            assert!(wire.inputs.is_empty());
+            let digest = Digest(wire.listing.as_slice().try_into().unwrap());
+            let text = format!("{digest} {}", command.len() - 1);
+            return (0, vec![("stdout".to_owned(), text.into_bytes())]);
+        }
+        echo(task, command, wire)
+    }));
+    let spec = json!({
+        "task": { "command": ["echo", "{n}"] },
+        "sweep": { "n": { "range": [0, 299] } },
+        "collect": { "merge": { "command": ["join", "{outputs}"] } },
+    });
+    let job = pool.client.submit(spec).await;
+    pool.client.wait_done(job.id).await;
+    let path = format!("/api/v1/jobs/{}/results?after=300", job.id);
+    let merged: ResultPage = pool.client.get(&path).await;
+    let text = pool.client.content(&merged.files[0].blob.digest).await;
+    let text = String::from_utf8(text).unwrap();
+    let (digest, arguments) = text.split_once(' ').unwrap();
+    assert_eq!(arguments, "300");
+    let listing = pool.client.content(&digest.parse().unwrap()).await;
+    let lines = listing
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    let entries: Vec<FileEntry> = lines
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(
+        (entries.len(), entries[299].name.as_str()),
+        (300, "299/stdout")
+    );
+    // Contents that travelled inside a report are found by their digest like any other.
+    assert_eq!(
+        pool.client.content(&entries[299].blob.digest).await,
+        b"299\n"
     );
     pool.server.shutdown().await.unwrap();
     working.await.unwrap();

@@ -2,6 +2,7 @@
 
 mod agent;
 mod blobs;
+mod full;
 mod life;
 mod nodes;
 mod pool;

@@ -1,0 +1,80 @@
+//! The whole server on a disk that gets full. Needs a small file system, which only root can
+//! mount; the driver's own tests cover the same with a store that says so.
+
+use super::pool::{PATIENCE, TestPool};
+use reqwest::StatusCode;
+use serde_json::json;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// Unmounts when it goes, also after a failed assertion.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn new(path: &'a Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(path);
+        let done = mount.output().ok()?.status.success();
+        done.then_some(Self(path))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // Lazily: a failed test may leave files open.
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).output();
+        assert!(unmounted.is_ok_and(|done| done.status.success()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_and_all_goes_on_when_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let Some(_mounted) = Mounted::new(&path) else {
+        return;
+    };
+    let pool = TestPool::start_in(dir).await;
+    let submission = json!({ "spec": { "task": { "command": ["echo", "x".repeat(100_000)] } } });
+    let (status, _) = pool.client.post("/api/v1/jobs", &submission).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let mut ballast = File::create(path.join("ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    let mut refused = 0;
+    for _ in 0..5 {
+        let (status, answer) = pool.client.post("/api/v1/jobs", &submission).await;
+        if status != StatusCode::CREATED {
+            assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{answer}");
+            assert!(
+                answer["error"].as_str().unwrap().contains("full"),
+                "{answer}"
+            );
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    drop(ballast);
+    std::fs::remove_file(path.join("ballast")).unwrap();
+    let recovered = async {
+        loop {
+            let (status, _) = pool.client.post("/api/v1/jobs", &submission).await;
+            if status == StatusCode::CREATED {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recovered)
+        .await
+        .expect("it goes on when there is space");
+    // What was acknowledged is there, what was refused is not, after a restart too.
+    let accepted = 5 - refused + 2;
+    let pool = pool.restart().await;
+    let jobs: Vec<gleaner_api::JobView> = pool.client.get("/api/v1/jobs").await;
+    assert_eq!(jobs.len(), accepted);
+    pool.server.shutdown().await.unwrap();
+}
