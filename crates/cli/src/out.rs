@@ -33,6 +33,18 @@ impl Failure {
         }
     }
 
+    /// The reader of our output went away: there is nobody left to tell.
+    const fn closed_pipe() -> Self {
+        Self {
+            message: String::new(),
+            code: 0,
+        }
+    }
+
+    pub(crate) const fn is_closed_pipe(&self) -> bool {
+        self.code == 0
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
     }
@@ -62,10 +74,9 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
         .map_err(lost)
 }
 
-/// The reader of our output went away: there is nobody left to tell.
 fn lost(problem: std::io::Error) -> Failure {
     if problem.kind() == std::io::ErrorKind::BrokenPipe {
-        return Failure::new(0, "");
+        return Failure::closed_pipe();
     }
     Failure::usage(format!("cannot write to standard output: {problem}"))
 }

@@ -368,7 +368,7 @@ pub(crate) fn path_segment(text: &str) -> String {
 /// An answer that is no success, as the server's sentence or as much of its text as is fit to show.
 fn refusal(status: StatusCode, text: &[u8]) -> ClientError {
     let (message, key) = match serde_json::from_slice::<ErrorBody>(text) {
-        Ok(body) => (body.error, body.key),
+        Ok(body) => (without_key(body.error, body.key.as_deref()), body.key),
         Err(_) => {
             let shown = String::from_utf8_lossy(&text[..text.len().min(ERROR_TEXT_BYTES_MAX)]);
             (
@@ -386,6 +386,12 @@ fn refusal(status: StatusCode, text: &[u8]) -> ClientError {
         message,
         key,
     }
+}
+
+/// The sentence alone: the key is shown in front of it by whoever knows the file.
+fn without_key(sentence: String, key: Option<&str>) -> String {
+    let rest = key.and_then(|key| sentence.strip_prefix(key)?.strip_prefix(": "));
+    rest.map(str::to_owned).unwrap_or(sentence)
 }
 
 /// The causes of an error in one line; reqwest's own text says only that sending failed.
@@ -437,4 +443,34 @@ fn trusting(ca: &std::path::Path) -> Result<rustls::ClientConfig, ClientError> {
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_key_once() {
+        for body in [
+            r#"{"error": "limits.memory: is 0", "key": "limits.memory"}"#,
+            r#"{"error": "is 0", "key": "limits.memory"}"#,
+        ] {
+            let refused = refusal(StatusCode::UNPROCESSABLE_ENTITY, body.as_bytes());
+            assert_eq!(refused.to_string(), "limits.memory: is 0");
+            assert_eq!(refused.exit_code(), 2);
+        }
+        let refused = refusal(StatusCode::BAD_GATEWAY, b"<html>");
+        assert!(refused.to_string().contains("502"), "{refused}");
+        assert_eq!(refused.exit_code(), 4);
+    }
+
+    #[test]
+    fn queries_and_segments_are_escaped() {
+        assert_eq!(
+            query_text(&[("a", Some("x y")), ("b", None), ("c", Some("1"))]),
+            "?a=x%20y&c=1"
+        );
+        assert_eq!(query_text(&[("a", None)]), "");
+        assert_eq!(path_segment("b12/..é"), "b12%2F..%C3%A9");
+    }
 }

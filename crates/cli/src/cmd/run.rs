@@ -86,7 +86,16 @@ impl Args {
             return detached(&job, self.options.json);
         }
         let detail = tokio::select! {
-            detail = self.follow(client, job) => detail?,
+            detail = Box::pin(self.follow(client, job)) => match detail {
+                Ok(detail) => detail,
+                Err(failure) => {
+                    if failure.is_closed_pipe() {
+                        // As a program that runs here would end when nobody reads it any more.
+                        cancel(client, id).await;
+                    }
+                    return Err(failure);
+                }
+            },
             () = watch::interrupted() => {
                 cancel(client, id).await;
                 return Err(Failure::new(out::INTERRUPTED, format!("job {id} is cancelled")));
@@ -105,22 +114,20 @@ impl Args {
             if self.options.json {
                 return Ok(());
             }
-            let (out, err) = tokio::join!(
+            let err = |bytes: &[u8]| {
+                out::say_bytes(bytes);
+                Ok(())
+            };
+            tokio::try_join!(
                 copy(client, task, "stdout", out::print_bytes),
-                copy(client, task, "stderr", |bytes| {
-                    out::say_bytes(bytes);
-                    Ok(())
-                }),
-            );
-            out.and(err)
+                copy(client, task, "stderr", err),
+            )
+            .map(drop)
         };
-        let ended = async {
-            let (over, copied) = tokio::join!(over, streams);
-            over?;
-            copied
-        };
+        // Ends early when our own output is closed; else when both are through.
+        let ended = async { tokio::try_join!(async { Ok(over.await?) }, streams) };
         tokio::select! {
-            ended = ended => ended?,
+            ended = ended => drop(ended?),
             hopeless = watch_for_hopeless(client, task) => {
                 cancel(client, id).await;
                 return Err(Failure::new(OURS, hopeless));
