@@ -168,7 +168,7 @@ impl Pool {
         let errors = log.try_clone().map_err(|e| format!("pool.log: {e}"))?;
         println!("starting a pool with {NODES} nodes");
         let data = dir.join("data");
-        let mut command = dies_with_us(&binary);
+        let mut command = dies_with_us(&binary, "TERM");
         command
             .args(["dev", "--nodes", NODES, "--listen", "127.0.0.1:0", "--data"])
             .arg(&data)
@@ -205,9 +205,12 @@ impl Pool {
     }
 
     fn gleaner(&self, arguments: &[&str]) -> Command {
-        let mut command = dies_with_us(&self.binary);
+        let mut command = dies_with_us(&self.binary, "KILL");
+        // Ctrl-C is for us: this command would say how to come back to a pool that ends.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command
             .args(arguments)
+            .stdin(Stdio::null())
             .env("GLEANER_CONFIG", self.dir.join("data/client.toml"))
             .current_dir(&self.dir);
         command
@@ -250,13 +253,14 @@ impl Pool {
     }
 }
 
-/// The program gets SIGTERM when we die, however we die; util-linux has the tool on every Debian.
-fn dies_with_us(binary: &Path) -> Command {
+/// The program gets this signal when we die, however we die; util-linux has the tool on every
+/// Debian.
+fn dies_with_us(binary: &Path, signal: &str) -> Command {
     if !debian::present("setpriv") {
         return Command::new(binary);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(binary);
+    command.args(["--pdeathsig", signal, "--"]).arg(binary);
     command
 }
 

@@ -117,7 +117,7 @@ impl Drop for JobProgress {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
     }
     bar.enable_steady_tick(TICK);
@@ -205,7 +205,7 @@ pub(crate) async fn transfer<T>(
         return work.await;
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
     }
     tokio::pin!(work);

@@ -122,6 +122,7 @@ fn silent_agent() {
         stdout.metadata().unwrap().len()
     };
     let before = length();
+    // On purpose: a span in which a frozen program must not write.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(length(), before);
     engine.beat(1000);
