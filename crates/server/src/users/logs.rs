@@ -20,7 +20,8 @@ use std::convert::Infallible;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Parts that wait for a client that reads slowly.
@@ -124,7 +125,9 @@ impl Reader {
             match now.running {
                 Some((attempt, node, _)) => {
                     self.turn_to(attempt);
-                    self.relay(attempt, node).await?;
+                    if self.relay((attempt, node), &mut changes).await? {
+                        continue;
+                    }
                 }
                 None if now.state.is_over() || !self.follow => return self.stored().await,
                 None => {}
@@ -153,8 +156,13 @@ impl Reader {
         self.parts.send(Ok(bytes)).await.map_err(|_| Over)
     }
 
-    /// What the node has, until the attempt ends or the node falls silent.
-    async fn relay(&mut self, attempt: AttemptId, node: NodeId) -> Result<(), Over> {
+    /// What the node has, until the attempt ends or the node falls silent; says whether the
+    /// attempt is over, so that the rest is in the store.
+    async fn relay(
+        &mut self,
+        (attempt, node): (AttemptId, NodeId),
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<bool, Over> {
         let shared = Arc::clone(&self.shared);
         let mut wait = shared.logs.wait();
         let ask = LogRequest {
@@ -168,37 +176,51 @@ impl Reader {
         let tell = |ask| shared.driver.send(Message::Tell(node, Outgoing::Log(ask)));
         tell(ask.clone()).await;
         let stop = LogRequest { stop: true, ..ask };
+        let mut silent_until = Instant::now() + NODE_WAIT;
         loop {
             let next = tokio::select! {
-                next = tokio::time::timeout(NODE_WAIT, wait.chunks.recv()) => next,
+                next = wait.chunks.recv() => Some(next),
+                // The node looks at the file now and then; that the attempt is over is known here
+                // at once. A silent node may also have lost it.
+                Ok(()) = changes.changed() => None,
+                () = tokio::time::sleep_until(silent_until) => None,
                 () = self.parts.closed() => {
                     tell(stop).await;
                     return Err(Over);
                 }
             };
             match next {
-                Ok(Some(chunk)) => {
+                Some(Some(chunk)) => {
+                    silent_until = Instant::now() + NODE_WAIT;
                     // A chunk from further on would leave a hole: ask again from here.
                     if chunk.offset != self.at && !chunk.data.is_empty() {
                         tell(stop).await;
-                        return Ok(());
+                        return Ok(false);
                     }
                     if !chunk.data.is_empty() && self.send(chunk.data.into()).await.is_err() {
                         tell(stop).await;
                         return Err(Over);
                     }
                     if chunk.last {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
-                Ok(None) => return Ok(()),
-                // A followed program may be silent for hours; is the attempt still that one?
-                Err(_) => {
+                Some(None) => return Ok(false),
+                None => {
                     let seen = look(&shared, self.task).await.ok().flatten();
                     let same = seen.and_then(|now| now.running).map(|r| r.0) == Some(attempt);
-                    if !self.follow || !same {
+                    if !same {
                         tell(stop).await;
-                        return Ok(());
+                        return Ok(true);
+                    }
+                    if Instant::now() >= silent_until {
+                        // A followed program may be silent for hours; who wants what is there
+                        // now need not wait for a node that does not answer.
+                        if !self.follow {
+                            tell(stop).await;
+                            return Ok(false);
+                        }
+                        silent_until = Instant::now() + NODE_WAIT;
                     }
                 }
             }
