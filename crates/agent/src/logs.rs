@@ -7,10 +7,9 @@ use crate::link::message;
 use gleaner_wire::v1;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes in one chunk.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -30,7 +29,7 @@ pub(crate) struct Relay {
     pub(crate) file: File,
     pub(crate) request: v1::LogRequest,
     /// Set when the attempt has ended: what is there then is all.
-    pub(crate) ended: Arc<AtomicBool>,
+    pub(crate) ended: CancellationToken,
     pub(crate) outgoing: UnboundedSender<v1::AgentMessage>,
 }
 
@@ -41,7 +40,7 @@ impl Relay {
         let mut burst = 0;
         loop {
             // Asked before reading: whatever is written before the end is still read.
-            let ended = self.ended.load(Ordering::Acquire);
+            let ended = self.ended.is_cancelled();
             let mut data = vec![0; CHUNK_BYTES];
             let count = self.file.read_at(&mut data, offset).unwrap_or(0);
             data.truncate(count);
@@ -55,7 +54,12 @@ impl Relay {
                 burst += 1;
             }
             if count == 0 {
-                tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+                // The end is told at once: whoever waits for a short task waits for this.
+                let look = tokio::time::sleep(Duration::from_millis(LOOK_MS));
+                tokio::select! {
+                    () = look => {}
+                    () = self.ended.cancelled() => {}
+                }
             } else if burst % BURST == 0 {
                 tokio::time::sleep(Duration::from_millis(REST_MS)).await;
             }

@@ -9,8 +9,8 @@ use gleaner_model::{AttemptId, JobId, LeaseId, TaskId};
 use gleaner_wire::v1::{self, server_message::Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Most templates kept; a server that sends more on one connection is asked to start anew.
 const TEMPLATES_MAX: usize = 4096;
@@ -27,7 +27,7 @@ pub(super) struct Relays {
 #[derive(Debug)]
 struct Open {
     attempt: AttemptId,
-    ended: Arc<AtomicBool>,
+    ended: CancellationToken,
     /// None while the attempt has not started.
     work: Option<AbortHandle>,
     request: v1::LogRequest,
@@ -42,7 +42,7 @@ impl Relays {
 
     pub(super) fn ended(&self, attempt: AttemptId) {
         for open in self.open.values().filter(|open| open.attempt == attempt) {
-            open.ended.store(true, Ordering::Release);
+            open.ended.cancel();
         }
     }
 
@@ -165,9 +165,13 @@ impl Dispatch {
             .book
             .state(attempt)
             .is_some_and(|state| state.is_over());
+        let ended = CancellationToken::new();
+        if over {
+            ended.cancel();
+        }
         let open = Open {
             attempt,
-            ended: Arc::new(AtomicBool::new(over)),
+            ended,
             work: None,
             request,
         };
@@ -201,13 +205,13 @@ impl Dispatch {
                 let relay = Relay {
                     file: if stderr_wanted { stderr } else { stdout },
                     request: open.request.clone(),
-                    ended: Arc::clone(&open.ended),
+                    ended: open.ended.clone(),
                     outgoing: outgoing.clone(),
                 };
                 open.work = Some(self.parts.runtime.spawn(relay.run()).abort_handle());
             }
             // It has not started: its first event brings us back here.
-            _ if open.request.follow && !open.ended.load(Ordering::Acquire) => {}
+            _ if open.request.follow && !open.ended.is_cancelled() => {}
             _ => {
                 if let Some(open) = self.relays.open.remove(&number) {
                     self.no_log(&open.request);
