@@ -49,6 +49,8 @@ fn build() -> PathBuf {
             "build",
             "--quiet",
             "--locked",
+            "--package",
+            "gleaner-cli",
             "--bin",
             "gleaner",
             "--target-dir",
