@@ -95,7 +95,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "e2e",
-        budget_minutes: 12,
+        budget_minutes: 10,
         needs: &[PERL],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
@@ -104,7 +104,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uml",
-        budget_minutes: 5,
+        budget_minutes: 7,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
     },

@@ -114,7 +114,7 @@ fn script_text(binaries: &[PathBuf], user: u32, log: &Path) -> String {
         .iter()
         .map(|binary| {
             let (binary, name) = (binary.display(), name_of(binary));
-            format!("cp {binary} /run/bin/{name}\nas_user /run/bin/{name} --test-threads=2 || failed=1\n")
+            format!("cp {binary} /run/bin/{name}\nas_user /run/bin/{name} --test-threads=1 || failed=1\n")
         })
         .collect();
     format!(

@@ -168,12 +168,26 @@ fn try_freeze(backend: &Backend, all: &mut [Capability]) {
     }
 }
 
+/// Each try waits for half a second by itself; a PC on which this is not enough cannot pause.
+const TRIES_MAX: u32 = 10;
+
+/// Asks again while the answer is "not yet": on a busy PC a sleeper at idle priority has to be
+/// scheduled once before it stands still or goes.
+fn in_time(mut act: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    for _ in 0..TRIES_MAX {
+        if act()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn freeze_and_kill(backend: &Backend) -> io::Result<()> {
     let group = backend.create(&format!("probe-{}", std::process::id()))?;
     let sleeper = Sleeper::start()?;
     let tried = group.add(sleeper.pid()).and_then(|()| {
-        let frozen = group.freeze(true)?;
-        let empty = group.kill()?;
+        let frozen = in_time(|| group.freeze(true))?;
+        let empty = in_time(|| group.kill())?;
         match (frozen, empty) {
             (true, true) => Ok(()),
             (false, _) => Err(io::Error::other("it did not stand still in time")),

@@ -130,7 +130,16 @@ pub(crate) fn main() -> ExitCode {
         "/proc/sysrq-trigger",
     ] {
         let open = std::fs::File::options().write(true).open(path);
-        println!("write:{path} {}", i32::from(open.is_err()));
+        // Where the kernel has it, null may lie over it.
+        let null = |file: &std::fs::File| {
+            use std::os::unix::fs::FileTypeExt as _;
+            file.metadata()
+                .is_ok_and(|meta| meta.file_type().is_char_device())
+        };
+        println!(
+            "write:{path} {}",
+            i32::from(open.as_ref().map_or(true, null))
+        );
     }
     let loopback = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| std::net::TcpStream::connect(listener.local_addr()?));
@@ -184,9 +193,11 @@ pub(crate) fn calls_are_refused() {
     for name in ["clone3", "unknown"] {
         assert_eq!(said[name], [libc::ENOSYS], "{name}");
     }
-    for name in ["unix", "inet", "inet6", "loopback", "personality", "hidden"] {
+    for name in ["unix", "inet", "loopback", "personality", "hidden"] {
         assert_eq!(said[name], [0], "{name}");
     }
+    // A kernel without it says so itself.
+    assert!(matches!(said["inet6"][..], [0 | libc::EAFNOSUPPORT]));
     let writes = said.iter().filter(|(name, _)| name.starts_with("write:"));
     assert!(writes.clone().count() == 3 && writes.clone().all(|(_, error)| *error == [1]));
     assert_eq!(said["outside"], [1]);
