@@ -43,6 +43,7 @@ mod entry;
 mod tests;
 
 pub use book::Book;
+pub use gleaner_model::Verdict;
 
 use alloc::vec::Vec;
 use gleaner_model::{AttemptId, AttemptState, Bytes, Cpus, LeaseId, Reason, Span};
@@ -119,17 +120,6 @@ pub enum Wish {
     Resume,
     /// Let running attempts end, give the others back, start none.
     Drain,
-    /// Give all attempts back, start none.
-    Evict,
-}
-
-/// What the node itself can bear, as its owner's load, policy and self-test say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Work.
-    Run,
-    /// Freeze attempts, start none.
-    Pause,
     /// Give all attempts back, start none.
     Evict,
 }

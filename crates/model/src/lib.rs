@@ -15,6 +15,7 @@ mod ids;
 mod interval;
 mod limits;
 mod record;
+mod sample;
 mod spec;
 mod state;
 mod sweep;
@@ -26,11 +27,12 @@ pub use ids::{AttemptId, JobId, LeaseId, NodeId, ParseIdError, TaskId, UserId};
 pub use interval::IntervalSet;
 pub use limits::{LimitKind, Limits};
 pub use record::{AttemptRecord, LimitRecord, OutputFile, Usage};
+pub use sample::{Attention, Heat, Load, Memory, Power, Pressure, Sample, Sessions, Signal};
 pub use spec::{
     Collect, Concat, Engine, FileEntry, JobHead, JobSpec, LimitSpec, MAX_TASKS, Merge,
     MergeCommand, Require, Retry, SpecError, Submission, TaskSpec, Verify,
 };
-pub use state::{AttemptState, JobState, NodeState, Reason, TaskState};
+pub use state::{AttemptState, JobState, NodeState, Policy, Reason, TaskState, Verdict};
 pub use sweep::{Axis, Records, Scalar, Split, Sweep, SweepMode};
 pub use template::{Placeholder, Template, TemplateError};
 pub use units::{Bytes, Cpus, Rate, Span, Time, UnitError};

@@ -117,6 +117,32 @@ words!(
     }
 );
 
+words!(
+    /// When a node works.
+    Policy {
+        /// Always, in every fragment that the owner leaves (NDDE).
+        Continuous = "continuous",
+        /// When the screen is locked or blank, or nobody touched the PC for a while (SETI@home).
+        Screensaver = "screensaver",
+        /// When nobody touched the PC for a quarter of an hour and its programs rest (Condor).
+        IdleAfter = "idle-after",
+        /// In the night, when nobody is logged in (I-Cluster).
+        Night = "night",
+    }
+);
+
+words!(
+    /// What a node can bear at the moment, as its owner's load, policy and self-test say.
+    Verdict {
+        /// Work.
+        Run = "run",
+        /// Freeze attempts, start none; memory stays.
+        Pause = "pause",
+        /// Give all attempts back, start none.
+        Evict = "evict",
+    }
+);
+
 impl JobState {
     /// Whether nothing more will happen by itself.
     #[must_use]
