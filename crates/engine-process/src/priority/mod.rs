@@ -9,9 +9,11 @@
 //! It must not know attempts or limits. The sandbox calls [`lower_self`] in each task's first
 //! process, the agent runs the self-test before it takes work.
 
+mod place;
 mod selftest;
 mod spin;
 
+pub use place::{Place, Stand};
 pub(crate) use selftest::percent;
 pub use selftest::{Outcome, Sample, SelfTest, Verdict, verdict};
 pub use spin::{SPIN_WORD, is_spin_call, spin_main};

@@ -6,6 +6,7 @@
 //! our parent: an idle group loses only against its own neighbours, so a group deep in another
 //! would look idle there and still take half of a CPU from the session beside.
 
+use super::place::{Place, Stand};
 use super::spin::{Role, SPIN_WORD, Spinner};
 use super::{Means, autogroup_on};
 use crate::cgroup::{Backend, Group};
@@ -231,12 +232,12 @@ impl SelfTest {
 
     fn measure(&mut self, backend: &Backend, means: Means) -> io::Result<Vec<Sample>> {
         // Declared before the spinner, so dropped after it: a group is removed when it is empty.
-        let mut place = OwnerPlace { made: None };
+        let mut place = Place::new(Stand::Owner);
         let mut owner = match self.owner.take() {
             Some(owner) => owner,
             None => self.start(Role::Owner)?,
         };
-        place.put(backend, &owner);
+        place.put(backend, &[owner.pid()]);
         let group = backend.create(&format!("try-{}", std::process::id()))?;
         let _cleared = Cleared(&group);
         let mut task = self.start(Role::Task(means))?;
@@ -320,48 +321,6 @@ impl Drop for Cleared<'_> {
     fn drop(&mut self) {
         let _empty = self.0.kill();
         let _gone = self.0.remove();
-    }
-}
-
-/// Where the owner's spinner was put; removed with it.
-struct OwnerPlace {
-    made: Option<PathBuf>,
-}
-
-impl OwnerPlace {
-    /// Puts the spinner among the owner's sessions: a child of `user.slice`, else the top group.
-    /// Without the right to do so it stays in the session that the agent was started from.
-    fn put(&mut self, backend: &Backend, owner: &Spinner) {
-        let pid = owner.pid().to_string();
-        let add = |dir: &Path| fs::write(dir.join("cgroup.procs"), &pid).is_ok();
-        let Some(top) = backend.cpu_top() else {
-            return;
-        };
-        let dir = top
-            .join("user.slice")
-            .join(format!("gleaner-try-{}", std::process::id()));
-        if fs::create_dir(&dir).is_ok() {
-            let placed = add(&dir);
-            self.made = Some(dir);
-            if placed {
-                return;
-            }
-        }
-        add(&top);
-    }
-}
-
-impl Drop for OwnerPlace {
-    fn drop(&mut self) {
-        // A dead process leaves its group a moment after it was reaped.
-        for _ in 0..50 {
-            match &self.made {
-                Some(dir) if fs::remove_dir(dir).is_err() => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                _ => return,
-            }
-        }
     }
 }
 
