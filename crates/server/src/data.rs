@@ -103,6 +103,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
             store: Arc::clone(&store),
             blobs,
             lock,
+            node_settings: config.node_settings.unwrap_or_default().into_bytes(),
         },
         driver: DriverParts { store, loaded },
         tls,

@@ -47,6 +47,9 @@ pub struct ServerConfig {
     pub blobs_url: Option<String>,
     /// Plain HTTP instead of TLS. Only on a loopback address.
     pub plain_http: bool,
+    /// What nodes are told of when and how much to work, as JSON that agents understand. Nothing
+    /// here reads it.
+    pub node_settings: Option<String>,
 }
 
 impl ServerConfig {
@@ -59,6 +62,7 @@ impl ServerConfig {
             store_url: None,
             blobs_url: None,
             plain_http: false,
+            node_settings: None,
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct SharedParts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     pub(crate) lock: File,
+    pub(crate) node_settings: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     pub(crate) driver: Handle,
+    /// What every node is told at its welcome; see [`crate::ServerConfig::node_settings`].
+    pub(crate) node_settings: Vec<u8>,
     pub(crate) plans: Plans,
     pub(crate) logs: LogRelay,
     pub(crate) polls: crate::agents::poll::Polls,
@@ -51,6 +54,7 @@ impl Shared {
             store: parts.store,
             blobs: parts.blobs,
             driver,
+            node_settings: parts.node_settings,
             logs: LogRelay::default(),
             polls: crate::agents::poll::Polls::default(),
             token_numbers: tokio::sync::Mutex::new(()),

@@ -117,9 +117,12 @@ impl Link {
         let mut packer = Packer::default();
         let mut fresh = Vec::new();
         let mut pace = Pace::new();
+        let mut condition = self.condition.clone();
         loop {
             tokio::select! {
                 _ = beats.tick() => packer.waiting.push_back(self.beat()),
+                // Who pauses the PC sees it in the pool's listing now, not at the next beat.
+                Ok(()) = condition.changed() => packer.waiting.push_back(self.beat()),
                 count = queue.recv_many(&mut fresh, BATCH_MAX) => {
                     if count == 0 {
                         return Ok(Over::Broken(Status::aborted("the agent wants a new link")));
@@ -144,7 +147,7 @@ pub(super) fn welcome_of(batch: &v1::ServerBatch) -> Result<v1::Welcome, Status>
         .messages
         .iter()
         .find_map(|message| match &message.kind {
-            Some(v1::server_message::Kind::Welcome(welcome)) => Some(*welcome),
+            Some(v1::server_message::Kind::Welcome(welcome)) => Some(welcome.clone()),
             _ => None,
         });
     let welcome =

@@ -216,6 +216,8 @@ mod tests {
             limits: serde_json::to_vec(&Limits::default()).unwrap(),
             engine: "process".into(),
             image: String::new(),
+            job_name: "docking".into(),
+            user: "ada".into(),
         }
     }
 

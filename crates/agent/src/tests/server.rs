@@ -278,6 +278,7 @@ impl Service {
                     lease_ms: 30_000,
                     beat_ms: 200,
                     protocol: gleaner_wire::PROTOCOL,
+                    settings: Vec::new(),
                 }));
             }
             if let Kind::Ended(ended) = kind

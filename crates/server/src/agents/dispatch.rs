@@ -3,7 +3,7 @@
 
 use super::BEAT_MS;
 use crate::collect;
-use crate::driver::{FromNode, Outgoing};
+use crate::driver::{FromNode, Outgoing, View};
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
 use gleaner_core::{AttemptEnd, Bundle, Event, LEASE, NodeWish};
@@ -88,6 +88,7 @@ impl Speaker {
                     lease_ms: u32::try_from(LEASE.ms).unwrap_or(u32::MAX),
                     beat_ms: BEAT_MS,
                     protocol: PROTOCOL,
+                    settings: self.shared.node_settings.clone(),
                 })),
                 Outgoing::Refuse(status) => {
                     filling.cut();
@@ -157,11 +158,16 @@ impl Speaker {
         if tasks.is_empty() {
             return None;
         }
+        let template = self.template(bundle.job, &plan, merge);
+        let template = match template {
+            Some(template) => Some(self.named(bundle.job, template).await),
+            None => None,
+        };
         Some(v1::Bundle {
             lease: bundle.lease.0,
             job: bundle.job.0,
             width: bundle.width,
-            template: self.template(bundle.job, &plan, merge),
+            template,
             tasks,
         })
     }
@@ -177,6 +183,28 @@ impl Speaker {
             self.carried.clear();
         }
         self.carried.insert(job).then(|| plan.template().clone())
+    }
+
+    /// Adds what the owner of the node is told: the job's name, and for whom it runs.
+    async fn named(&self, job: JobId, template: v1::Template) -> v1::Template {
+        let look = move |view: &View<'_>| {
+            let job = view.state.job(job)?;
+            Some((job.name.clone(), view.user(job.user)))
+        };
+        // A driver in trouble names nobody; the task itself is none the worse for it.
+        let (job_name, user) = self
+            .shared
+            .driver
+            .read(look)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        v1::Template {
+            job_name,
+            user,
+            ..template
+        }
     }
 
     /// Tasks that cannot be sent end here, so that their user hears why.
