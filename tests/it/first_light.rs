@@ -2,6 +2,8 @@
 
 use crate::pool::{Desk, Pool, finish, outcome, processes_with, signal, until};
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 #[test]
 fn run_shows_output_and_exits_with_the_code_of_the_program() {
@@ -111,6 +113,31 @@ fn ctrl_c_in_run_cancels() {
     until("it is cancelled", || {
         job().is_some_and(|job| job["state"] == "cancelled")
     });
+}
+
+#[test]
+fn an_early_ctrl_c_leaves_no_job_behind() {
+    let desk = Desk::new();
+    let pool = Pool::shared();
+    for after_ms in (0..60).step_by(3) {
+        let name = format!("early-{after_ms}");
+        let mut command = pool.command(&desk, &["run", "--name", &name, "--", "sleep", "600"]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // On purpose: from before the program listens until after its task runs.
+        thread::sleep(Duration::from_millis(after_ms));
+        signal(child.id(), "INT");
+        outcome(child).exits(130);
+    }
+    let jobs = pool.gleaner(&desk, &["jobs", "--json"]).exits(0).json();
+    for job in jobs.as_array().unwrap() {
+        if job["name"].as_str().unwrap().starts_with("early-") {
+            assert_eq!(job["state"], "cancelled", "{job}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use gleaner_api::JobView;
 use gleaner_client::{Client, ClientError, TaskQuery};
 use gleaner_model::{JobId, JobState};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Answers that are taken up at once; a short job is over before they are used up.
 const FAST_ANSWERS: u32 = 8;
@@ -18,6 +19,9 @@ const AWAY_MAX: Duration = Duration::from_secs(120);
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 /// Failed tasks that are named one by one.
 const FAILED_SHOWN: u32 = 5;
+/// How long an interrupted submission may take to end: longer than an answer takes, shorter than
+/// anybody waits after Ctrl-C.
+const SENT_MAX: Duration = Duration::from_secs(3);
 
 /// Waits until the job is over, showing it as it goes.
 pub(crate) async fn until_over(
@@ -123,16 +127,48 @@ pub(crate) const fn exit_code(state: JobState) -> u8 {
     }
 }
 
-/// Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else {
-        // Without a handler the default one ends us, which is what was asked for.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = term.recv() => {}
+/// Ctrl-C or SIGTERM, heard from the moment this exists: made before a job is sent, or an
+/// interrupt that comes while the answer is on its way would leave a job that nobody ends.
+#[derive(Debug)]
+pub(crate) struct Interrupt(Option<[Signal; 2]>);
+
+impl Interrupt {
+    pub(crate) fn listen() -> Self {
+        let both = signal(SignalKind::interrupt())
+            .and_then(|int| Ok([int, signal(SignalKind::terminate())?]));
+        Self(both.ok())
+    }
+
+    /// Returns when it came. Where no handler can be had the default one ends us, which is what
+    /// was asked for.
+    pub(crate) async fn came(&mut self) {
+        let Some([int, term]) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+    }
+
+    /// Sends a job. Says also whether the interrupt came meanwhile: then it has to be known
+    /// first whether the job is there. A second interrupt, or a server that does not answer,
+    /// ends the wait.
+    pub(crate) async fn heeds<T>(
+        &mut self,
+        sending: impl Future<Output = T>,
+    ) -> Result<(T, bool), Failure> {
+        tokio::pin!(sending);
+        tokio::select! {
+            sent = &mut sending => return Ok((sent, false)),
+            () = self.came() => {}
+        }
+        let unknown = "interrupted while sending; `gleaner jobs` shows whether the job is there";
+        tokio::select! {
+            sent = sending => Ok((sent, true)),
+            () = self.came() => Err(Failure::new(out::INTERRUPTED, unknown)),
+            () = tokio::time::sleep(SENT_MAX) => Err(Failure::new(out::INTERRUPTED, unknown)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::out::{self, Failure, Outcome};
 use crate::session::Session;
-use crate::watch;
+use crate::watch::Interrupt;
 use futures_util::StreamExt as _;
 use gleaner_model::{JobId, TaskId};
 
@@ -35,9 +35,10 @@ fn task(text: &str) -> Result<TaskId, String> {
 
 impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let mut interrupt = Interrupt::listen();
         tokio::select! {
             outcome = self.print(session) => outcome,
-            () = watch::interrupted() => Ok(out::INTERRUPTED),
+            () = interrupt.came() => Ok(out::INTERRUPTED),
         }
     }
 

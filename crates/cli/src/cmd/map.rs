@@ -5,6 +5,7 @@ use super::task_options::{TaskOptions, with_axis};
 use crate::out::{self, Failure, Outcome};
 use crate::progress::Shown;
 use crate::session::Session;
+use crate::watch::Interrupt;
 use gleaner_model::{Axis, Sweep};
 use std::path::Path;
 
@@ -53,14 +54,15 @@ impl Args {
             Shown::Progress
         };
         let prepared = gleaner_client::prepare(spec, Path::new(".")).await?;
-        let job = submit::hand_in(session, &prepared, shown).await?;
+        let mut interrupt = Interrupt::listen();
+        let job = submit::hand_in(session, &prepared, shown, &mut interrupt, Failure::from).await?;
         let after = After {
             wait: !self.options.detach,
             json: self.options.json,
             quiet: false,
             results: self.options.results,
         };
-        after.go_on(session, job).await
+        after.go_on(session, job, interrupt).await
     }
 
     fn axis(&self) -> Result<(&'static str, Axis), Failure> {

@@ -4,7 +4,7 @@ use super::task_options::{TaskOptions, verbatim};
 use crate::out::{self, Failure, Outcome};
 use crate::progress::{self, JobProgress, Shown};
 use crate::session::Session;
-use crate::watch;
+use crate::watch::{self, Interrupt};
 use futures_util::StreamExt as _;
 use gleaner_api::{JobView, TaskDetail};
 use gleaner_client::{Client, ClientError, Progress};
@@ -79,9 +79,15 @@ impl Args {
         } else {
             Shown::Progress
         };
+        let mut interrupt = Interrupt::listen();
         let submit = gleaner_client::submit(client, &prepared, &sending);
-        let job = progress::transfer(shown, "sending", &sending, submit).await?;
+        let submit = progress::transfer(shown, "sending", &sending, submit);
+        let (job, interrupted) = interrupt.heeds(submit).await?;
+        let job = job?;
         let id = job.id;
+        if interrupted {
+            return Err(cancelled(client, id).await);
+        }
         if self.options.detach {
             return detached(&job, self.options.json);
         }
@@ -96,10 +102,7 @@ impl Args {
                     return Err(failure);
                 }
             },
-            () = watch::interrupted() => {
-                cancel(client, id).await;
-                return Err(Failure::new(out::INTERRUPTED, format!("job {id} is cancelled")));
-            }
+            () = interrupt.came() => return Err(cancelled(client, id).await),
         };
         self.settle(client, id, detail).await
     }
@@ -170,6 +173,11 @@ fn detached(job: &JobView, json: bool) -> Outcome {
         out::line(job.id.to_string())?;
     }
     Ok(0)
+}
+
+async fn cancelled(client: &Client, id: JobId) -> Failure {
+    cancel(client, id).await;
+    Failure::new(out::INTERRUPTED, format!("job {id} is cancelled"))
 }
 
 async fn cancel(client: &Client, id: JobId) {

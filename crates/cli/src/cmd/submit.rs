@@ -3,7 +3,7 @@
 use crate::out::{self, Failure, Outcome};
 use crate::progress::{self, JobProgress, Shown};
 use crate::session::Session;
-use crate::watch;
+use crate::watch::{self, Interrupt};
 use gleaner_api::JobView;
 use gleaner_client::{ClientError, Prepared, Progress, read_job_file};
 use gleaner_model::{Bytes, JobState};
@@ -37,29 +37,38 @@ impl Args {
         let prepared = gleaner_client::prepare(file.spec.clone(), &file.base)
             .await
             .map_err(located)?;
-        let job = hand_in(session, &prepared, shown).await.map_err(located)?;
+        let mut interrupt = Interrupt::listen();
+        let job = hand_in(session, &prepared, shown, &mut interrupt, located).await?;
         let after = After {
             wait: self.wait,
             json: self.form.json,
             quiet: self.form.quiet,
             results: self.results,
         };
-        after.go_on(session, job).await
+        after.go_on(session, job, interrupt).await
     }
 }
 
-/// Warns, uploads, submits.
+/// Warns, uploads, submits. `told` puts the server's refusal into words.
 pub(crate) async fn hand_in(
     session: &Session,
     prepared: &Prepared,
     shown: Shown,
-) -> Result<JobView, ClientError> {
+    interrupt: &mut Interrupt,
+    told: impl Fn(ClientError) -> Failure,
+) -> Result<JobView, Failure> {
     for warning in &prepared.warnings {
         out::say(format!("warning: {warning}"));
     }
     let sending = Progress::default();
     let submit = gleaner_client::submit(&session.client, prepared, &sending);
-    progress::transfer(shown, "sending", &sending, submit).await
+    let submit = progress::transfer(shown, "sending", &sending, submit);
+    let (job, interrupted) = interrupt.heeds(submit).await?;
+    let job = job.map_err(told)?;
+    match interrupted {
+        true => Err(watch::detached(job.id)),
+        false => Ok(job),
+    }
 }
 
 /// What happens once a job is in.
@@ -73,7 +82,12 @@ pub(crate) struct After {
 
 impl After {
     /// Prints the id; or waits, fetches, and says how it went.
-    pub(crate) async fn go_on(self, session: &Session, job: JobView) -> Outcome {
+    pub(crate) async fn go_on(
+        self,
+        session: &Session,
+        job: JobView,
+        mut interrupt: Interrupt,
+    ) -> Outcome {
         if !self.wait {
             if self.json {
                 out::json(&job)?;
@@ -85,7 +99,7 @@ impl After {
         let id = job.id;
         tokio::select! {
             outcome = self.to_the_end(session, job) => outcome,
-            () = watch::interrupted() => Err(watch::detached(id)),
+            () = interrupt.came() => Err(watch::detached(id)),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::args::Form;
 use crate::out::{self, Outcome};
 use crate::progress::{JobProgress, Shown};
 use crate::session::Session;
-use crate::watch;
+use crate::watch::{self, Interrupt};
 use gleaner_model::JobId;
 
 /// Wait until a job is over; exits 0 when it is done and 1 when it is not
@@ -18,9 +18,10 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let mut interrupt = Interrupt::listen();
         tokio::select! {
             outcome = self.to_the_end(session) => outcome,
-            () = watch::interrupted() => Err(watch::detached(self.job)),
+            () = interrupt.came() => Err(watch::detached(self.job)),
         }
     }
 
