@@ -71,7 +71,7 @@ impl State {
             let stuck = job.is_quiet() && !job.merging;
             ensure!(!stuck, "job {id} is {} with nothing left to do", job.state);
             ensure!(self.needs.get(job.need).is_some(), "job {id} has no need");
-            let shy = job.again.is_empty() || self.troubled.contains(&id);
+            let shy = job.again.is_empty() || self.troubled.contains_key(&id);
             ensure!(shy, "job {id} has shy tasks and is not known for it");
         }
         for avoid in job.again.keys() {

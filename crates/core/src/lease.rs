@@ -187,7 +187,7 @@ impl State {
         };
         job.put_back(task.index);
         if !job.again.is_empty() {
-            self.troubled.insert(task.job);
+            self.troubled.entry(task.job).or_default();
         }
         self.reindex(task.job);
         self.wake.insert(task.job);

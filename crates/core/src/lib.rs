@@ -39,5 +39,5 @@ pub use event::{
 pub use lease::POISON_NODES;
 pub use row::{AttemptRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
 pub use share::HALF_LIFE;
-pub use state::{LEASE, MAX_BUNDLE, State};
+pub use state::{LEASE, MAX_BUNDLE, SHUN_MAX, State};
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

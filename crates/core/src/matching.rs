@@ -6,7 +6,7 @@
 
 use crate::job::Job;
 use crate::node::Node;
-use crate::state::State;
+use crate::state::{SHUN_MAX, State};
 use crate::{Need, NodeHello};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;
@@ -172,8 +172,22 @@ impl State {
         id
     }
 
-    /// Whether no node but the shunned ones would take a task of this job.
+    /// Lets tasks that have waited long enough for another node go wherever there is room.
+    pub(crate) fn end_shunning(&mut self) {
+        for (job, since) in &mut self.troubled {
+            let since = *since.get_or_insert(self.now);
+            if self.now.since(since) >= SHUN_MAX {
+                self.wake.insert(*job);
+            }
+        }
+    }
+
+    /// Whether no node but the shunned ones would take a task of this job, in time.
     pub(crate) fn alone(&self, job: &Job, avoid: &[NodeId]) -> bool {
+        let since = self.troubled.get(&job.id).copied().flatten();
+        if since.is_some_and(|since| self.now.since(since) >= SHUN_MAX) {
+            return true;
+        }
         let Some(entry) = self.needs.get(job.need) else {
             return false;
         };

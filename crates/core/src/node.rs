@@ -215,7 +215,7 @@ impl State {
         }
         if !takes {
             // Tasks that shunned another node for this one may have to go back there.
-            let stuck: Vec<JobId> = self.troubled.iter().copied().collect();
+            let stuck: Vec<JobId> = self.troubled.keys().copied().collect();
             self.wake.extend(stuck);
         }
     }

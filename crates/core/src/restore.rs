@@ -95,7 +95,7 @@ impl State {
         }
         sort_out(&mut job);
         if !job.again.is_empty() {
-            self.troubled.insert(id);
+            self.troubled.insert(id, None);
         }
         self.jobs.insert(id, job);
         for (lease, held) in taken {

@@ -23,6 +23,10 @@ pub const LEASE: Span = Span::seconds(30);
 /// Most tasks in one bundle: one message and one row stay small.
 pub const MAX_BUNDLE: u32 = 256;
 
+/// How long a task that failed on one node waits for another that is busy. Then any node will
+/// do: a second failure is better than a wait for somebody else's task of a day.
+pub const SHUN_MAX: Span = Span::seconds(30);
+
 /// Everything the brain knows.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -38,8 +42,8 @@ pub struct State {
     pub(crate) idle: BTreeSet<NodeId>,
     /// When to look whether a node is still there; never later than its deadline.
     pub(crate) alarms: BTreeSet<(Time, NodeId)>,
-    /// Jobs with tasks that shun a node.
-    pub(crate) troubled: BTreeSet<JobId>,
+    /// Jobs with tasks that shun a node, and since when, where a tick has seen it.
+    pub(crate) troubled: BTreeMap<JobId, Option<Time>>,
     pub(crate) last_job: u64,
     pub(crate) last_lease: u64,
     /// When turns were last recomputed.
@@ -81,7 +85,7 @@ impl State {
             queue: BTreeSet::new(),
             idle: BTreeSet::new(),
             alarms: BTreeSet::new(),
-            troubled: BTreeSet::new(),
+            troubled: BTreeMap::new(),
             last_job: 0,
             last_lease: 0,
             refreshed: Time { ms: 0 },
@@ -129,6 +133,7 @@ impl State {
 
     fn on_tick(&mut self) {
         self.expire();
+        self.end_shunning();
         self.keep_shares();
         self.sweep();
     }

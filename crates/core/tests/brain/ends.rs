@@ -3,7 +3,7 @@
 use crate::pool::{
     BAD, OK, Pool, acknowledged, attempt, bundles, held, hello, job, online, revoked, rows,
 };
-use gleaner_core::{Event, Row};
+use gleaner_core::{Event, Row, SHUN_MAX};
 use gleaner_model::{AttemptState, JobState, LimitKind, NodeId, Reason, Retry, TaskState};
 
 fn text() -> String {
@@ -273,4 +273,27 @@ fn losing_one_node_again_and_again_or_before_a_start_is_no_poison() {
         }
         assert_eq!(pool.task_state(1, 0), TaskState::Ready);
     }
+}
+
+#[test]
+fn a_shunned_node_will_do_when_the_others_stay_busy() {
+    let mut pool = Pool::with_nodes(&[1, 1]);
+    let (_, first) = pool.submit(job(1, 1));
+    let (_, second) = pool.submit(job(2, 1));
+    let node = |bundles: &[gleaner_core::Bundle]| bundles[0].node;
+    let (busy, failing) = (node(&first), node(&second));
+    assert_ne!(busy, failing);
+    pool.end(failing.0, attempt(2, 0, 1), BAD);
+    // The other node has something to do for a day.
+    let wait = SHUN_MAX.ms / 1000;
+    for second in 0..=wait {
+        assert_eq!(pool.task_state(2, 0), TaskState::Ready, "after {second} s");
+        pool.later(1);
+        pool.step(online(1));
+        pool.step(online(2));
+        pool.step(Event::Tick);
+    }
+    let (again, on, _) = pool.task(2, 0).running.expect("granted again");
+    assert_eq!((again.number, on), (2, failing));
+    assert_eq!(pool.task_state(1, 0), TaskState::Running);
 }
