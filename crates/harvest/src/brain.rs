@@ -1,7 +1,7 @@
 //! The judgement.
 
 use crate::{Cause, Decision, Event, Relief, Settings, Verdict};
-use gleaner_model::{Cpus, Time};
+use gleaner_model::{Bytes, Cpus, Time};
 
 /// Judges one PC.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ impl Brain {
             allowance: processors,
             io: 1000,
             transfers: true,
+            room: Bytes(u64::MAX),
             relief: Relief::None,
             cause: Cause::Free,
             since: now,

@@ -21,10 +21,10 @@ mod settings;
 pub use brain::Brain;
 pub use cause::Cause;
 pub use gleaner_model::{Policy, Sample, Verdict};
-pub use settings::{Hours, Settings};
+pub use settings::{Hours, OwnerSettings, Settings};
 
 use alloc::boxed::Box;
-use gleaner_model::{Cpus, Span, Time};
+use gleaner_model::{Bytes, Cpus, Span, Time};
 use serde::{Deserialize, Serialize};
 
 /// Something happened on the PC.
@@ -80,6 +80,9 @@ pub struct Decision {
     pub io: u16,
     /// Whether blobs may travel.
     pub transfers: bool,
+    /// Memory that attempts not yet started may need, all together; none may start where it is
+    /// zero. The largest number where the PC does not say how much it has.
+    pub room: Bytes,
     /// Whether tasks shall give memory back to the owner: the coldest pages of frozen ones first,
     /// then the youngest attempts.
     pub relief: Relief,

@@ -21,6 +21,7 @@ mod state;
 mod sweep;
 mod template;
 mod units;
+mod usage_histogram;
 
 pub use digest::{BlobRef, Digest, ParseDigestError};
 pub use ids::{AttemptId, JobId, LeaseId, NodeId, ParseIdError, TaskId, UserId};
@@ -36,3 +37,7 @@ pub use state::{AttemptState, JobState, NodeState, Policy, Reason, TaskState, Ve
 pub use sweep::{Axis, Records, Scalar, Split, Sweep, SweepMode};
 pub use template::{Placeholder, Template, TemplateError};
 pub use units::{Bytes, Cpus, Rate, Span, Time, UnitError};
+pub use usage_histogram::{
+    BUSY_ABOVE_PERMILLE, GAP_BINS, GAP_FIRST_MS, Gaps, HourUse, USAGE_FORMAT, UsageError,
+    UsageHistogram, WEEK_HOURS,
+};
