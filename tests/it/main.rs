@@ -1,7 +1,8 @@
 //! End-to-end tests, by question. They know the product by its command line alone, as users do:
 //! the real binary, real sandboxes, TLS, durable state.
 //!
-//! The binary is `$GLEANER_BIN`, else cargo builds it once. `GLEANER_LONG=1` asks for more rounds.
+//! The binary is `$GLEANER_BIN`, else cargo builds it once. `GLEANER_LONG=1` asks for more rounds,
+//! `GLEANER_ROUNDS=1000` for so many deaths of the server.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

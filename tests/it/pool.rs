@@ -248,14 +248,26 @@ impl Drop for Daemon {
             self.kill();
         }
         if thread::panicking() {
-            let log = self.log();
-            let from = log.len().saturating_sub(8000);
-            let from = (from..log.len())
-                .find(|&at| log.is_char_boundary(at))
-                .unwrap_or(0);
-            eprintln!("--- log of {}\n{}", self.log.display(), &log[from..]);
+            eprintln!("--- log of {}\n{}", self.log.display(), tail(&self.log));
         }
     }
+}
+
+/// Adds the end of a log to what a failing test says: the pool that tests share outlives them.
+fn say_on_panic(log: PathBuf) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        eprintln!("--- log of the shared pool\n{}", tail(&log));
+    }));
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let from = log.len().saturating_sub(8000);
+    let from = (from..log.len()).find(|&at| log.is_char_boundary(at));
+    log[from.unwrap_or(0)..].to_owned()
 }
 
 /// A pool: where its client settings are, and what keeps it running.
@@ -324,6 +336,7 @@ impl Pool {
                     fs::remove_dir_all(&dir).unwrap();
                 }
                 fs::create_dir_all(&dir).unwrap();
+                say_on_panic(dir.join("log"));
                 ready.send(Self::start_in(&dir, 2)).unwrap();
                 loop {
                     thread::park();
