@@ -1,6 +1,6 @@
 //! What an agent is told at its start. Nothing here reads anything.
 
-use gleaner_model::{Bytes, Cpus};
+use gleaner_model::{Bytes, Cpus, Policy};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -65,6 +65,11 @@ pub struct AgentConfig {
     pub at_stop: AtStop,
     /// Whether to measure at start that tasks yield to the owner, and refuse work if not.
     pub self_test: bool,
+    /// When this node works; its owner may only be stricter.
+    pub policy: Policy,
+    /// Whether schedule, battery, heat and want of memory do not keep it from work: a pool for
+    /// trying out.
+    pub lenient: bool,
     /// Set where several agents share one PC.
     pub dev: Option<DevShare>,
 }
@@ -90,6 +95,8 @@ impl AgentConfig {
             poll: false,
             at_stop: AtStop::Leave,
             self_test: true,
+            policy: Policy::Continuous,
+            lenient: false,
             dev: None,
         }
     }

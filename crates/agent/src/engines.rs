@@ -4,6 +4,7 @@
 use crate::AgentError;
 use crate::config::AgentConfig;
 use crate::dispatch::ENGINE_BEAT_MS;
+use crate::watch::sensing::{Begin, Nothing};
 use gleaner_engine::{Engine, Events};
 use gleaner_engine_process::priority::{Outcome, SelfTest};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
@@ -26,6 +27,13 @@ pub(crate) struct Built {
     pub(crate) refused: Option<String>,
     /// Asks again later, where the answer was unclear.
     pub(crate) again: Option<Testing>,
+    /// What senses the owner.
+    pub(crate) sensing: Begin,
+}
+
+/// For where there is nothing to sense.
+pub(crate) fn no_sensing() -> Begin {
+    Box::new(|_sink| Arc::new(Nothing))
 }
 
 /// Self-tests that are left.
@@ -89,6 +97,7 @@ pub(crate) fn build(
         engines: vec![Arc::new(engine)],
         refused,
         again,
+        sensing: no_sensing(),
     })
 }
 

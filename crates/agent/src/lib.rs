@@ -33,6 +33,7 @@ use engines::{Built, Testing};
 use fetch::Fetcher;
 use fetch::cache::Cache;
 use gleaner_engine::{Capability, Engine, Events, Level};
+use gleaner_harvest::OwnerSettings;
 use gleaner_wire::v1;
 use home::Home;
 use link::Link;
@@ -42,8 +43,8 @@ use std::sync::{Arc, mpsc};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
-use watch::Condition;
-use watch::capacity::{Offer, offer, uname};
+use watch::capacity::{Offer, offer, processors, uname};
+use watch::{Condition, Setup, Watching};
 
 /// How often an engine is asked what it can do before its answer is taken for a no: on a PC that
 /// is very busy a trial may come too late.
@@ -80,9 +81,12 @@ async fn run_with(
         let engine_inputs = loop_inputs.clone();
         let events: Events = Arc::new(move |event| engine_inputs.send(Input::Engine(event)));
         raise_file_limit();
-        let built = build(&config, home.path(), events)?;
+        let mut built = build(&config, home.path(), events)?;
         let hello = introduce(&config, &home, offer);
         let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
+        let clock = Clock::start();
+        let at_work_with = (loop_inputs.clone(), clock, offer);
+        let watching = begin_watch(&config, &mut built, &home, at_work_with)?;
         let dispatch = Dispatch::new(Parts {
             engines: built.engines.clone(),
             fetcher: Fetcher::new(blobs.clone(), cache),
@@ -93,7 +97,8 @@ async fn run_with(
             offer,
             home: home.path().to_owned(),
             condition,
-            clock: Clock::start(),
+            clock,
+            watching,
             at_stop: config.at_stop,
         })?;
         Ok((dispatch, home, built))
@@ -125,6 +130,29 @@ async fn run_with(
         Some(Err(error)) => Err(broke(error)),
         None => Ok(()),
     }
+}
+
+/// Starts the loops that keep tasks out of the owner's way.
+fn begin_watch(
+    config: &AgentConfig,
+    built: &mut Built,
+    home: &Home,
+    (inputs, clock, offer): (Inputs, Clock, Offer),
+) -> Result<Watching, AgentError> {
+    watch::start(Setup {
+        engines: built.engines.clone(),
+        sensing: std::mem::replace(&mut built.sensing, engines::no_sensing()),
+        inputs,
+        clock,
+        home: home.path(),
+        offer,
+        settings: OwnerSettings {
+            policy: Some(config.policy),
+            ..OwnerSettings::default()
+        },
+        lenient: config.lenient,
+        processors: processors(),
+    })
 }
 
 /// Starts the loop on its thread, since it may block; the answer comes when it has stopped.

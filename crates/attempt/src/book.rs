@@ -1,6 +1,7 @@
 //! The book: every attempt that the node holds, and the rules by which they move on.
 
 mod check;
+mod obey;
 
 use crate::bundle::Bundle;
 use crate::entry::{Entry, Phase, Stop};
@@ -13,12 +14,6 @@ use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use gleaner_model::{AttemptId, AttemptState, Reason, Span, Time};
 
-/// Why attempts come back from a node that its admin drains.
-const DRAINED: &str = "the node is being drained";
-/// Why attempts come back from a node that its admin emptied.
-const EMPTIED: &str = "the node was told to give its work back";
-/// Why attempts come back from a node whose owner needs it.
-const NEEDED: &str = "the node needs itself";
 /// Why attempts come back that were never taken.
 const FULL: &str = "the node holds too many attempts; grant fewer at once";
 
@@ -34,6 +29,8 @@ pub struct Book {
     /// Bundles with something to fetch or start, in the order of their grants.
     pending: BTreeSet<u64>,
     next_bundle: u64,
+    /// How many attempts have ever become live.
+    begun: u64,
     /// Attempts by when the book must look at them again.
     timers: BTreeSet<(Time, AttemptId)>,
     wish: Wish,
@@ -57,6 +54,7 @@ impl Book {
             bundles: BTreeMap::new(),
             pending: BTreeSet::new(),
             next_bundle: 0,
+            begun: 0,
             timers: BTreeSet::new(),
             wish: Wish::Resume,
             verdict: Verdict::Run,
@@ -83,6 +81,7 @@ impl Book {
                 self.obey(now, &mut out);
             }
             Event::Offered(capacity) => self.capacity = capacity,
+            Event::Shed => self.shed(now, &mut out),
             Event::LinkUp { lease } => self.link_up(now, lease, &mut out),
             Event::LinkDown => self.link = false,
             Event::Beaten => self.lease_until = now + self.lease,
@@ -167,6 +166,7 @@ impl Book {
                 Entry {
                     bundle: key,
                     phase: Phase::Leased,
+                    begun: 0,
                     stop: None,
                     told: AttemptState::Leased,
                     due: None,
@@ -204,46 +204,6 @@ impl Book {
             // hello clears.
             if entry.is_some_and(|entry| matches!(entry.phase, Phase::Collected(_))) {
                 self.forget(attempt, out);
-            }
-        }
-    }
-
-    /// Whether granted work that has not started goes back, and why.
-    const fn gives_back(&self) -> Option<&'static str> {
-        match (self.wish, self.verdict) {
-            (Wish::Evict, _) => Some(EMPTIED),
-            (_, Verdict::Evict) => Some(NEEDED),
-            (Wish::Drain, _) => Some(DRAINED),
-            (Wish::Pause | Wish::Resume, Verdict::Run | Verdict::Pause) => None,
-        }
-    }
-
-    /// Brings the attempts in line with the wish and the verdict.
-    fn obey(&mut self, now: Time, out: &mut Vec<Action>) {
-        if let Some(why) = self.gives_back() {
-            let pending = self.those(Phase::is_pending);
-            for attempt in pending {
-                self.leave_queue(attempt);
-                self.end(attempt, evicted(why), false, out);
-            }
-            if self.wish == Wish::Evict || self.verdict == Verdict::Evict {
-                for attempt in self.those(Phase::is_live) {
-                    let entry = self.attempts.get_mut(&attempt);
-                    if let Some(entry) = entry.filter(|entry| entry.stop.is_none()) {
-                        entry.stop = Some(Stop::Evicted(why));
-                        self.stop(now, attempt, out);
-                    }
-                }
-            }
-        }
-        let frozen = self.wish == Wish::Pause || self.verdict == Verdict::Pause;
-        if frozen != self.frozen {
-            self.frozen = frozen;
-            for attempt in self.those(Phase::is_live) {
-                out.push(match frozen {
-                    true => Action::Pause(attempt),
-                    false => Action::Resume(attempt),
-                });
             }
         }
     }
@@ -379,6 +339,7 @@ impl Book {
         let entry = Entry {
             bundle: key,
             phase: Phase::Running,
+            begun: 0,
             stop: None,
             told: AttemptState::Leased,
             due: None,
@@ -455,17 +416,19 @@ impl Book {
                 return true;
             };
             self.occupy(key);
+            self.begun += 1;
             if let Some(entry) = self.attempts.get_mut(&attempt) {
-                entry.phase = Phase::Starting;
+                (entry.phase, entry.begun) = (Phase::Starting, self.begun);
             }
             out.push(Action::Start(attempt));
         }
     }
 
-    /// A task larger than the whole node (its offer shrank since the grant) may run alone.
+    /// A task larger than the whole node (its offer shrank since the grant) may run alone, but
+    /// nothing starts into no memory at all.
     fn fits(&self, bundle: &Bundle) -> bool {
         let (cpus, memory) = self.used;
-        self.live == 0
+        self.live == 0 && self.capacity.memory.0 > 0
             || (cpus + u64::from(bundle.cpus.milli) <= u64::from(self.capacity.cpus.milli)
                 && memory.saturating_add(bundle.memory.0) <= self.capacity.memory.0)
     }

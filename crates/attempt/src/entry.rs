@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     /// Key of its bundle.
     pub(crate) bundle: u64,
     pub(crate) phase: Phase,
+    /// Its place among all that ever became live here; 0 for those of an earlier agent.
+    pub(crate) begun: u64,
     /// Set while a stop is under way.
     pub(crate) stop: Option<Stop>,
     /// What the server was told last.

@@ -139,6 +139,9 @@ pub enum Event {
     Judged(Verdict),
     /// The node offers more or less than before. What runs goes on.
     Offered(Capacity),
+    /// The owner needs memory: the youngest attempt goes back. Nothing happens while one is on
+    /// its way.
+    Shed,
     /// The server welcomed this node; leases last this long after a beat.
     LinkUp {
         /// Length of a lease.

@@ -288,6 +288,45 @@ fn evict_ends_what_runs_and_says_so() {
 }
 
 #[test]
+fn want_of_memory_gives_the_youngest_back_one_at_a_time() {
+    let mut desk = Desk::new(3000);
+    assert_eq!(desk.step(Event::Shed), vec![], "there is nothing to give");
+    assert_eq!(desk.running(grant(1, 1000, 3, 5..8)).len(), 3);
+    // A frozen one goes as well.
+    desk.step(Event::Judged(Verdict::Pause));
+    assert_eq!(desk.step(Event::Shed), vec![stop(7)]);
+    assert_eq!(desk.step(Event::Shed), vec![], "one is on its way");
+    let evicted = Reason::Evicted {
+        detail: "the node's owner needs the memory".into(),
+    };
+    assert_eq!(
+        desk.step(Event::Ended(id(7), Reason::Cancelled)),
+        vec![collect(7, evicted, true)]
+    );
+    assert_eq!(desk.step(Event::Shed), vec![stop(6)]);
+}
+
+#[test]
+fn a_smaller_offer_starts_nothing_and_ends_nothing() {
+    let mut desk = Desk::new(3000);
+    assert_eq!(desk.running(grant(1, 1000, 3, 0..2)).len(), 2);
+    let offered = |memory| {
+        Event::Offered(Capacity {
+            cpus: cpus(3000),
+            memory: Bytes(memory),
+        })
+    };
+    assert_eq!(desk.step(offered(250)), vec![]);
+    assert_eq!(desk.running(grant(2, 1000, 3, 2..3)), vec![]);
+    assert_eq!(desk.running(offered(300)), vec![id(2)]);
+    // One that is too large runs alone, but not where nothing is offered.
+    let mut desk = Desk::new(3000);
+    assert_eq!(desk.step(offered(0)), vec![]);
+    assert_eq!(desk.running(grant(1, 1000, 3, 0..2)), vec![]);
+    assert_eq!(desk.running(offered(50)), vec![id(0)]);
+}
+
+#[test]
 fn an_end_of_its_own_survives_an_eviction() {
     let mut desk = Desk::new(1000);
     desk.running(grant(1, 1000, 1, 0..1));
@@ -559,7 +598,7 @@ impl World {
     }
 
     fn random(&mut self) {
-        match self.draw(16) {
+        match self.draw(20) {
             0 if self.link => {
                 let (first, count) = (self.next, 1 + self.draw(6));
                 self.next += count;
@@ -593,6 +632,12 @@ impl World {
             }
             7 | 8 => self.acknowledge(),
             9 | 10 => self.end_one(false),
+            11 => {
+                let memory = Bytes(u64::from(self.draw(1200)));
+                let cpus = cpus(self.draw(4000));
+                self.step(Event::Offered(Capacity { cpus, memory }));
+            }
+            12 => self.step(Event::Shed),
             _ => self.answer(),
         }
     }
@@ -603,6 +648,10 @@ impl World {
         self.step(Event::LinkUp { lease: LEASE });
         self.step(Event::Wished(Wish::Resume));
         self.step(Event::Judged(Verdict::Run));
+        self.step(Event::Offered(Capacity {
+            cpus: cpus(3000),
+            memory: Bytes(1000),
+        }));
         for _ in 0..20_000 {
             if self.desk.book.held() == 0 {
                 break;
@@ -633,6 +682,7 @@ fn subject(event: &Event) -> Option<AttemptId> {
         | Event::Wished(_)
         | Event::Judged(_)
         | Event::Offered(_)
+        | Event::Shed
         | Event::LinkUp { .. }
         | Event::LinkDown
         | Event::Beaten

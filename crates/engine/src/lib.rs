@@ -9,7 +9,9 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-use gleaner_model::{AttemptId, Digest, LeaseId, LimitRecord, Limits, Reason, Time, Usage};
+use gleaner_model::{
+    AttemptId, Bytes, Cpus, Digest, LeaseId, LimitRecord, Limits, Reason, Time, Usage,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,6 +178,18 @@ pub enum Level {
     Missing,
 }
 
+/// What all attempts of an engine together may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Processors; those of the whole PC mean no bound.
+    pub cpus: Cpus,
+    /// Thousandths of the disk rate that a task may have; 1000 means only its own limit.
+    pub io_permille: u16,
+    /// Memory at which the kernel begins to take pages back from tasks instead of from the
+    /// owner's programs; none where there is enough for all.
+    pub memory: Option<Bytes>,
+}
+
 /// An engine could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -224,6 +238,33 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// from now). A shim that misses three beats freezes its attempts until the next one, and
     /// ends them when the lease is over.
     fn beat(&self, lease_left_ms: u64);
+
+    /// Freezes everything that the engine runs, or takes that back; the quick way, for an owner
+    /// who has just come. Written when it returns, within a millisecond or so, and not waited
+    /// for. It lies above [`Control::Pause`] and knows no attempt: no event follows, and clocks
+    /// go on, so the caller pauses each attempt as well, and lets go of all before it resumes
+    /// each. An engine without a way to do so at once does nothing.
+    fn hold(&self, on: bool) {
+        let _unsupported = on;
+    }
+
+    /// Bounds what all its attempts together may use, now and in the future. Like
+    /// [`Engine::hold`], it is written when it returns and not waited for.
+    fn allow(&self, allowance: &Allowance) {
+        let _unsupported = allowance;
+    }
+
+    /// Takes back memory that tasks can do without (page cache, cold pages). May take seconds;
+    /// says how many bytes came free.
+    fn reclaim(&self) -> u64 {
+        0
+    }
+
+    /// Memory that tasks hold now and that is not the kernel's to take back, in bytes; none
+    /// where it cannot be told.
+    fn memory_now(&self) -> Option<u64> {
+        None
+    }
 
     /// What an attempt has used so far.
     ///

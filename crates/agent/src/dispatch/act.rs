@@ -87,7 +87,11 @@ impl Dispatch {
             start.map_err(|error| fault(&error.to_string()))
         });
         match started {
-            Ok(()) => slot.in_engine = true,
+            Ok(()) => {
+                slot.in_engine = true;
+                let held = slot.held(self.parts.clock.now());
+                self.parts.watching.roster.add(attempt, held);
+            }
             Err(reason) => self.follow_up.push_back(Event::Ended(attempt, reason)),
         }
     }
@@ -107,13 +111,30 @@ impl Dispatch {
     pub(super) fn engine_event(&mut self, event: EngineEvent) {
         match event {
             EngineEvent::Started { attempt, .. } => {
+                self.parts
+                    .watching
+                    .roster
+                    .set(attempt, AttemptState::Running);
                 self.step(Event::Started(attempt));
                 self.start_waiting_logs(attempt);
             }
-            EngineEvent::Paused { attempt } => self.step(Event::Paused(attempt)),
-            EngineEvent::Resumed { attempt } => self.step(Event::Resumed(attempt)),
+            EngineEvent::Paused { attempt } => {
+                self.parts
+                    .watching
+                    .roster
+                    .set(attempt, AttemptState::Paused);
+                self.step(Event::Paused(attempt));
+            }
+            EngineEvent::Resumed { attempt } => {
+                self.parts
+                    .watching
+                    .roster
+                    .set(attempt, AttemptState::Running);
+                self.step(Event::Resumed(attempt));
+            }
             EngineEvent::Ended { attempt, ending } => {
                 let reason = ending.reason.clone();
+                self.parts.watching.roster.remove(attempt);
                 self.relays.ended(attempt);
                 if let Some(slot) = self.slots.get_mut(&attempt) {
                     slot.ending = Some(ending);
@@ -185,6 +206,7 @@ impl Dispatch {
             return;
         };
         slot.abort();
+        self.parts.watching.roster.remove(attempt);
         self.relays.forget(attempt);
         if slot.in_engine {
             self.collectors.give(move || slot.engine.discard(attempt));

@@ -16,10 +16,12 @@ use crate::hands::Hands;
 use crate::link::message;
 use crate::run::JobTemplate;
 use crate::watch::capacity::Offer;
-use crate::watch::{Condition, disk};
+use crate::watch::roster::Held;
+use crate::watch::{Condition, Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
-use gleaner_engine::{Engine, EngineEvent};
-use gleaner_model::{AttemptId, JobId, NodeState, Reason, Span, Time};
+use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
+use gleaner_harvest::Decision;
+use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +55,10 @@ const LEASE_LEFT_MIN_MS: u64 = 10_000;
 /// How long a stopping agent waits for its attempts to end, in milliseconds.
 const STOP_PATIENCE_MS: u64 = 8000;
 
+/// The watch shows that it lives twice as often as beats go out; after so long without a sign
+/// they stop.
+const PULSE_AGE_MAX: Duration = Duration::from_millis(2 * ENGINE_BEAT_MS);
+
 /// Inputs taken before timers are looked at again.
 const INPUTS_AT_ONCE: usize = 256;
 
@@ -70,6 +76,8 @@ pub(crate) enum Input {
     /// The server welcomed the node; messages go here from now on.
     LinkUp {
         lease_ms: u32,
+        /// What the admin set for nodes, as JSON; empty where nothing is.
+        settings: Vec<u8>,
         outgoing: UnboundedSender<v1::AgentMessage>,
     },
     /// The connection is gone.
@@ -86,8 +94,14 @@ pub(crate) enum Input {
     Collected(AttemptId, Reason, Box<v1::Ended>),
     /// These engines work.
     Introduced(Vec<String>),
-    /// The self-test (later also the owner's load) lets the node work, or not.
+    /// The self-test lets the node work, or not.
     Condition(Condition),
+    /// What the harvest brain decided; the engines' groups obey it already.
+    Judged(Box<Decision>),
+    /// The owner needs memory: the youngest attempt goes back.
+    Shed,
+    /// The node offers more or less than before.
+    Offered(Capacity),
     /// The agent shall stop.
     Stop,
 }
@@ -125,6 +139,7 @@ pub(crate) struct Parts {
     pub(crate) home: PathBuf,
     pub(crate) condition: watch::Sender<Condition>,
     pub(crate) clock: Clock,
+    pub(crate) watching: Watching,
     pub(crate) at_stop: AtStop,
 }
 
@@ -148,8 +163,14 @@ pub(crate) struct Dispatch {
     next_look: Option<Time>,
     /// Since when the disk is full, where it is.
     low_since: Option<Time>,
-    /// The node's condition, its disk apart.
+    /// What tasks could use together without taking memory from the owner.
+    capacity: Capacity,
+    /// What is wrong with the disk, in words.
+    trouble: Option<String>,
+    /// The node's condition, its disk and its owner apart.
     base: Condition,
+    /// What the harvest brain says; none before its first word.
+    decision: Option<Box<Decision>>,
     beat_until: Time,
     stop_by: Option<Time>,
 }
@@ -163,6 +184,7 @@ impl Dispatch {
         let base = parts.condition.borrow().clone();
         Ok(Self {
             book: Book::new(capacity),
+            capacity,
             follow_up: VecDeque::new(),
             slots: BTreeMap::new(),
             templates: BTreeMap::new(),
@@ -174,7 +196,9 @@ impl Dispatch {
             next_beat: None,
             next_look: None,
             low_since: None,
+            trouble: None,
             base,
+            decision: None,
             beat_until: Time { ms: 0 },
             stop_by: None,
             parts,
@@ -224,7 +248,12 @@ impl Dispatch {
                     tracing::debug!(target: "gleaner::agent", "the link gave up before its hello");
                 }
             }
-            Input::LinkUp { lease_ms, outgoing } => {
+            Input::LinkUp {
+                lease_ms,
+                settings,
+                outgoing,
+            } => {
+                self.set(&settings);
                 // The server sends each template anew on each connection.
                 self.templates.clear();
                 self.relays.stop_all();
@@ -260,13 +289,51 @@ impl Dispatch {
                 self.step(Event::Collected(attempt, reason));
             }
             Input::Introduced(engines) => self.parts.hello.engines = engines,
-            Input::Condition(condition) => self.judged(condition),
+            Input::Condition(condition) => self.tested(condition),
+            Input::Judged(decision) => {
+                self.decision = Some(decision);
+                self.judge();
+                self.offer();
+            }
+            Input::Shed => self.step(Event::Shed),
+            Input::Offered(capacity) => {
+                self.capacity = capacity;
+                self.offer();
+            }
             Input::Stop => self.stop(),
         }
     }
 
-    /// The node's own judgement changed.
-    fn judged(&mut self, base: Condition) {
+    /// Attempts start into what the node has and the owner does not need.
+    fn offer(&mut self) {
+        let room = self.decision.as_ref().map(|decision| decision.room);
+        let memory = match room {
+            Some(Bytes(0)) => Bytes(0),
+            _ => self.capacity.memory,
+        };
+        self.step(Event::Offered(Capacity {
+            memory,
+            ..self.capacity
+        }));
+    }
+
+    /// What the admin of the pool set. Words that this version does not know are no reason to
+    /// work without any rule: the settings before stay.
+    fn set(&self, settings: &[u8]) {
+        if settings.is_empty() {
+            return;
+        }
+        match serde_json::from_slice(settings) {
+            Ok(settings) => self.parts.watching.settings(settings),
+            Err(error) => tracing::error!(
+                target: "gleaner::watch", %error,
+                "the pool's settings cannot be read; is this agent older than its server?"
+            ),
+        }
+    }
+
+    /// What the self-test says changed.
+    fn tested(&mut self, base: Condition) {
         self.base = base;
         self.look_at_disk();
         let refused = match self.base.state == NodeState::Refused {
@@ -283,23 +350,48 @@ impl Dispatch {
     /// Pauses the node while its disk is full.
     pub(super) fn look_at_disk(&mut self) {
         let now = self.parts.clock.now();
-        let trouble = disk::trouble(&self.parts.home, self.low_since.is_some());
-        self.low_since = match trouble {
+        self.trouble = disk::trouble(&self.parts.home, self.low_since.is_some());
+        self.low_since = match self.trouble {
             Some(_) => Some(self.low_since.unwrap_or(now)),
             None => None,
         };
         self.next_look = Some(now + Span { ms: LOOK_MS });
-        let condition = self.base.with_trouble(trouble);
-        if condition.state != self.parts.condition.borrow().state {
-            tracing::warn!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
-        }
+        self.judge();
+    }
+
+    /// Self-test, disk and owner together: the strictest counts, in what is done as in what is
+    /// said.
+    fn judge(&mut self) {
+        let now = self.parts.clock.now();
+        let mut condition = self.base.with_trouble(self.trouble.clone());
         let waited = self.low_since.map_or(0, |since| now.since(since).ms);
-        let verdict = match waited > DISK_PATIENCE_MS {
+        let mut verdict = match waited > DISK_PATIENCE_MS {
             true => Verdict::Evict,
             false => condition.verdict(),
         };
+        if let Some(decision) = &self.decision {
+            condition = condition.with_decision(decision);
+            verdict = verdict.max(decision.verdict);
+        }
         self.step(Event::Judged(verdict));
-        self.parts.condition.send_replace(condition);
+        self.show(condition);
+    }
+
+    /// Tells the server and the owner's window, where there is anything new to tell.
+    fn show(&self, condition: Condition) {
+        let shown = self.parts.condition.send_if_modified(|old| {
+            let changed = *old != condition;
+            old.clone_from(&condition);
+            changed
+        });
+        if !shown {
+            return;
+        }
+        tracing::info!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
+        self.parts.watching.shown.send_modify(|status| {
+            status.state = condition.state;
+            status.reason = condition.reason;
+        });
     }
 
     /// One event, the actions it leads to, and the events these lead to.
@@ -331,11 +423,18 @@ impl Dispatch {
             self.next_beat = None;
         } else if self.next_beat.is_none_or(|due| due <= now) {
             let left = self.book.lease_left(now).ms.max(LEASE_LEFT_MIN_MS);
-            for engine in &self.parts.engines {
+            let watched = self.book.live() == 0 || self.is_watched();
+            for engine in self.parts.engines.iter().filter(|_| watched) {
                 engine.beat(left);
             }
             self.next_beat = Some(now + Span { ms: ENGINE_BEAT_MS });
         }
+    }
+
+    /// Whether the watch lives. If it hangs, nobody would obey the owner, so the shims are let
+    /// believe that the agent is dead: they freeze their attempts.
+    fn is_watched(&self) -> bool {
+        self.parts.watching.pulse.age() <= PULSE_AGE_MAX
     }
 
     fn send(&self, kind: v1::agent_message::Kind) {
@@ -374,6 +473,9 @@ impl Dispatch {
                 let spec = adopted.spec;
                 tracing::info!(target: "gleaner::agent", attempt = %spec.attempt, "adopted");
                 let ended = adopted.ending.as_ref().map(|ending| ending.reason.clone());
+                if adopted.ending.is_none() {
+                    self.list(&engine, &spec, adopted.started);
+                }
                 let slot = Slot::adopted(&engine, &spec, adopted.ending);
                 self.slots.insert(spec.attempt, slot);
                 self.step(Event::Adopted(Adoption {
@@ -385,6 +487,19 @@ impl Dispatch {
                 }));
             }
         }
+    }
+
+    /// Shows an adopted attempt to the watch.
+    fn list(&self, engine: &Arc<dyn Engine>, spec: &AttemptSpec, started: Option<Time>) {
+        let held = Held {
+            engine: Arc::clone(engine),
+            limits: Arc::new(spec.limits.clone()),
+            state: AttemptState::Running,
+            since: started.unwrap_or_else(|| self.parts.clock.now()),
+            name: String::new(),
+            user: String::new(),
+        };
+        self.parts.watching.roster.add(spec.attempt, held);
     }
 
     fn stop(&mut self) {
@@ -411,6 +526,7 @@ impl Dispatch {
 
     /// The last thing: nothing of an attempt stays where that was asked for.
     fn leave(self) {
+        self.parts.watching.stop();
         for (attempt, slot) in self.slots {
             slot.abort();
             if self.parts.at_stop == AtStop::End && slot.in_engine {

@@ -2,8 +2,9 @@
 
 use crate::fetch::Inputs;
 use crate::run::{JobTemplate, TaskPart};
+use crate::watch::roster::Held;
 use gleaner_engine::{AttemptSpec, Ending, Engine};
-use gleaner_model::{LeaseId, Limits};
+use gleaner_model::{AttemptState, LeaseId, Limits, Time};
 use gleaner_wire::v1;
 use std::sync::Arc;
 use tokio::task::AbortHandle;
@@ -63,6 +64,19 @@ impl Slot {
             report: None,
             in_engine: true,
             work: None,
+        }
+    }
+
+    /// How the watch sees it once its engine has it.
+    pub(super) fn held(&self, now: Time) -> Held {
+        let template = self.task.as_ref().map(|(template, _)| template);
+        Held {
+            engine: Arc::clone(&self.engine),
+            limits: Arc::clone(&self.limits),
+            state: AttemptState::Fetching,
+            since: now,
+            name: template.map_or_else(String::new, |job| job.name.clone()),
+            user: template.map_or_else(String::new, |job| job.user.clone()),
         }
     }
 

@@ -231,6 +231,7 @@ impl Link {
         let (outgoing, queue) = mpsc::unbounded_channel();
         self.inputs.send(Input::LinkUp {
             lease_ms: welcome.lease_ms,
+            settings: welcome.settings.clone(),
             outgoing,
         });
         queue

@@ -24,6 +24,9 @@ pub(crate) struct JobTemplate {
     pub(crate) limits: Arc<Limits>,
     pub(crate) engine: Engine,
     image: String,
+    /// What the job is called, and for whom it runs: for the owner of the node.
+    pub(crate) name: String,
+    pub(crate) user: String,
 }
 
 /// What is particular to one task.
@@ -65,6 +68,8 @@ impl JobTemplate {
             limits: Arc::new(limits),
             engine,
             image: from.image,
+            name: from.job_name,
+            user: from.user,
             names,
         })
     }

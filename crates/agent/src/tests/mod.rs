@@ -50,6 +50,7 @@ impl Agent {
                 engines: vec![engine as Arc<dyn Engine>],
                 refused: None,
                 again: None,
+                sensing: crate::engines::no_sensing(),
             })
         });
         Self {

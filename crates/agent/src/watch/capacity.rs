@@ -40,13 +40,21 @@ struct Found {
     disk_free: u64,
 }
 
+/// Processors of the whole PC.
+pub(crate) fn processors() -> Cpus {
+    let count = std::thread::available_parallelism()
+        .ok()
+        .and_then(|count| u32::try_from(count.get()).ok())
+        .unwrap_or(1);
+    Cpus {
+        milli: count.saturating_mul(1000),
+    }
+}
+
 /// What this node offers: what its settings say, else what was found minus a reserve.
 pub(crate) fn offer(config: &AgentConfig, home: &Path) -> Result<Offer, AgentError> {
     let found = Found {
-        processors: std::thread::available_parallelism()
-            .ok()
-            .and_then(|count| u32::try_from(count.get()).ok())
-            .unwrap_or(1),
+        processors: processors().milli / 1000,
         memory: memory_total()?,
         disk_free: disk_free(home)?,
     };

@@ -1,0 +1,274 @@
+//! The slow loop: looks at every sensor and at what tasks use, ten times a second while they run
+//! beside an active owner, and hardly ever while the node holds nothing.
+//!
+//! Samples go to the event loop, which judges; the status goes to whoever watches. It may wait
+//! for shims and for memory to come free, which is why it is a thread of its own.
+
+use super::Heard;
+use super::capacity::Offer;
+use super::roster::Roster;
+use super::sensing::Sensing;
+use super::status::{Allowance, Allowed, Running, Shares, Status};
+use crate::clock::Clock;
+use crate::dispatch::{Input, Inputs};
+use gleaner_attempt::Capacity;
+use gleaner_engine::Engine;
+use gleaner_harvest::Verdict;
+use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Span, Time, Usage};
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Time between looks while tasks run beside an active owner, in milliseconds: what a person
+/// begins to feel.
+const ACTIVE_MS: u64 = 100;
+
+/// While tasks run and nobody else does, or all are frozen, in milliseconds.
+const HOLDING_MS: u64 = 500;
+
+/// While the node holds nothing, in milliseconds: the server shall know within one beat whether
+/// it may send work.
+const IDLE_MS: u64 = 10_000;
+
+/// Time between two questions to the shims what their tasks use, in milliseconds. It costs a
+/// message and a few files each.
+const USAGE_MS: u64 = 1000;
+
+/// Time between two tries to get memory back, in milliseconds.
+const RECLAIM_MS: u64 = 2000;
+
+/// Owner's load from which the PC counts as active for this loop, in thousandths: half of what
+/// one of twenty processors can do.
+const ACTIVE_LOAD: u16 = 25;
+
+/// How long the owner counts as active here after the last input.
+const ACTIVE_FOR: Span = Span::seconds(10);
+
+/// The offer follows the memory in steps of this size: smaller ones change nothing that counts.
+const MEMORY_STEP: u64 = 64 << 20;
+
+/// Memory kept free for what the owner does next, as a divisor of all, and at least, in bytes.
+/// Smaller than what the node keeps from its offer: this much stays free also of the owner's use.
+const HEADROOM: u64 = 16;
+const HEADROOM_MIN: u64 = 256 << 20;
+
+/// What wakes the loop before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Look now.
+    Look,
+    /// The owner needs memory.
+    Reclaim,
+    /// Stop.
+    Stop,
+}
+
+/// What the loop works with.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) sensing: Arc<dyn Sensing>,
+    pub(super) engines: Vec<Arc<dyn Engine>>,
+    pub(super) roster: Roster,
+    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) inputs: Inputs,
+    pub(super) status: Arc<watch::Sender<Status>>,
+    pub(super) clock: Clock,
+    pub(super) offer: Offer,
+    /// Whether the offer shrinks with the memory that is free.
+    pub(super) admits_by_memory: bool,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(super) struct Slow {
+    parts: Parts,
+    capacity: Option<Capacity>,
+    used: BTreeMap<AttemptId, (Time, Usage)>,
+    usage_due: Time,
+    reclaim_due: Time,
+}
+
+impl Slow {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            capacity: None,
+            used: BTreeMap::new(),
+            usage_due: Time { ms: 0 },
+            reclaim_due: Time { ms: 0 },
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self, queue: &mpsc::Receiver<Wake>) {
+        loop {
+            let pause = self.look();
+            let mut wake = queue.recv_timeout(Duration::from_millis(pause));
+            let mut reclaim = false;
+            // Several wishes for a look are one look.
+            while let Ok(wish) = wake {
+                match wish {
+                    Wake::Stop => return,
+                    Wake::Reclaim => reclaim = true,
+                    Wake::Look => {}
+                }
+                wake = queue.try_recv().map_err(|error| match error {
+                    mpsc::TryRecvError::Empty => mpsc::RecvTimeoutError::Timeout,
+                    mpsc::TryRecvError::Disconnected => mpsc::RecvTimeoutError::Disconnected,
+                });
+            }
+            if wake == Err(mpsc::RecvTimeoutError::Disconnected) {
+                return;
+            }
+            if reclaim {
+                self.reclaim();
+            }
+        }
+    }
+
+    /// One look; says how long to wait until the next, in milliseconds.
+    fn look(&mut self) -> u64 {
+        let now = self.parts.clock.now();
+        let sample = self.parts.sensing.sample(now);
+        let ceiling = self.offer(&sample);
+        let looked = Heard::Looked(Box::new(sample), ceiling);
+        self.parts.heard.send(looked).unwrap_or_default();
+        let holding = !self.parts.roster.is_empty();
+        let running = (now >= self.usage_due || !holding).then(|| {
+            self.usage_due = now + Span { ms: USAGE_MS };
+            self.running(now)
+        });
+        self.publish(now, sample, running);
+        let runs = self.parts.status.borrow().decision.verdict == Verdict::Run;
+        match (holding, runs && is_active(&sample, now)) {
+            (true, true) => ACTIVE_MS,
+            (true, false) => HOLDING_MS,
+            (false, _) => IDLE_MS,
+        }
+    }
+
+    fn publish(&self, now: Time, sample: Sample, running: Option<Vec<Running>>) {
+        let sources = self.parts.sensing.sources();
+        let memory = self
+            .capacity
+            .map_or(self.parts.offer.memory, |capacity| capacity.memory);
+        self.parts.status.send_modify(|status| {
+            status.at = now;
+            status.sample = sample;
+            status.sources = sources;
+            if let Some(running) = running {
+                status.running = running;
+            }
+            if let Some(load) = sample.load.value() {
+                status.shares = Shares {
+                    owner: load.owner,
+                    harvested: load.tasks,
+                    idle: 1000_u16.saturating_sub(load.owner + load.tasks + load.stolen),
+                };
+            }
+            let decision = &status.decision;
+            status.allowance = Allowance {
+                cpus: match decision.verdict {
+                    Verdict::Run => decision.allowance,
+                    Verdict::Pause | Verdict::Evict => Cpus { milli: 0 },
+                },
+                memory,
+                io_permille: decision.io,
+                transfers: decision.transfers,
+            };
+        });
+    }
+
+    /// Offers to the book what can be had without taking memory from the owner; says where the
+    /// kernel shall begin to take it back from tasks.
+    fn offer(&mut self, sample: &Sample) -> Option<Bytes> {
+        let memory = sample.memory.value()?;
+        if !self.parts.admits_by_memory {
+            return None;
+        }
+        let held = self.parts.engines.iter();
+        let held: u64 = held.filter_map(|engine| engine.memory_now()).sum();
+        let headroom = (memory.total.0 / HEADROOM).max(HEADROOM_MIN);
+        let room = (held + memory.available.0).saturating_sub(headroom);
+        let stepped = Bytes(room / MEMORY_STEP * MEMORY_STEP);
+        let capacity = Capacity {
+            cpus: self.parts.offer.cpus,
+            memory: stepped.min(self.parts.offer.memory),
+        };
+        if self.capacity != Some(capacity) {
+            self.capacity = Some(capacity);
+            self.parts.inputs.send(Input::Offered(capacity));
+        }
+        Some(Bytes(stepped.0.max(MEMORY_STEP)))
+    }
+
+    fn running(&mut self, now: Time) -> Vec<Running> {
+        let all = self.parts.roster.all();
+        self.used.retain(|attempt, _| all.contains_key(attempt));
+        let mut running: Vec<Running> = all
+            .into_iter()
+            .map(|(attempt, held)| {
+                // One whose shim does not answer shows what it showed before.
+                let last = self.used.get(&attempt).copied();
+                let usage = held.engine.usage(attempt).ok();
+                let used = usage
+                    .or_else(|| last.map(|(_, used)| used))
+                    .unwrap_or_default();
+                self.used.insert(attempt, (now, used));
+                let cpus = last.map_or(0.0, |(at, before)| {
+                    let wall = now.since(at).as_seconds().max(0.001);
+                    ((used.cpu_seconds - before.cpu_seconds) / wall).max(0.0)
+                });
+                Running {
+                    attempt,
+                    job: attempt.task.job,
+                    name: held.name,
+                    user: held.user,
+                    state: held.state,
+                    since: held.since,
+                    cpus,
+                    cpu_seconds: used.cpu_seconds,
+                    memory: Bytes(used.memory_peak),
+                    disk: Bytes(used.read_bytes.saturating_add(used.written_bytes)),
+                    // Tasks have no network but their own loopback.
+                    network: Bytes(0),
+                    allowed: Allowed {
+                        cpus: held.limits.cpus,
+                        memory: held.limits.memory,
+                        disk: held.limits.disk,
+                        disk_io: held.limits.disk_io,
+                        net_io: held.limits.net_io,
+                    },
+                }
+            })
+            .collect();
+        running.sort_by_key(|one| (one.since, one.attempt));
+        running
+    }
+
+    fn reclaim(&mut self) {
+        let now = self.parts.clock.now();
+        if now < self.reclaim_due {
+            return;
+        }
+        let freed: u64 = self
+            .parts
+            .engines
+            .iter()
+            .map(|engine| engine.reclaim())
+            .sum();
+        self.reclaim_due = self.parts.clock.now() + Span { ms: RECLAIM_MS };
+        tracing::debug!(target: "gleaner::watch", freed, "memory given back");
+    }
+}
+
+/// Whether somebody is there who could feel what tasks do.
+fn is_active(sample: &Sample, now: Time) -> bool {
+    let touched = [&sample.input, &sample.terminal, &sample.desktop]
+        .into_iter()
+        .filter_map(|signal| signal.value())
+        .any(|at| now.since(*at).ms < ACTIVE_FOR.ms);
+    let load = sample.load.value();
+    touched || load.is_some_and(|load| load.owner >= ACTIVE_LOAD)
+}
