@@ -1,0 +1,246 @@
+//! All sources together: started, asked, stopped.
+
+use crate::board::Board;
+use crate::slot::{Slot, SourceReport};
+use crate::thread::{Stop, Threads};
+use crate::{EventSink, SenseConfig, disk, hardware, input, kernel, terminal};
+use gleaner_model::{Sample, Time};
+use std::sync::Arc;
+
+/// What cannot wait for the next sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SenseEvent {
+    /// The owner touched the PC; at most every 100 ms.
+    Input,
+    /// Somebody waits for memory: at least 5 % of a second.
+    MemoryPressed,
+    /// Somebody waits for a disk: at least 15 % of a second.
+    DiskPressed,
+    /// The PC is about to sleep (true), or has woken (false). After `true` the PC waits for
+    /// [`Sensors::ready_to_sleep`], but never longer than the session manager allows (5 s).
+    Sleeping(bool),
+    /// A slow word changed (a session, power, heat, the network): a sample now shows it.
+    Changed,
+}
+
+/// The running sources. Dropping them stops all within a second.
+#[derive(Debug)]
+pub struct Sensors {
+    board: Arc<Board>,
+    _threads: Option<Threads>,
+}
+
+/// Why a source that is switched off is absent.
+const OFF: &str = "not looked at";
+
+impl Sensors {
+    /// Starts every source of the configuration, each in a thread of its own; returns before any
+    /// has spoken. Until then it counts as failed.
+    #[must_use]
+    pub fn start(config: SenseConfig, events: EventSink) -> Self {
+        let board = Arc::new(Board::new(events));
+        let threads = Stop::new().map(|stop| {
+            let mut start = Start {
+                board: &board,
+                threads: Threads::new(stop),
+            };
+            start.people(&config);
+            start.machine(&config);
+            start.threads
+        });
+        Self {
+            board,
+            // Without even an event counter no source can start: all stay failed.
+            _threads: threads.ok(),
+        }
+    }
+
+    /// The last words of all sources. Never blocks. `now` is the caller's clock; every time in
+    /// the sample is on it.
+    #[must_use]
+    pub fn sample(&self, now: Time) -> Sample {
+        self.board.sample(now)
+    }
+
+    /// How each source does, for people.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceReport> {
+        self.board.reports()
+    }
+
+    /// Tasks are frozen: the PC may sleep now. To be called after [`SenseEvent::Sleeping`].
+    pub fn ready_to_sleep(&self) {}
+}
+
+/// The start of all threads.
+struct Start<'a> {
+    board: &'a Arc<Board>,
+    threads: Threads,
+}
+
+impl Start<'_> {
+    /// Sources about people.
+    fn people(&mut self, config: &SenseConfig) {
+        match config.dev.clone() {
+            None => {
+                self.board.input.absent(OFF);
+                self.board.terminal.absent(OFF);
+            }
+            Some(dev) => {
+                let (board, sys, nodes) = (self.board.clone(), config.sys.clone(), dev.clone());
+                let input = move |stop: &Stop| input::run(stop, &board, &nodes, sys.as_deref());
+                self.spawn("input", input, |board| &board.input);
+                let board = self.board.clone();
+                let terminal = move |stop: &Stop| terminal::run(stop, &board, &dev);
+                self.spawn("terminals", terminal, |board| &board.terminal);
+            }
+        }
+        self.board.desktops.absent(OFF);
+        self.board.attention.absent(OFF);
+        self.board.logins.absent(OFF);
+        self.board.metered.absent(OFF);
+    }
+
+    /// Sources about the machine.
+    fn machine(&mut self, config: &SenseConfig) {
+        match config.proc.clone() {
+            None => {
+                self.board.load.absent(OFF);
+                self.board.delay.absent(OFF);
+                self.board.pressure.absent(OFF);
+                self.board.memory.absent(OFF);
+                self.board.sleeping.absent(OFF);
+            }
+            Some(proc) => {
+                let sources = kernel::Sources::new(proc, config.groups.clone(), config.own.clone());
+                let board = self.board.clone();
+                let kernel = {
+                    let sources = sources.clone();
+                    move |stop: &Stop| kernel::run(stop, &board, &sources)
+                };
+                self.spawn("kernel", kernel, |board| &board.load);
+                let board = self.board.clone();
+                let canary = move |stop: &Stop| kernel::delay::run(stop, &board, &sources);
+                self.spawn("delay", canary, |board| &board.delay);
+            }
+        }
+        match config.sys.clone() {
+            None => {
+                self.board.power.absent(OFF);
+                self.board.heat.absent(OFF);
+            }
+            Some(sys) => {
+                let (board, tree) = (self.board.clone(), sys.clone());
+                let power = move |stop: &Stop| hardware::power::run(stop, &board, &tree);
+                self.spawn("power", power, |board| &board.power);
+                let board = self.board.clone();
+                let heat = move |stop: &Stop| hardware::heat::run(stop, &board, &sys);
+                self.spawn("heat", heat, |board| &board.heat);
+            }
+        }
+        match config.disk.clone() {
+            None => {
+                self.board.disk_free.absent(OFF);
+            }
+            Some(path) => {
+                let board = self.board.clone();
+                let disk = move |stop: &Stop| disk::run(stop, &board, &path);
+                self.spawn("disk", disk, |board| &board.disk_free);
+            }
+        }
+    }
+
+    /// A thread for one source; where it falls over, that slot says so.
+    fn spawn<T: Copy + PartialEq + 'static>(
+        &mut self,
+        name: &str,
+        work: impl Fn(&Stop) + Send + 'static,
+        slot: impl Fn(&Board) -> &Slot<T> + Send + Sync + 'static,
+    ) {
+        let board = self.board.clone();
+        let fell = move |why: &str| {
+            slot(&board).failed(why, None);
+        };
+        self.threads.spawn(name, work, fell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::SourceState;
+    use gleaner_model::Signal;
+    use std::time::{Duration, Instant};
+
+    const NOW: Time = Time { ms: 1_000_000_000 };
+
+    #[test]
+    fn nothing_asked_for_is_absent() {
+        let sensors = Sensors::start(SenseConfig::nothing(), Arc::new(|_| {}));
+        let sources = sensors.sources();
+        assert!(
+            sources
+                .iter()
+                .all(|source| source.state == SourceState::Absent)
+        );
+        assert_eq!(sensors.sample(NOW).load, Signal::Absent);
+    }
+
+    #[test]
+    fn this_pc_says_what_it_can_and_stops() {
+        let config = SenseConfig {
+            disk: Some("/".into()),
+            ..SenseConfig::this_pc()
+        };
+        let sensors = Sensors::start(config, Arc::new(|_| {}));
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let sample = sensors.sample(NOW);
+            let seen = [
+                sample.load.value().is_some(),
+                sample
+                    .memory
+                    .value()
+                    .is_some_and(|memory| memory.total.0 > 0),
+                sample.disk_free.value().is_some(),
+                sample.sleeping.value() == Some(&false),
+            ];
+            if seen == [true; 4] {
+                break;
+            }
+            assert!(Instant::now() < end, "{:#?}", sensors.sources());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn trees_that_are_not_there_are_failures_or_absent_but_never_words() {
+        let empty = tempfile::tempdir().unwrap();
+        let config = SenseConfig {
+            proc: Some(empty.path().join("proc")),
+            sys: Some(empty.path().join("sys")),
+            dev: Some(empty.path().join("dev")),
+            disk: Some(empty.path().join("disk")),
+            ..SenseConfig::nothing()
+        };
+        let sensors = Sensors::start(config, Arc::new(|_| {}));
+        let end = Instant::now() + Duration::from_secs(60);
+        let unread = |sensors: &Sensors| {
+            let sources = sensors.sources();
+            sources
+                .iter()
+                .any(|source| source.detail.contains("not been read"))
+        };
+        while unread(&sensors) {
+            assert!(Instant::now() < end, "{:#?}", sensors.sources());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sample = sensors.sample(NOW);
+        assert!(matches!(sample.load, Signal::Failed { .. }));
+        assert!(matches!(sample.memory, Signal::Failed { .. }));
+        assert!(matches!(sample.disk_free, Signal::Failed { .. }));
+        assert_eq!(sample.power, Signal::Absent);
+        assert_eq!(sample.heat, Signal::Absent);
+        assert_eq!(sample.input, Signal::Absent);
+    }
+}

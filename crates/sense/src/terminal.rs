@@ -1,0 +1,147 @@
+//! Terminals: when somebody last typed in one, by the access time of its device.
+//!
+//! That covers consoles, terminal windows and logins over a network. The kernel moves a terminal's
+//! access time when its program reads, in steps of eight seconds; output does not move it.
+
+use crate::board::Board;
+use crate::moment::Moment;
+use crate::thread::Stop;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// How often terminals are looked at; the kernel's own steps are longer.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Most terminals that are looked at.
+const TERMINALS_MAX: usize = 1024;
+
+/// Looks until the stop.
+pub(crate) fn run(stop: &Stop, board: &Board, dev: &Path) {
+    loop {
+        let now = Moment::now();
+        match look(dev) {
+            Ok(Some((count, last))) => {
+                board.terminal.seen(now.of_wall(last), now);
+                board.terminal.describe(&format!("{count} terminals"));
+            }
+            Ok(None) => {
+                board.terminal.absent("no terminals");
+            }
+            Err(error) => {
+                board
+                    .terminal
+                    .failed(&format!("{}: {error}", dev.display()), None);
+            }
+        }
+        if !stop.wait(EVERY) {
+            return;
+        }
+    }
+}
+
+/// How many terminals there are, and when one was last read from.
+fn look(dev: &Path) -> io::Result<Option<(usize, SystemTime)>> {
+    let consoles = numbered(dev, "tty")?;
+    let windows = match numbered(&dev.join("pts"), "") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let count = consoles.len() + windows.len();
+    let last = consoles.into_iter().chain(windows).max();
+    Ok(last.map(|last| (count, last)))
+}
+
+/// Access times of the entries called `prefix` and a number. `tty` alone is every process's own
+/// terminal, which any program touches, and tty0 is whichever is in front.
+fn numbered(directory: &Path, prefix: &str) -> io::Result<Vec<SystemTime>> {
+    let mut times = Vec::new();
+    for entry in fs::read_dir(directory)?.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let ours = number.is_some_and(|n| {
+            !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && !(prefix == "tty" && n == "0")
+        });
+        if !ours || times.len() >= TERMINALS_MAX {
+            continue;
+        }
+        // One that was closed meanwhile is no news.
+        if let Ok(accessed) = entry.metadata().and_then(|meta| meta.accessed()) {
+            times.push(accessed);
+        }
+    }
+    Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(path: &Path, ago: u64) -> SystemTime {
+        let file = fs::File::create(path).unwrap();
+        let at = SystemTime::now() - Duration::from_secs(ago);
+        let times = fs::FileTimes::new()
+            .set_accessed(at)
+            .set_modified(SystemTime::now());
+        file.set_times(times).unwrap();
+        fs::metadata(path).unwrap().accessed().unwrap()
+    }
+
+    #[test]
+    fn the_terminal_last_typed_in_counts() {
+        let dev = tempfile::tempdir().unwrap();
+        fs::create_dir(dev.path().join("pts")).unwrap();
+        assert_eq!(look(dev.path()).unwrap(), None);
+        touch(&dev.path().join("tty"), 0);
+        touch(&dev.path().join("tty0"), 0);
+        touch(&dev.path().join("ttyS0"), 0);
+        touch(&dev.path().join("pts/ptmx"), 0);
+        assert_eq!(
+            look(dev.path()).unwrap(),
+            None,
+            "none of these is a terminal"
+        );
+        touch(&dev.path().join("tty1"), 900);
+        let last = touch(&dev.path().join("pts/4"), 60);
+        touch(&dev.path().join("pts/11"), 300);
+        assert_eq!(look(dev.path()).unwrap(), Some((3, last)));
+    }
+
+    #[test]
+    fn a_missing_tree_is_a_failure() {
+        look(Path::new("/nowhere/at/all")).unwrap_err();
+    }
+
+    /// A terminal of the kernel's own: typing moves its time, output does not.
+    #[test]
+    fn a_real_terminal_is_seen() {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let Ok(master) = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY) else {
+            return; // No terminals can be had in this sandbox.
+        };
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&name)
+            .unwrap();
+        if !Path::new(&name).starts_with("/dev/pts") {
+            return;
+        }
+        // The kernel moves the time in steps only, so it is put back first.
+        let old = SystemTime::now() - Duration::from_secs(3600);
+        slave
+            .set_times(fs::FileTimes::new().set_accessed(old))
+            .unwrap();
+        rustix::io::write(&master, b"x\n").unwrap();
+        let mut byte = [0_u8; 2];
+        rustix::io::read(&slave, &mut byte).unwrap();
+        let (count, last) = look(Path::new("/dev")).unwrap().unwrap();
+        assert!(count >= 1);
+        let ago = SystemTime::now().duration_since(last).unwrap_or_default();
+        assert!(ago < Duration::from_secs(1800), "{ago:?}");
+    }
+}
