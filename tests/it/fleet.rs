@@ -2,10 +2,16 @@
 
 use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, finish, id_of, until};
 use serde_json::Value;
+use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// How long the groups of ended agents may stay busy, and how often to look.
+const GONE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A server with agents.
 #[derive(Debug)]
@@ -91,6 +97,10 @@ impl Fleet {
             .count()
     }
 
+    fn group(&self, index: usize) -> String {
+        format!("gleaner-test-{}-{index}", self.port)
+    }
+
     /// Starts an agent; one that died starts again with what it left.
     pub(crate) fn agent(&self, index: usize, port: u16) -> Daemon {
         let dir = self.dir.path();
@@ -100,7 +110,7 @@ impl Fleet {
         let name = format!("node-{index}");
         // A group of its own each: one that starts sweeps what it finds in its group. What one
         // agent measures at its start is measured elsewhere.
-        let group = format!("gleaner-test-{}-{index}", self.port);
+        let group = self.group(index);
         let arguments = [
             "agent",
             "--server",
@@ -153,6 +163,32 @@ impl Fleet {
             .gleaner(&Desk::new(), &["tasks", id, "--json"])
             .exits(0);
         out.json().as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Fleet {
+    /// An agent leaves its empty group to the next one; after a test there is none.
+    fn drop(&mut self) {
+        let agents = self.agents.len();
+        self.agents.clear();
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(&root).into_iter().flatten().flatten();
+        let tops: Vec<PathBuf> = hierarchies
+            .map(|entry| entry.path())
+            .chain([root])
+            .collect();
+        for group in (0..agents).map(|index| self.group(index)) {
+            let started = Instant::now();
+            let left = || {
+                tops.iter()
+                    .map(|top| top.join(&group))
+                    .filter(|dir| dir.exists())
+            };
+            // The last shim ends a moment after its agent.
+            while left().any(|dir| fs::remove_dir(dir).is_err()) && started.elapsed() < GONE {
+                thread::sleep(POLL);
+            }
+        }
     }
 }
 
