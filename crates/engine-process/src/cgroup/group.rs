@@ -157,6 +157,17 @@ impl Group {
         }
     }
 
+    /// Ids of its processes, as our own pid namespace numbers them; what cannot be read is left
+    /// out.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        match &self.inner {
+            Inner::V2(leaf) => files::processes(&leaf.dir.join("cgroup.procs")).unwrap_or_default(),
+            Inner::V1(leaf) => leaf.processes(),
+            Inner::None(tree) => tree.processes(),
+        }
+    }
+
     /// What it has used. To be read before the group is removed.
     #[must_use]
     pub fn usage(&self) -> GroupUsage {

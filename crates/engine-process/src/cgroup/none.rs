@@ -101,6 +101,11 @@ impl Tree {
         found
     }
 
+    /// Ids of its processes.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        self.members().into_keys().collect()
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         let members = self.members();
         let memory: u64 = members.keys().map(|pid| self.memory(*pid)).sum();

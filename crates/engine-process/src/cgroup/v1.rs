@@ -396,6 +396,15 @@ impl Leaf {
         })
     }
 
+    /// Ids of its processes.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let unified = self.dir(UNIFIED).map(|dir| dir.join("cgroup.procs"));
+        let procs = unified.or_else(|| self.procs_file());
+        procs
+            .and_then(|procs| files::processes(&procs).ok())
+            .unwrap_or_default()
+    }
+
     /// Whether any process is left.
     pub(crate) fn populated(&self) -> io::Result<bool> {
         if let Some(dir) = self.dir(UNIFIED) {

@@ -10,6 +10,7 @@ mod clock;
 mod marks;
 mod run;
 mod scratch;
+mod unlinked;
 mod watch;
 mod work;
 

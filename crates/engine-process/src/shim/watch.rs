@@ -6,6 +6,7 @@
 use super::marks::number;
 use super::run::Run;
 use super::scratch::measure;
+use super::unlinked;
 use crate::cgroup::GroupUsage;
 use gleaner_model::{LimitKind, Reason, Time};
 use std::os::fd::AsFd as _;
@@ -67,7 +68,7 @@ impl Run {
     pub(crate) fn look(&mut self, now: Instant, at: Time) -> Found {
         let (passed, _) = self.look_at_group(at);
         let time = self.look_at_time(now, at);
-        let (space, room) = self.look_at_space(at);
+        let (space, room) = self.look_at_space(at, self.unlinked_bytes());
         let took = now.elapsed();
         let watch = &mut self.watch;
         watch.interval = (watch.interval * 2).min(LONGEST);
@@ -84,7 +85,8 @@ impl Run {
     pub(crate) fn watch_at_end(&mut self) -> (Option<Reason>, GroupUsage) {
         let at = super::now();
         let (passed, usage) = self.look_at_group(at);
-        let (space, _) = self.look_at_space(at);
+        // No process is left that could hold an unlinked file.
+        let (space, _) = self.look_at_space(at, 0);
         (passed.or(space), usage)
     }
 
@@ -141,7 +143,7 @@ impl Run {
     }
 
     /// Also says how many bytes may be written before a limit could be passed.
-    fn look_at_space(&mut self, at: Time) -> (Option<Reason>, u64) {
+    fn look_at_space(&mut self, at: Time, unlinked: u64) -> (Option<Reason>, u64) {
         let limits = &self.spec.limits;
         let streams = self.streams.iter().flatten();
         let streamed: u64 = streams
@@ -154,6 +156,7 @@ impl Run {
         let found = measure(scratch.as_fd(), self.outputs.as_ref());
         let used = found.as_ref().map_or(u64::MAX, |found| found.bytes);
         let used = used.saturating_sub(self.input_bytes);
+        let used = used.saturating_add(unlinked);
         let output = streamed + found.as_ref().map_or(0, |found| found.outputs);
         let (disk_max, output_max) = (limits.disk.0, limits.output.0);
         self.marks.see(LimitKind::Disk, number(used));
@@ -172,6 +175,16 @@ impl Run {
             self.marks.pass(limit, "ended", at);
         }
         (passed.map(over), room)
+    }
+
+    /// Disk space of files that have no name any more but are still in use.
+    fn unlinked_bytes(&self) -> u64 {
+        let (Some(group), Some(scratch)) = (&self.group, &self.scratch) else {
+            return 0;
+        };
+        let device = rustix::fs::fstat(scratch).map(|stat| stat.st_dev);
+        let device = device.unwrap_or_default();
+        unlinked::held(&group.processes(), device)
     }
 
     fn look_at_faults(&mut self, now: Instant, at: Time) -> Found {

@@ -15,6 +15,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("many inputs", many_inputs),
     ("memory ends a task, page cache does not", memory),
     ("disk ends a task soon", disk),
+    ("unlinked files count as disk", unlinked),
     ("wall time without pauses ends a task", wall_time),
     ("CPU time ends a task", cpu_time),
     ("a fork bomb is held", processes),
@@ -179,6 +180,20 @@ fn disk(bench: &Bench) {
     // Ten gigabytes would have been written.
     assert!(held.peak < 2e9, "{held:?}");
     assert!(begun.elapsed() < DEADLINE);
+}
+
+/// Files without a name take room too.
+fn unlinked(bench: &Bench) {
+    let mut spec = bench.script(
+        "exec perl -e 'my $b = \"x\" x (16 << 20); for my $i (1..160) { \
+         open(my $f, \">\", \"f$i\") or exit 3; unlink \"f$i\"; \
+         for (1..4) { syswrite($f, $b) or exit 4 } push @held, $f } sleep 60'",
+    );
+    spec.limits.disk = Bytes(128 << 20);
+    let (ending, _) = bench.run(&spec);
+    ended_by(&ending, LimitKind::Disk);
+    let held = record(&ending, LimitKind::Disk);
+    assert!(held.peak > 128e6 && held.peak < 4e9, "{held:?}");
 }
 
 fn wall_time(bench: &Bench) {
