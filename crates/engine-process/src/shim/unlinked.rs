@@ -108,7 +108,9 @@ mod tests {
         let device = fs::metadata(dir.path()).unwrap().dev();
         let us = [std::process::id().cast_signed()];
         let before = held(&us, device);
-        let mut file = fs::File::create(dir.path().join("named")).unwrap();
+        let mut options = fs::File::options();
+        let options = options.read(true).write(true).create_new(true);
+        let mut file = options.open(dir.path().join("named")).unwrap();
         file.write_all(&[1; 1 << 20]).unwrap();
         file.sync_all().unwrap();
         let named = held(&us, device);
