@@ -183,6 +183,28 @@ fn a_cut_off_agent_gives_no_double_result() {
 }
 
 #[test]
+fn an_agent_that_polls_does_all_that_one_with_a_stream_does() {
+    let mut fleet = Fleet::start(1);
+    fleet.agents[0].terminate();
+    fleet.agents[0] = fleet.agent_with(0, fleet.port(), &["--poll"]);
+    let desk = Desk::new();
+    let id = fleet.submit(&desk, &counting_job(200, "echo {i}"));
+    fleet.restart_server();
+    fleet.gleaner(&desk, &["wait", &id]).exits(0);
+    fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+    assert_eq!(desk.read("out/all"), counted(200));
+    assert!(ran_before(&fleet, &desk, &id).is_empty());
+    // A word of the server reaches it with its next call.
+    let long = fleet.submit(&desk, &counting_job(1, "echo begun; sleep 97531"));
+    let logs = || fleet.gleaner(&desk, &["logs", &format!("{long}.0")]).stdout;
+    until("its output is here", || logs() == "begun\n");
+    fleet.gleaner(&desk, &["cancel", &long]).exits(0);
+    until("it is ended", || processes_with("97531").is_empty());
+    let next = fleet.submit(&desk, &counting_job(1, "echo {i}"));
+    fleet.gleaner(&desk, &["wait", &next]).exits(0);
+}
+
+#[test]
 fn a_killed_shim_takes_its_sandbox_along() {
     let fleet = Fleet::start(1);
     let desk = Desk::new();

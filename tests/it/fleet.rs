@@ -103,6 +103,11 @@ impl Fleet {
 
     /// Starts an agent; one that died starts again with what it left.
     pub(crate) fn agent(&self, index: usize, port: u16) -> Daemon {
+        self.agent_with(index, port, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn agent_with(&self, index: usize, port: u16, more: &[&str]) -> Daemon {
         let dir = self.dir.path();
         let token = dir.join("server/node.token");
         let data = dir.join(format!("agent-{index}"));
@@ -111,7 +116,7 @@ impl Fleet {
         // A group of its own each: one that starts sweeps what it finds in its group. What one
         // agent measures at its start is measured elsewhere.
         let group = self.group(index);
-        let arguments = [
+        let mut arguments = vec![
             "agent",
             "--server",
             &url,
@@ -127,6 +132,7 @@ impl Fleet {
             "2",
             "--no-self-test",
         ];
+        arguments.extend(more);
         Daemon::start(&arguments, dir.join(format!("agent-{index}.log")))
     }
 
