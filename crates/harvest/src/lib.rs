@@ -5,6 +5,16 @@
 //! them to [`Brain::step`] with the time, and carries out the [`Decision`] when it changed. At
 //! [`Brain::wake_at`] it wants an [`Event::Tick`].
 //!
+//! It protects the owner at once and gives work back slowly: every reason to pause has a threshold
+//! at which it comes, a lower one at which it goes, and a time for which it must be gone
+//! ([`thresholds`] is the table). Reasons depend on samples alone and not on verdicts, so that
+//! stricter settings never allow more.
+//!
+//! A sensor that is absent is no reason to doubt; one that exists and does not speak is: without
+//! input, terminals, desktop and sessions the PC counts as in use, without power it counts as on
+//! battery, without load, heat or attention half of the processors must do, without memory or
+//! disk nothing new starts, without any sample nothing runs.
+//!
 //! Same settings, same events, same times: same decisions.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,14 +26,26 @@ extern crate std;
 
 mod brain;
 mod cause;
+mod clock;
+mod effort;
+mod gate;
+mod judge;
+mod policy;
+mod presence;
+mod senses;
 mod settings;
+#[cfg(test)]
+mod tests;
+pub mod thresholds;
+mod vetoes;
 
 pub use brain::Brain;
-pub use cause::Cause;
+pub use cause::{Cause, Focus, Sense};
 pub use gleaner_model::{Policy, Sample, Verdict};
 pub use settings::{Hours, OwnerSettings, Settings};
 
 use alloc::boxed::Box;
+use core::fmt;
 use gleaner_model::{Bytes, Cpus, Span, Time};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +112,17 @@ pub struct Decision {
     pub cause: Cause,
     /// Since when this verdict holds.
     pub since: Time,
+}
+
+impl fmt::Display for Decision {
+    /// A sentence for the owner: what is done, and why.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.verdict == Verdict::Evict {
+            f.write_str("given back to the pool: ")?;
+            return self.cause.reason(f);
+        }
+        self.cause.fmt(f)
+    }
 }
 
 /// How tasks give memory back.

@@ -109,7 +109,6 @@ pub(crate) fn next_edge(schedule: &[Hours], minute: u16) -> u16 {
 }
 
 /// Minutes until a schedule lets a PC work; none where it never does.
-#[cfg(test)]
 #[must_use]
 pub(crate) fn opens_in(schedule: &[Hours], minute: u16) -> Option<u16> {
     let minute = minute % WEEK_MINUTES;
