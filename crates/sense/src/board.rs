@@ -50,6 +50,8 @@ pub(crate) struct Board {
     pub(crate) minute_of_week: AtomicU16,
     /// The session manager said that the PC is about to sleep.
     pub(crate) asleep: AtomicBool,
+    /// Tasks are frozen: it may.
+    pub(crate) ready_to_sleep: AtomicBool,
     sink: EventSink,
 }
 
@@ -78,6 +80,7 @@ impl Board {
             sleeping: Slot::new("sleep"),
             minute_of_week: AtomicU16::new(0),
             asleep: AtomicBool::new(false),
+            ready_to_sleep: AtomicBool::new(false),
             sink,
         }
     }

@@ -47,8 +47,8 @@ pub struct SenseConfig {
     pub groups: Option<PathBuf>,
     /// Address of the system's message bus, as in `DBUS_SYSTEM_BUS_ADDRESS`.
     pub system_bus: Option<String>,
-    /// Where processes of the owners' desktops report to: a socket that is made here. Its
-    /// directory must exist; mode and owner of the directory say who can reach it.
+    /// Where processes of the owners' desktops report to: a socket that is made here, with its
+    /// directory. Of agents that share a PC only one may have it.
     pub session_socket: Option<PathBuf>,
     /// A directory on the disk whose free space is told.
     pub disk: Option<PathBuf>,
@@ -104,7 +104,7 @@ impl SenseConfig {
 
     /// Where an agent listens for the owners' desktops by convention, which is where
     /// [`crate::user_session`] looks: `/run/gleaner` for a system service, else the user's own
-    /// run-time directory. The directory is not made here.
+    /// run-time directory.
     #[must_use]
     pub fn usual_session_socket() -> Option<PathBuf> {
         if rustix::process::geteuid().is_root() {

@@ -12,16 +12,21 @@
 #![warn(missing_docs)]
 
 mod board;
+mod bus;
 mod config;
+mod desktops;
 mod disk;
 mod hardware;
 mod input;
 mod kernel;
+mod logind;
 mod moment;
+mod network;
 mod sensors;
 mod slot;
 mod terminal;
 mod thread;
+pub mod user_session;
 
 pub use config::{AskTime, OwnTime, SenseConfig};
 pub use gleaner_model::{Sample, Signal};

@@ -3,9 +3,12 @@
 use crate::board::Board;
 use crate::slot::{Slot, SourceReport};
 use crate::thread::{Stop, Threads};
-use crate::{EventSink, SenseConfig, disk, hardware, input, kernel, terminal};
+use crate::{
+    EventSink, SenseConfig, desktops, disk, hardware, input, kernel, logind, network, terminal,
+};
 use gleaner_model::{Sample, Time};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What cannot wait for the next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +72,9 @@ impl Sensors {
     }
 
     /// Tasks are frozen: the PC may sleep now. To be called after [`SenseEvent::Sleeping`].
-    pub fn ready_to_sleep(&self) {}
+    pub fn ready_to_sleep(&self) {
+        self.board.ready_to_sleep.store(true, Ordering::SeqCst);
+    }
 }
 
 /// The start of all threads.
@@ -95,10 +100,34 @@ impl Start<'_> {
                 self.spawn("terminals", terminal, |board| &board.terminal);
             }
         }
-        self.board.desktops.absent(OFF);
-        self.board.attention.absent(OFF);
-        self.board.logins.absent(OFF);
-        self.board.metered.absent(OFF);
+        match config.session_socket.clone() {
+            None => {
+                self.board.desktops.absent(OFF);
+                self.board.attention.absent(OFF);
+            }
+            Some(socket) => {
+                let board = self.board.clone();
+                let desktops = move |stop: &Stop| desktops::run(stop, &board, &socket);
+                self.spawn("desktops", desktops, |board| &board.desktops);
+            }
+        }
+        self.buses(config);
+    }
+
+    /// Sources on the system's message bus; each has a connection of its own, so that one that
+    /// hangs does not hold up the other.
+    fn buses(&mut self, config: &SenseConfig) {
+        let Some(address) = config.system_bus.clone() else {
+            self.board.logins.absent(OFF);
+            self.board.metered.absent(OFF);
+            return;
+        };
+        let (board, bus, delay) = (self.board.clone(), address.clone(), config.delay_sleep);
+        let logins = move |stop: &Stop| logind::run(stop, &board, &bus, delay);
+        self.spawn("logind", logins, |board| &board.logins);
+        let board = self.board.clone();
+        let network = move |stop: &Stop| network::run(stop, &board, &address);
+        self.spawn("network", network, |board| &board.metered);
     }
 
     /// Sources about the machine.

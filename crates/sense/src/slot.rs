@@ -27,6 +27,8 @@ struct Inner<T> {
     word: Word<T>,
     detail: String,
     fix: Option<String>,
+    /// Whether there ever was one.
+    ever: bool,
 }
 
 impl<T: Copy + PartialEq> Slot<T> {
@@ -38,6 +40,7 @@ impl<T: Copy + PartialEq> Slot<T> {
             },
             detail: "has not been read yet".to_owned(),
             fix: None,
+            ever: false,
         };
         Self {
             name,
@@ -55,6 +58,7 @@ impl<T: Copy + PartialEq> Slot<T> {
         }
         inner.word = Word::Seen { value, at };
         inner.fix = None;
+        inner.ever = true;
         changed
     }
 
@@ -74,6 +78,16 @@ impl<T: Copy + PartialEq> Slot<T> {
         inner.detail = short(detail);
         inner.fix = None;
         changed
+    }
+
+    /// There is none now: absent where there never was one, failed where there was, since a PC
+    /// does not lose such a thing for good.
+    pub(crate) fn gone(&self, detail: &str) -> bool {
+        let ever = self.lock().ever;
+        match ever {
+            true => self.failed(detail, None),
+            false => self.absent(detail),
+        }
     }
 
     /// There is one, but it cannot be read. Says whether that is news.

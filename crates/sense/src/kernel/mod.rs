@@ -83,9 +83,11 @@ pub(crate) fn run(stop: &Stop, board: &Board, sources: &Sources) {
             board.emit(SenseEvent::Sleeping(false));
         }
         asleep = slept;
+        let sleeps = board.asleep.load(Ordering::SeqCst);
+        board.sleeping.seen(sleeps, Moment::now());
         board
             .sleeping
-            .seen(board.asleep.load(Ordering::SeqCst), Moment::now());
+            .describe(if sleeps { "about to sleep" } else { "awake" });
         next = (next + TICK).max(Instant::now());
         if !wait(stop, board, &mut pressure, next) {
             return;
