@@ -14,6 +14,8 @@ mod first_light;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod impact;
+#[cfg(test)]
 mod job_files;
 #[cfg(test)]
 mod names;

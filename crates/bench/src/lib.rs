@@ -9,6 +9,7 @@
 
 mod burn;
 pub mod dispatch;
+pub mod impact;
 pub mod overhead;
 
 mod stats;
@@ -146,6 +147,9 @@ pub enum BenchError {
         /// What the PC said.
         source: std::io::Error,
     },
+    /// It was told to stop.
+    #[error("stopped")]
+    Interrupted,
     /// A part of gleaner did not do what it should.
     #[error("{0}")]
     Broken(String),

@@ -50,7 +50,7 @@ impl DaemonOptions {
 }
 
 /// SIGINT or SIGTERM.
-async fn signalled() {
+pub(crate) async fn signalled() {
     let (int, term) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),

@@ -33,6 +33,12 @@ fn main() -> ExitCode {
     if gleaner_bench::is_burn_call(&arguments) {
         return gleaner_bench::burn_main(&arguments);
     }
+    if gleaner_bench::impact::is_owner_call(&arguments) {
+        return gleaner_bench::impact::owner_main(&arguments);
+    }
+    if gleaner_bench::impact::is_task_call(&arguments) {
+        return gleaner_bench::impact::task_main(&arguments);
+    }
     let cli = Cli::parse_from(arguments);
     let code = match dispatch(cli) {
         Ok(code) => code,

@@ -5,7 +5,7 @@
 //! whatever peers are asked for and installed.
 
 mod beside;
-mod pool;
+pub(crate) mod pool;
 
 use crate::stats::{bootstrap, median, paired_ratio, percentile};
 use crate::{BenchError, Doing as _, Goal, Report, Row};

@@ -79,6 +79,11 @@ impl Pool {
         })
     }
 
+    /// The agent's process, where one was added.
+    pub(crate) fn agent_id(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
     /// The settings file of this pool's client.
     fn config(&self) -> PathBuf {
         self.dir.path().join("server/client.toml")

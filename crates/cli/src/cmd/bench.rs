@@ -1,4 +1,4 @@
-//! `gleaner bench dispatch|overhead`: measures promises on this PC. Figures, not feelings: the
+//! `gleaner bench dispatch|overhead|impact`: measures promises on this PC. Figures, not feelings: the
 //! measuring is `gleaner-bench`'s; here are the arguments, the progress line and the table.
 
 use crate::out::{self, Failure, Outcome};
@@ -7,6 +7,8 @@ use gleaner_bench::{BenchError, Report, Verdict, dispatch, overhead};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
+
+mod impact;
 
 /// Measure what gleaner promises, on this PC
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,8 @@ enum Bench {
     Dispatch(DispatchArgs),
     /// What the sandbox costs a program, against the same program without
     Overhead(OverheadArgs),
+    /// What the owner of this PC feels of tasks, and how much of the idle CPU they get
+    Impact(Box<impact::ImpactArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +83,7 @@ impl Args {
                 (dispatch::run(&options, &mut say), args.json)
             }
             Bench::Overhead(args) => (args.measure(program, &mut say), args.json),
+            Bench::Impact(args) => return args.run(program),
         };
         show(
             &report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))?,

@@ -39,7 +39,7 @@ pub(crate) fn report(report: &Report, look: Look) -> String {
     text(rows)
 }
 
-fn verdict(verdict: Verdict) -> Cell {
+pub(super) fn verdict(verdict: Verdict) -> Cell {
     match verdict {
         Verdict::Met => toned("met", Tone::Good),
         Verdict::Missed => toned("missed", Tone::Bad),
@@ -49,7 +49,7 @@ fn verdict(verdict: Verdict) -> Cell {
 }
 
 /// Three digits that mean something.
-fn figure(value: f64) -> String {
+pub(super) fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -1,0 +1,246 @@
+//! The same picture as an SVG file (W3C, "Scalable Vector Graphics 1.1"): text and rectangles
+//! only, no script, no font of its own. Pure.
+
+use super::ImpactReport;
+use super::figures::{Cell, Estimate};
+use super::plan::Rule;
+use super::plot::{Panel, panels, place};
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 860.0;
+const LEFT: f64 = 20.0;
+/// Where bars begin, and how long the whole idle CPU is.
+const BAR_X: f64 = 190.0;
+const BAR_WIDTH: f64 = 230.0;
+/// Where the axis of ratios begins, and its length.
+const AXIS_X: f64 = 500.0;
+const AXIS_WIDTH: f64 = 270.0;
+const ROW: f64 = 24.0;
+/// Title and heads of a panel.
+const HEAD: f64 = 52.0;
+const GAP: f64 = 22.0;
+
+const OURS: &str = "#1a7f5a";
+const THEIRS: &str = "#8a96a3";
+const BAD: &str = "#c0392b";
+const INK: &str = "#1f2933";
+
+/// The picture.
+#[must_use]
+pub fn picture(report: &ImpactReport) -> String {
+    let panels = panels(&report.cells);
+    let rows = |panel: &Panel<'_>| HEAD + ROW * f(panel.cells.len()) + GAP;
+    let height = 64.0 + panels.iter().map(rows).sum::<f64>();
+    let mut svg = String::new();
+    let _fits = writeln!(
+        svg,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"13\" fill=\"{INK}\">"
+    );
+    let _fits = writeln!(
+        svg,
+        "<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"
+    );
+    text(
+        &mut svg,
+        (LEFT, 26.0),
+        "17",
+        "What the owner feels, and what tasks get of the idle CPU",
+    );
+    let setting = &report.setting;
+    let line = format!(
+        "gleaner {} · {} CPUs · {} · {} segments, {} of them disturbed",
+        report.version, setting.cpus, setting.groups, setting.segments, setting.dropped
+    );
+    text(&mut svg, (LEFT, 46.0), "12", &line);
+    let mut y = 64.0;
+    for panel in &panels {
+        draw(&mut svg, panel, y);
+        y += rows(panel);
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of rows")]
+fn f(count: usize) -> f64 {
+    count as f64
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+fn text(svg: &mut String, (x, y): (f64, f64), size: &str, words: &str) {
+    let words = escaped(words);
+    let _fits = writeln!(
+        svg,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\">{words}</text>"
+    );
+}
+
+fn rect(svg: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), fill: &str) {
+    let width = width.max(0.0);
+    let _fits = writeln!(
+        svg,
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"/>"
+    );
+}
+
+fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
+    let title = format!("{} beside {} tasks", panel.mix.text(), panel.kind.text());
+    text(svg, (LEFT, y + 18.0), "15", &title);
+    text(svg, (BAR_X, y + 40.0), "12", "idle CPU harvested");
+    let model = panel.mix.models().first().map_or("", |model| model.text());
+    let head = format!("{model} p99, times that without tasks (log)");
+    text(svg, (AXIS_X, y + 40.0), "12", &head);
+    let height = ROW * f(panel.cells.len());
+    if let Some(noise) = panel.noise {
+        let (from, to) = span(noise.p99);
+        rect(svg, (from, y + HEAD - 4.0), (to - from, height), "#eef0f2");
+    }
+    let one = AXIS_X + AXIS_WIDTH * place(1.0);
+    rect(svg, (one - 0.5, y + HEAD - 4.0), (1.0, height), "#9aa5b1");
+    for (row, cell) in panel.cells.iter().enumerate() {
+        draw_cell(svg, cell, y + HEAD + ROW * f(row));
+    }
+}
+
+fn draw_cell(svg: &mut String, cell: &Cell, y: f64) {
+    let rule = cell.rule.map_or("", Rule::text);
+    let own = cell.rule == Some(Rule::Gleaner);
+    text(svg, (LEFT, y + 12.0), "13", rule);
+    let harvested = cell.harvested.map_or(0.0, |estimate| estimate.figure);
+    let harvested = if harvested.is_finite() {
+        harvested.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
+    rect(svg, (BAR_X, y), (BAR_WIDTH, 14.0), "#f3f4f6");
+    let fill = if own { OURS } else { THEIRS };
+    rect(svg, (BAR_X, y), (BAR_WIDTH * harvested, 14.0), fill);
+    let words = format!("{:.0} %", harvested * 100.0);
+    text(svg, (BAR_X + BAR_WIDTH + 8.0, y + 12.0), "13", &words);
+    let Some(answers) = cell.answers.first() else {
+        return;
+    };
+    let ratio = answers.p99.figure;
+    let ink = match ratio {
+        _ if own => OURS,
+        _ if ratio > 1.2 => BAD,
+        _ => THEIRS,
+    };
+    let (from, to) = span(answers.p99);
+    rect(svg, (from, y + 6.0), (to - from, 2.0), ink);
+    let x = AXIS_X + AXIS_WIDTH * place(if ratio.is_finite() { ratio } else { 1.0 });
+    let _fits = writeln!(
+        svg,
+        "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"4.5\" fill=\"{ink}\"/>",
+        y + 7.0
+    );
+    text(
+        svg,
+        (AXIS_X + AXIS_WIDTH + 12.0, y + 12.0),
+        "13",
+        &format!("{ratio:.2}"),
+    );
+}
+
+/// Both ends of an interval on the axis.
+fn span(estimate: Estimate) -> (f64, f64) {
+    let x = |ratio: f64| AXIS_X + AXIS_WIDTH * place(ratio);
+    (x(estimate.interval.low), x(estimate.interval.high))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::figures::{cells, tests::segment};
+    use super::super::plan::{Beside, Kind};
+    use super::super::{Setting, gates};
+    use super::*;
+
+    /// A small report: our engine costs nothing, SCHED_IDLE doubles every time.
+    pub(in super::super) fn report() -> ImpactReport {
+        let mut segments = Vec::new();
+        for round in 0..4 {
+            let times: Vec<f64> = (0..100).map(|at| 4.0 + f64::from(at) / 50.0).collect();
+            let doubled: Vec<f64> = times.iter().map(|late| late * 2.0).collect();
+            let tasks = |rule| Beside::Tasks(Kind::Cpu, rule);
+            segments.push(segment(round, Beside::None, times.clone()));
+            segments.push(segment(round, Beside::NoneAgain, times.clone()));
+            let mut ours = segment(round, tasks(Rule::Gleaner), times);
+            ours.tasks_s = 5.1;
+            ours.idle_s = 0.1;
+            segments.push(ours);
+            segments.push(segment(round, tasks(Rule::SchedIdle), doubled));
+        }
+        let cells = cells(&segments);
+        ImpactReport {
+            bench: "impact",
+            version: "0 <&> \"1\"",
+            setting: Setting {
+                cpus: 2,
+                groups: "cgroup v2",
+                priority: "cpu.idle",
+                attribution: "sched events".to_owned(),
+                segments: segments.len(),
+                dropped: 0,
+                load: 0.1,
+                seconds: 1.0,
+            },
+            rows: gates::rows(&cells),
+            cells,
+            segments,
+        }
+    }
+
+    /// Reads tags as an XML parser would: balanced, quoted, nothing raw in texts.
+    fn check_xml(xml: &str) -> usize {
+        let (mut open, mut count, mut rest) = (Vec::new(), 0, xml);
+        while let Some((before, after)) = rest.split_once('<') {
+            assert!(!before.contains('>'), "raw > in {before:?}");
+            let entities = before.split('&').skip(1);
+            for entity in entities {
+                let name = entity.split_once(';').expect("an entity ends").0;
+                assert!(["amp", "lt", "gt", "quot"].contains(&name), "{name}");
+            }
+            let (tag, after) = after.split_once('>').expect("a tag ends");
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            match (tag.strip_prefix('/'), tag.ends_with('/')) {
+                (Some(name), _) => assert_eq!(open.pop().as_deref(), Some(name)),
+                (None, true) => count += 1,
+                (None, false) => {
+                    count += 1;
+                    open.push(tag.split_whitespace().next().unwrap().to_owned());
+                }
+            }
+            rest = after;
+        }
+        assert!(
+            open.is_empty() && rest.trim().is_empty(),
+            "{open:?} {rest:?}"
+        );
+        count
+    }
+
+    #[test]
+    fn the_picture_is_well_formed() {
+        let svg = picture(&report());
+        assert!(check_xml(&svg) > 20);
+        assert!(svg.contains("SCHED_IDLE, daemon") && svg.contains("98 %"));
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn a_report_without_answers_is_a_picture_too() {
+        let mut report = report();
+        for cell in &mut report.cells {
+            cell.answers.clear();
+            cell.harvested = None;
+        }
+        assert!(check_xml(&picture(&report)) > 10);
+    }
+}

@@ -1,0 +1,214 @@
+//! `gleaner bench impact`: arguments, a progress bar that knows the time left, the picture, the
+//! figures, and an end on Ctrl-C that leaves nothing behind.
+
+use crate::daemon::signalled;
+use crate::out::{self, Failure, Outcome};
+use crate::session::block_on;
+use crate::table::{self, Look};
+use gleaner_bench::impact::plan::{Choice, Kind, Mix, Rule};
+use gleaner_bench::impact::{ImpactReport, Options, Progress, Stop, plot, run, svg};
+use gleaner_bench::{BenchError, Verdict};
+use gleaner_model::Span;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where files go by default: a directory on a disk, where the temporary one may be in memory.
+const DIR: &str = "/var/tmp";
+/// Least time between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImpactArgs {
+    /// Rounds of all conditions [default: 8, with --quick 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Length of a segment; its first 0.4 s are not counted [default: 3.5, with --quick 1.5]
+    #[arg(long, value_parser = seconds, value_name = "S")]
+    seconds: Option<u64>,
+    /// A first look in a minute: typing and frames beside CPU-bound and memory-touching tasks
+    #[arg(long)]
+    quick: bool,
+    /// What the owner does: desk, work, save [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    owners: Vec<Mix>,
+    /// What tasks live on: cpu, cache, memory, disk [default: those that matter to each owner]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    tasks: Vec<Kind>,
+    /// Who decides: gleaner, nice19, sched-idle, boinc, condor [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    rules: Vec<Rule>,
+    /// Inputs after which tasks are frozen, to see how long that takes [default: 200]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    inputs: Option<u32>,
+    /// Seconds that an agent is watched, idle and with tasks; 0 leaves it out [default: 60]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "S")]
+    agent: Option<u32>,
+    /// Directory on the disk that owner and tasks use
+    #[arg(long, default_value = DIR)]
+    dir: PathBuf,
+    /// Write the picture to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Seconds with a fraction, as milliseconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    if !(0.8..=60.0).contains(&seconds) {
+        return Err("a segment takes 0.8 to 60 seconds".to_owned());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    let millis = (seconds * 1000.0) as u64;
+    Ok(millis)
+}
+
+impl ImpactArgs {
+    pub(super) fn run(self, program: PathBuf) -> Outcome {
+        let (stop, json, picture) = (Stop::default(), self.json, self.svg.clone());
+        let options = self.options(program, stop.clone());
+        block_on(async move {
+            let mut work = tokio::task::spawn_blocking(move || {
+                let mut shown = Shown::new();
+                run(&options, &mut |progress| shown.update(&progress))
+            });
+            let report = tokio::select! {
+                report = &mut work => report,
+                () = signalled() => {
+                    out::say("gleaner: putting everything away");
+                    stop.tell();
+                    work.await
+                }
+            };
+            match report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))? {
+                Ok(report) => show(&report, json, picture),
+                Err(BenchError::Interrupted) => Ok(out::INTERRUPTED),
+                Err(problem) => Err(Failure::new(out::REFUSED, problem.to_string())),
+            }
+        })
+    }
+
+    fn options(self, program: PathBuf, stop: Stop) -> Options {
+        let or = |value: Option<u32>, long: u32, quick: u32| {
+            value.unwrap_or(if self.quick { quick } else { long })
+        };
+        let some = |given: bool, quick: bool| given || (self.quick && quick);
+        let usual_mixes = match self.quick {
+            true => vec![Mix::Desk],
+            false => vec![Mix::Desk, Mix::Work, Mix::Save],
+        };
+        let usual_rules = match self.quick {
+            true => vec![Rule::Gleaner, Rule::SchedIdle],
+            false => Rule::ALL.to_vec(),
+        };
+        let given = |mixes: Vec<Mix>| -> Vec<Mix> {
+            // Nobody to be felt by.
+            mixes.into_iter().filter(|mix| *mix != Mix::Away).collect()
+        };
+        let kinds = match some(!self.tasks.is_empty(), true) {
+            true if self.tasks.is_empty() => Some(vec![Kind::Cpu, Kind::Memory]),
+            true => Some(self.tasks.clone()),
+            false => None,
+        };
+        let mixes = given(self.owners.clone());
+        Options {
+            program,
+            dir: self.dir.clone(),
+            rounds: or(self.rounds, 8, 2),
+            segment_ms: self.seconds.unwrap_or(if self.quick { 1500 } else { 3500 }),
+            inputs: or(self.inputs, 200, 20),
+            agent_seconds: or(self.agent, 60, 5),
+            choice: Choice {
+                mixes: if mixes.is_empty() { usual_mixes } else { mixes },
+                kinds,
+                rules: if self.rules.is_empty() {
+                    usual_rules
+                } else {
+                    self.rules.clone()
+                },
+            },
+            stop,
+        }
+    }
+}
+
+/// A bar on a terminal, now and then a line elsewhere.
+struct Shown {
+    bar: Option<ProgressBar>,
+    said: Option<(Instant, bool)>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = out::is_watched().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar
+        });
+        Self { bar, said: None }
+    }
+
+    fn update(&mut self, progress: &Progress) {
+        let counted = progress.total > 0;
+        let left = progress.left.map_or_else(String::new, |left| {
+            format!(", {} left", Span::seconds(left.as_secs()))
+        });
+        let text = format!("{}{left}", progress.what);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(u64::from(progress.total.max(1)));
+                bar.set_position(u64::from(progress.done));
+                bar.set_message(text);
+                bar.tick();
+            }
+            None => {
+                let due = self
+                    .said
+                    .is_none_or(|(at, before)| before != counted || at.elapsed() >= LINE_EVERY);
+                if due || !counted {
+                    let of = match counted {
+                        true => format!("{} of {}, ", progress.done, progress.total),
+                        false => String::new(),
+                    };
+                    out::say(format!("bench: {of}{text}"));
+                    self.said = Some((Instant::now(), counted));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn show(report: &ImpactReport, json: bool, picture: Option<PathBuf>) -> Outcome {
+    if let Some(file) = picture {
+        std::fs::write(&file, svg::picture(report)).map_err(|problem| {
+            Failure::usage(format!("cannot write {}: {problem}", file.display()))
+        })?;
+    }
+    let look = Look::of_stdout();
+    if json {
+        out::json(report)?;
+    } else {
+        out::print(&plot::picture(report, look.colour))?;
+        out::print(&plot::table(report))?;
+        out::print(&table::impact::summary(report, look))?;
+    }
+    let missed = report.rows.iter().any(|row| row.verdict == Verdict::Missed);
+    Ok(if missed { out::TASK_FAILED } else { 0 })
+}
