@@ -4,9 +4,15 @@
 //! DIR/bundles/LEASE/bundle.json     what the shim needs to know
 //!                   socket          where a new agent finds the shim
 //!                   shim.log        the shim's last words
-//!                   cages/ATTEMPT/  scratch, owned by the task's user id
-//!                   runs/ATTEMPT/   spec.json, stdout, stderr, result.json
+//!                   journal         what was asked of the shim, and how it ended
+//!                   discarded       attempts that the agent has no more use for
+//!                   cages/BAY/    scratch, owned by the task's user id
+//!                   runs/BAY/     stdout, stderr
 //! ```
+//! A bay is one attempt's from its start until it is discarded, then another's: a new inode
+//! costs a file system more than the rest of a short task, above all where inodes of that
+//! moment were just given back.
+//!
 //! Nothing here is reachable by a task: DIR belongs to the agent alone, and a cage is shown its
 //! own scratch directory only.
 
@@ -14,9 +20,13 @@ use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{AttemptId, LeaseId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+/// Names one bay of a bundle; see the module.
+pub(crate) type Bay = u32;
 
 /// What a shim is told when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,23 +55,27 @@ impl Bundle {
         self.dir.join("runs")
     }
 
-    pub(crate) fn scratch(&self, attempt: AttemptId) -> PathBuf {
-        self.cages().join(attempt.to_string())
+    pub(crate) fn scratch(&self, bay: Bay) -> PathBuf {
+        self.cages().join(bay.to_string())
     }
 
-    pub(crate) fn run(&self, attempt: AttemptId) -> PathBuf {
-        self.runs().join(attempt.to_string())
+    pub(crate) fn run(&self, bay: Bay) -> PathBuf {
+        self.runs().join(bay.to_string())
+    }
+
+    /// Where the shim writes down what it was asked and how that ended.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// Where the agent writes down what it has no more use for.
+    pub(crate) fn discarded(&self) -> PathBuf {
+        self.dir.join("discarded")
     }
 
     pub(crate) fn file(dir: &Path) -> PathBuf {
         dir.join("bundle.json")
     }
-}
-
-/// Writes JSON by one call to the kernel: a reader finds the whole, or, where we are killed on
-/// the way, something that is not JSON and is taken for nothing.
-pub(crate) fn write_once<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    fs::write(path, serde_json::to_vec(value)?)
 }
 
 /// Writes JSON so that a reader finds the whole or nothing, whenever we are killed.
@@ -75,12 +89,152 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// What was asked of the attempt in this directory.
-pub(crate) fn spec(run: &Path) -> io::Result<AttemptSpec> {
-    read(&run.join("spec.json"))
+/// One line of the journal.
+#[derive(Debug, Serialize)]
+pub(crate) enum Line<'a> {
+    Start {
+        bay: Bay,
+        spec: &'a AttemptSpec,
+    },
+    End {
+        attempt: AttemptId,
+        ending: &'a Ending,
+    },
 }
 
-/// How the attempt in this directory ended.
-pub(crate) fn result(run: &Path) -> io::Result<Ending> {
-    read(&run.join("result.json"))
+#[derive(Debug, Deserialize)]
+enum Read {
+    Start {
+        bay: Bay,
+        spec: Box<AttemptSpec>,
+    },
+    End {
+        attempt: AttemptId,
+        ending: Box<Ending>,
+    },
+}
+
+/// Opens a file that only grows.
+pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
+/// Adds a line by one call to the kernel: it is there whole whenever we are killed. It begins
+/// with an end of line too, so that one which a full disk has cut short spoils no other.
+pub(crate) fn add_line<T: Serialize>(mut lines: &File, line: &T) -> io::Result<()> {
+    let mut text = Vec::with_capacity(2048);
+    text.push(b'\n');
+    serde_json::to_writer(&mut text, line)?;
+    text.push(b'\n');
+    lines.write_all(&text)
+}
+
+/// The lines that can be read. What is no line of ours was cut short and is taken for nothing.
+fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = fs::read(path).unwrap_or_default();
+    let all = text.split(|byte| *byte == b'\n');
+    all.filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
+}
+
+/// What a bundle's files tell of one attempt that is not discarded.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Past {
+    pub(crate) bay: Bay,
+    pub(crate) spec: AttemptSpec,
+    pub(crate) ending: Option<Ending>,
+}
+
+/// Every attempt of a bundle that is not discarded.
+pub(crate) fn past(bundle: &Bundle) -> BTreeMap<AttemptId, Past> {
+    let mut all: BTreeMap<AttemptId, Past> = BTreeMap::new();
+    for line in lines::<Read>(&bundle.journal()) {
+        match line {
+            Read::Start { bay, spec } => {
+                // Whoever had the bay before was discarded, or it would not be free.
+                all.retain(|_, past| past.bay != bay);
+                let past = Past {
+                    bay,
+                    spec: *spec,
+                    ending: None,
+                };
+                all.insert(past.spec.attempt, past);
+            }
+            Read::End { attempt, ending } => {
+                if let Some(past) = all.get_mut(&attempt) {
+                    past.ending = Some(*ending);
+                }
+            }
+        }
+    }
+    for attempt in lines::<AttemptId>(&bundle.discarded()) {
+        all.remove(&attempt);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_model::{JobId, Limits, TaskId};
+
+    fn spec(index: u32) -> AttemptSpec {
+        AttemptSpec {
+            attempt: TaskId::new(JobId(1), index).attempt(1),
+            bundle: LeaseId(1),
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            stdin: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn the_past_is_what_was_asked_and_not_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Bundle {
+            dir: dir.path().to_path_buf(),
+            lease: LeaseId(1),
+            uid_first: None,
+            beat_ms: 1000,
+            lease_left_ms: 1000,
+            read_only: Vec::new(),
+            group_parent: String::new(),
+            group_prefix: String::new(),
+        };
+        assert!(past(&bundle).is_empty());
+        let journal = open_lines(&bundle.journal()).unwrap();
+        let ending = crate::host::adopt::lost_ending("gone");
+        for (index, bay) in [(1, 0), (2, 1), (3, 2), (4, 0)] {
+            let spec = spec(index);
+            add_line(&journal, &Line::Start { bay, spec: &spec }).unwrap();
+            // A full disk cuts a line short; the next is whole all the same.
+            (&journal).write_all(b"\n{\"End\":{\"atte").unwrap();
+            if index == 2 {
+                let attempt = spec.attempt;
+                let line = Line::End {
+                    attempt,
+                    ending: &ending,
+                };
+                add_line(&journal, &line).unwrap();
+            }
+        }
+        let discarded = open_lines(&bundle.discarded()).unwrap();
+        add_line(&discarded, &spec(3).attempt).unwrap();
+        let past: Vec<_> = past(&bundle).into_values().collect();
+        // 1 lost its bay to 4, and 3 is discarded.
+        let found: Vec<_> = past
+            .iter()
+            .map(|past| {
+                (
+                    past.spec.attempt.task.index,
+                    past.bay,
+                    past.ending.is_some(),
+                )
+            })
+            .collect();
+        assert_eq!(found, [(2, 1, true), (4, 0, false)]);
+    }
 }

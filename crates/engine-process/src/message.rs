@@ -5,6 +5,7 @@
 //! are this program in one version: an upgraded agent that adopts an older shim's attempts
 //! meets unknown fields, which are ignored, and absent ones, which have defaults.
 
+use crate::bundle::Bay;
 use gleaner_engine::{AttemptSpec, Control, Ending};
 use gleaner_model::{AttemptId, Time, Usage};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -35,8 +36,8 @@ const IN_MEMORY_FILE: &[u8] = b"@";
 /// From the agent to a shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToShim {
-    /// Begin an attempt.
-    Start(Box<AttemptSpec>),
+    /// Begin an attempt, in a bay that no other has.
+    Start { bay: Bay, spec: Box<AttemptSpec> },
     /// Steer one.
     Control {
         attempt: AttemptId,

@@ -3,10 +3,11 @@
 //! Trees deeper than any path can name, directories without permissions, links to anywhere:
 //! every step is relative to an open directory and follows nothing.
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RawDir, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -34,6 +35,31 @@ pub(crate) fn tree(path: &Path) -> io::Result<()> {
         }
     }
     Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+}
+
+/// Whether the directory at `path` holds nothing but an empty directory called `below`.
+pub(crate) fn is_bare(path: &Path, below: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(top) = openat(CWD, path, flags, Mode::empty()) else {
+        return false;
+    };
+    let inner = openat(&top, below, flags, Mode::empty());
+    holds_only(&top, Some(below)) && inner.is_ok_and(|inner| holds_only(&inner, None))
+}
+
+/// Whether there is nothing else in a directory that was just opened.
+pub(crate) fn holds_only(dir: &OwnedFd, name: Option<&str>) -> bool {
+    let mut space = [MaybeUninit::uninit(); 512];
+    let mut entries = RawDir::new(dir, &mut space);
+    while let Some(entry) = entries.next() {
+        let Ok(entry) = entry else { return false };
+        let found = entry.file_name().to_bytes();
+        let known = name.is_some_and(|name| name.as_bytes() == found);
+        if !known && !matches!(found, b"." | b"..") {
+            return false;
+        }
+    }
+    true
 }
 
 fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {

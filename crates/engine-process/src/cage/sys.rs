@@ -126,6 +126,34 @@ pub(crate) fn mount_setattr(fd: impl AsFd, below_too: bool, set: u64) -> io::Res
     .map(drop)
 }
 
+/// What can be set on a file or directory besides its content, mode and extended attributes.
+/// Each is 0 where the file system does not have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    flags: u64,
+    generation: u64,
+    /// `struct fsxattr`: flags, allocation hints, project.
+    extended: [u32; 7],
+}
+
+/// `FS_IOC_GETFLAGS`, `FS_IOC_GETVERSION` and `FS_IOC_FSGETXATTR`, see ioctl_fs(2).
+const GET_FLAGS: libc::c_ulong = 0x8008_6601;
+const GET_VERSION: libc::c_ulong = 0x8008_7601;
+const GET_EXTENDED: libc::c_ulong = 0x801c_581f;
+
+/// Reads them.
+pub(crate) fn attributes(fd: BorrowedFd<'_>) -> Attributes {
+    let mut found = Attributes::default();
+    let fd = fd.as_raw_fd();
+    // SAFETY: the kernel writes at most a long.
+    let _absent = unsafe { libc::ioctl(fd, GET_FLAGS, &raw mut found.flags) };
+    // SAFETY: as above.
+    let _absent = unsafe { libc::ioctl(fd, GET_VERSION, &raw mut found.generation) };
+    // SAFETY: the kernel writes a struct fsxattr, which has 28 bytes.
+    let _absent = unsafe { libc::ioctl(fd, GET_EXTENDED, &raw mut found.extended) };
+    found
+}
+
 /// Puts this thread behind everything else on its CPU and its disk.
 pub(crate) fn become_idle() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 0 };

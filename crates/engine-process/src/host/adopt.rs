@@ -2,12 +2,12 @@
 
 use super::link::{Link, Running, io_error};
 use super::{Inner, Reason, adopted_entry};
+use crate::bundle::Past;
 use crate::bundle::{self, Bundle};
 use gleaner_engine::{Adopted, Ending, EngineError};
 use gleaner_model::{AttemptId, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The record of an attempt whose end nobody saw.
@@ -42,7 +42,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {
                     .extension()
                     .is_some_and(|end| end.to_string_lossy().starts_with("gone")) =>
             {
-                let bundle = Bundle { dir: path, ..found };
+                let bundle = Arc::new(Bundle { dir: path, ..found });
                 if inner.state().links.contains_key(&bundle.lease) {
                     alive.insert(bundle.group_prefix.clone());
                     continue;
@@ -51,7 +51,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {
                     alive.insert(bundle.group_prefix.clone());
                 }
             }
-            Ok(_) | Err(_) => drop(inner.rubbish.send(path)),
+            Ok(_) | Err(_) => inner.throw_away(path),
         }
     }
     let ours = format!("{}-", inner.tag);
@@ -67,8 +67,8 @@ pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {
 }
 
 /// Says whether a shim lives there.
-fn adopt_bundle(inner: &Arc<Inner>, bundle: &Bundle, all: &mut Vec<Adopted>) -> bool {
-    let (link, running) = match Link::adopt(bundle.clone()) {
+fn adopt_bundle(inner: &Arc<Inner>, bundle: &Arc<Bundle>, all: &mut Vec<Adopted>) -> bool {
+    let (link, running) = match Link::adopt(Arc::clone(bundle)) {
         Ok((link, running)) => (Some(link), running),
         Err(error) => {
             tracing::info!(bundle = %bundle.lease, %error, "its shim is gone");
@@ -76,49 +76,59 @@ fn adopt_bundle(inner: &Arc<Inner>, bundle: &Bundle, all: &mut Vec<Adopted>) -> 
         }
     };
     let running: BTreeMap<AttemptId, _> = running.into_iter().collect();
+    // Only now: what its shim was ordered to the last is in the journal.
+    let past = bundle::past(bundle);
+    let next = past.values().map(|past| past.bay + 1).max().unwrap_or(0);
+    let used: BTreeSet<String> = past.values().map(|past| past.bay.to_string()).collect();
     let mut state = inner.state();
-    for run in fs::read_dir(bundle.runs()).into_iter().flatten().flatten() {
-        let Some(adopted) = adopt_run(&run.path(), link.is_some(), &running) else {
-            let name = run.file_name();
-            for rubbish in [run.path(), bundle.cages().join(name)] {
-                let _ended = inner.rubbish.send(rubbish);
-            }
-            continue;
-        };
-        let entry = adopted_entry(bundle, &adopted.spec, adopted.ending.as_deref());
-        state.attempts.insert(adopted.spec.attempt, entry);
-        all.push(adopted);
+    for past in past.into_values() {
+        let past = adopt_run(past, link.is_some(), &running);
+        let attempt = past.spec.attempt;
+        state.attempts.insert(attempt, adopted_entry(bundle, &past));
+        let started = running.get(&attempt).copied().flatten();
+        all.push(Adopted {
+            started: started.or_else(|| past.ending.as_ref()?.started),
+            spec: past.spec,
+            ending: past.ending.map(Box::new),
+        });
     }
     let alive = link.is_some();
-    match link {
+    let listens = match link {
         // What it says from now on finds its attempt.
-        Some(link) => inner.listen(link, None, &mut state),
-        None => {
-            drop(state);
-            inner.remove_if_unused(bundle);
+        Some(link) => inner.listen(link, None, &mut state).map(|linked| {
+            // Old bays that nobody uses are left to the end of the bundle.
+            linked.next = next;
+        }),
+        None => Ok(()),
+    };
+    drop(state);
+    if let Err(error) = listens {
+        tracing::warn!(bundle = %bundle.lease, %error, "its shim is not heard");
+    }
+    for dir in [bundle.cages(), bundle.runs()] {
+        for bay in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if !used.contains(&*bay.file_name().to_string_lossy()) {
+                inner.throw_away(bay.path());
+            }
         }
+    }
+    if !alive {
+        inner.remove_if_unused(bundle);
     }
     alive
 }
 
+/// What an attempt is to the new agent: it runs, or it has ended somehow.
 fn adopt_run(
-    run: &Path,
+    past: Past,
     shim_lives: bool,
     running: &BTreeMap<AttemptId, Option<gleaner_model::Time>>,
-) -> Option<Adopted> {
-    let spec = bundle::spec(run).ok()?;
-    let started = running.get(&spec.attempt);
-    let ending = match (started, bundle::result(run)) {
-        (Some(_), _) if shim_lives => None,
-        (_, Ok(ending)) => Some(ending),
-        (_, Err(_)) => Some(lost_ending("its shim died while no agent was there to see")),
+) -> Past {
+    let runs = shim_lives && running.contains_key(&past.spec.attempt);
+    let ending = match past.ending {
+        _ if runs => None,
+        Some(ending) => Some(ending),
+        None => Some(lost_ending("its shim died while no agent was there to see")),
     };
-    Some(Adopted {
-        started: started
-            .copied()
-            .flatten()
-            .or_else(|| ending.as_ref()?.started),
-        spec,
-        ending: ending.map(Box::new),
-    })
+    Past { ending, ..past }
 }

@@ -37,7 +37,7 @@ pub(crate) fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError
 /// One shim, as the agent sees it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) bundle: Bundle,
+    pub(crate) bundle: Arc<Bundle>,
     socket: OwnedFd,
 }
 
@@ -85,14 +85,14 @@ impl Link {
             .spawn()
             .map_err(|error| io_error("start a shim", error))?;
         let link = Arc::new(Self {
-            bundle,
+            bundle: Arc::new(bundle),
             socket: ours,
         });
         Ok((link, child))
     }
 
     /// Finds the shim that an earlier agent left. It says first what it runs.
-    pub(crate) fn adopt(bundle: Bundle) -> io::Result<(Arc<Self>, Running)> {
+    pub(crate) fn adopt(bundle: Arc<Bundle>) -> io::Result<(Arc<Self>, Running)> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         with_address(&bundle.dir, |address| Ok(connect(&socket, address)?))?;

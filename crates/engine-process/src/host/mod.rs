@@ -5,20 +5,22 @@
 //! wrong with a task goes wrong in its shim. It must not know what an attempt is for.
 
 pub(crate) mod adopt;
+mod discard;
 pub(crate) mod link;
 pub(crate) mod uids;
 
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bay, Bundle, Past};
 use crate::cage::UIDS_OF_BUNDLE;
 use crate::cgroup::{Backend, DetectOptions};
+use crate::collect;
 use crate::message::{FromShim, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
-use crate::{collect, remove};
+use discard::Rubbish;
 use gleaner_engine::{
     Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
     EngineEvent, Events,
 };
-use gleaner_model::{AttemptId, LeaseId, Reason, Usage};
+use gleaner_model::{AttemptId, JobId, LeaseId, Reason, Usage};
 use link::{Link, io_error, private_dir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,6 +35,9 @@ use std::time::{Duration, Instant};
 
 /// How long a shim without attempts is kept for the next task of its bundle.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
+
+/// Attempts that one shim is given; then the job gets another, so that its journal stays small.
+const GIVEN_MAX: u32 = 4096;
 
 /// How long a shim may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -98,7 +103,7 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     questions: Mutex<BTreeMap<u64, mpsc::Sender<Option<Usage>>>>,
     next_question: AtomicU64,
-    rubbish: mpsc::Sender<PathBuf>,
+    rubbish: mpsc::Sender<Rubbish>,
 }
 
 #[derive(Default)]
@@ -109,12 +114,35 @@ struct State {
 
 struct Linked {
     link: Arc<Link>,
+    /// Whose attempts it runs; none of an adopted one, which gets no new ones but its lease's.
+    job: Option<JobId>,
     idle_since: Option<Instant>,
+    /// Attempts that it was given so far.
+    given: u32,
+    /// Bays that an attempt had and nobody has now.
+    free: Vec<Bay>,
+    /// The first bay that nobody has had.
+    next: Bay,
+    discarded: File,
+}
+
+impl Linked {
+    fn bay(&mut self) -> Bay {
+        self.idle_since = None;
+        self.given += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
 }
 
 /// One attempt that has not been discarded.
 struct Entry {
-    bundle: Bundle,
+    bundle: Arc<Bundle>,
+    bay: Bay,
+    /// Somebody may read the streams still when it is discarded.
+    shown: bool,
     outputs: Vec<String>,
     output_max: u64,
     ended: Option<Usage>,
@@ -155,14 +183,7 @@ impl ProcessEngine {
             parent_name: config.group_parent.clone(),
             ..DetectOptions::default()
         };
-        let (rubbish, removed) = mpsc::channel::<PathBuf>();
-        thread::spawn(move || {
-            for path in removed {
-                if let Err(error) = remove::tree(&path) {
-                    tracing::warn!(path = %path.display(), %error, "could not be removed");
-                }
-            }
-        });
+        let (rubbish, removed) = mpsc::channel::<Rubbish>();
         let inner = Inner {
             config: ProcessConfig { dir, ..config },
             executable,
@@ -175,9 +196,9 @@ impl ProcessEngine {
             next_question: AtomicU64::new(0),
             rubbish,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        discard::remove_in_background(&inner, removed);
+        Ok(Self { inner })
     }
 
     /// How groups of tasks are made here, for the self-test of idle priority.
@@ -204,8 +225,8 @@ impl Inner {
     /// What the shim of a new bundle is told.
     fn bundle(&self, lease: LeaseId, state: &State) -> Result<Bundle, EngineError> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let entries = state.attempts.values().map(|entry| &entry.bundle);
-        let links = state.links.values().map(|linked| &linked.link.bundle);
+        let entries = state.attempts.values().map(|entry| &*entry.bundle);
+        let links = state.links.values().map(|linked| &*linked.link.bundle);
         let used: BTreeSet<u32> = entries
             .chain(links)
             .filter_map(|bundle| bundle.uid_first)
@@ -241,24 +262,48 @@ impl Inner {
         (0..blocks).map(move |at| start + (own + at) % blocks * UIDS_OF_BUNDLE)
     }
 
-    /// The bundle's shim, started if there is none.
-    fn link(self: &Arc<Self>, lease: LeaseId, state: &mut State) -> Result<Arc<Link>, EngineError> {
-        if let Some(linked) = state.links.get_mut(&lease) {
-            linked.idle_since = None;
-            return Ok(Arc::clone(&linked.link));
+    /// A shim for the attempt and a bay there: its bundle's, or another of the same job (and
+    /// so of the same user and image), or a new one.
+    fn link(
+        self: &Arc<Self>,
+        attempt: AttemptId,
+        lease: LeaseId,
+        state: &mut State,
+    ) -> Result<(Arc<Link>, Bay), EngineError> {
+        let job = attempt.task.job;
+        let of_job = |linked: &&mut Linked| linked.job == Some(job) && linked.given < GIVEN_MAX;
+        let linked = match state.links.get_mut(&lease) {
+            Some(linked) => Some(linked),
+            None => state.links.values_mut().find(of_job),
+        };
+        if let Some(linked) = linked {
+            return Ok((Arc::clone(&linked.link), linked.bay()));
         }
         let bundle = self.bundle(lease, state)?;
         let (link, child) = Link::spawn(bundle, &self.executable)?;
-        self.listen(Arc::clone(&link), Some(child), state);
-        Ok(link)
+        let linked = self.listen(Arc::clone(&link), Some(child), state)?;
+        linked.job = Some(job);
+        Ok((link, linked.bay()))
     }
 
-    fn listen(self: &Arc<Self>, link: Arc<Link>, child: Option<Child>, state: &mut State) {
+    fn listen<'a>(
+        self: &Arc<Self>,
+        link: Arc<Link>,
+        child: Option<Child>,
+        state: &'a mut State,
+    ) -> Result<&'a mut Linked, EngineError> {
+        let discarded = bundle::open_lines(&link.bundle.discarded());
+        let discarded = discarded.map_err(|error| io_error("open a bundle's list", error))?;
         let linked = Linked {
             link: Arc::clone(&link),
+            job: None,
             idle_since: None,
+            given: 0,
+            free: Vec::new(),
+            next: 0,
+            discarded,
         };
-        state.links.insert(link.bundle.lease, linked);
+        let lease = link.bundle.lease;
         let inner = Arc::clone(self);
         thread::spawn(move || {
             let mut buffer = buffer();
@@ -270,6 +315,9 @@ impl Inner {
                 let _reaped = child.wait();
             }
         });
+        state.links.insert(lease, linked);
+        let found = state.links.get_mut(&lease);
+        found.ok_or_else(|| io_error("find a bundle", std::io::ErrorKind::NotFound))
     }
 
     fn heard(&self, message: FromShim) {
@@ -323,10 +371,14 @@ impl Inner {
         };
         let prefix = format!("{}-", link.bundle.group_prefix);
         self.backend.sweep_stale(&|name| !name.starts_with(&prefix));
+        let mut past = match orphans.is_empty() {
+            true => BTreeMap::new(),
+            false => bundle::past(&link.bundle),
+        };
         for attempt in orphans {
             // It may have written the result and died before it could say so.
-            let ending = crate::bundle::result(&link.bundle.run(attempt));
-            let ending = ending.unwrap_or_else(|_| {
+            let ending = past.remove(&attempt).and_then(|past| past.ending);
+            let ending = ending.unwrap_or_else(|| {
                 adopt::lost_ending(
                     "the shim that ran it was killed or could not start; see shim.log",
                 )
@@ -334,52 +386,6 @@ impl Inner {
             self.ended(attempt, Box::new(ending));
         }
         self.remove_if_unused(&link.bundle);
-    }
-
-    /// Removes the directory of a bundle that has neither shim nor attempts.
-    fn remove_if_unused(&self, bundle: &Bundle) {
-        let state = self.state();
-        let attempts = state
-            .attempts
-            .values()
-            .any(|entry| entry.bundle.lease == bundle.lease);
-        if !attempts && !state.links.contains_key(&bundle.lease) {
-            // Renamed at once, since the lease may come back any moment.
-            let gone = bundle
-                .dir
-                .with_extension(format!("gone{}", crate::shim::now().ms));
-            if std::fs::rename(&bundle.dir, &gone).is_ok() {
-                let _ended = self.rubbish.send(gone);
-            }
-        }
-    }
-
-    fn discard(&self, attempt: AttemptId) {
-        let bundle = {
-            let mut state = self.state();
-            let Some(entry) = state.attempts.get_mut(&attempt) else {
-                return;
-            };
-            if entry.ended.is_none() {
-                entry.unwanted = true;
-                return;
-            }
-            let bundle = entry.bundle.clone();
-            state.attempts.remove(&attempt);
-            let lease = bundle.lease;
-            let busy = state
-                .attempts
-                .values()
-                .any(|entry| entry.bundle.lease == lease);
-            if let Some(linked) = state.links.get_mut(&lease).filter(|_| !busy) {
-                linked.idle_since = Some(Instant::now());
-            }
-            bundle
-        };
-        for path in [bundle.scratch(attempt), bundle.run(attempt)] {
-            let _ended = self.rubbish.send(path);
-        }
-        self.remove_if_unused(&bundle);
     }
 
     /// The link of an attempt that runs; none where it has ended.
@@ -396,13 +402,15 @@ impl Inner {
         Ok(linked.map(|linked| Arc::clone(&linked.link)))
     }
 
-    fn place(&self, attempt: AttemptId) -> Result<Bundle, EngineError> {
-        let state = self.state();
+    /// Directory of the streams, for somebody who may read them for long.
+    fn show(&self, attempt: AttemptId) -> Result<PathBuf, EngineError> {
+        let mut state = self.state();
         let entry = state
             .attempts
-            .get(&attempt)
+            .get_mut(&attempt)
             .ok_or(EngineError::Unknown(attempt))?;
-        Ok(entry.bundle.clone())
+        entry.shown = true;
+        Ok(entry.bundle.run(entry.bay))
     }
 
     /// Lets go of shims that have had nothing to do for a while.
@@ -440,21 +448,27 @@ impl Engine for ProcessEngine {
 
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
         let (attempt, lease) = (spec.attempt, spec.bundle);
-        let link = {
+        let (link, bay) = {
             let mut state = self.inner.state();
-            let link = self.inner.link(lease, &mut state)?;
+            if state.attempts.contains_key(&attempt) {
+                return Ok(());
+            }
+            let (link, bay) = self.inner.link(attempt, lease, &mut state)?;
             let entry = Entry {
-                bundle: link.bundle.clone(),
+                bundle: Arc::clone(&link.bundle),
+                bay,
+                shown: false,
                 outputs: spec.outputs.clone(),
                 output_max: spec.limits.output.0,
                 ended: None,
                 unwanted: false,
             };
-            state.attempts.entry(attempt).or_insert(entry);
-            link
+            state.attempts.insert(attempt, entry);
+            (link, bay)
         };
         // A shim that has just died says so by its end, and the attempt is reported lost.
-        if let Err(error) = link.send(&ToShim::Start(Box::new(spec))) {
+        let spec = Box::new(spec);
+        if let Err(error) = link.send(&ToShim::Start { bay, spec }) {
             tracing::warn!(%attempt, %error, "a shim does not take orders");
             link.hang_up();
         }
@@ -523,7 +537,7 @@ impl Engine for ProcessEngine {
     }
 
     fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
-        let run = self.inner.place(attempt)?.run(attempt);
+        let run = self.inner.show(attempt)?;
         let open = |name: &str| {
             File::open(run.join(name)).map_err(|error| io_error("open a stream", error))
         };
@@ -531,24 +545,20 @@ impl Engine for ProcessEngine {
     }
 
     fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
-        let (bundle, outputs, max) = {
+        let (scratch, run, outputs, max) = {
             let state = self.inner.state();
             let entry = state
                 .attempts
                 .get(&attempt)
                 .ok_or(EngineError::Unknown(attempt))?;
             (
-                entry.bundle.clone(),
+                entry.bundle.scratch(entry.bay),
+                entry.bundle.run(entry.bay),
                 entry.outputs.clone(),
                 entry.output_max,
             )
         };
-        collect::collect(
-            &bundle.scratch(attempt),
-            &bundle.run(attempt),
-            &outputs,
-            max,
-        )
+        collect::collect(&scratch, &run, &outputs, max)
     }
 
     fn discard(&self, attempt: AttemptId) {
@@ -566,12 +576,14 @@ impl Engine for ProcessEngine {
 }
 
 /// Enters an attempt that an earlier agent began.
-fn adopted_entry(bundle: &Bundle, spec: &AttemptSpec, ending: Option<&Ending>) -> Entry {
+fn adopted_entry(bundle: &Arc<Bundle>, past: &Past) -> Entry {
     Entry {
-        bundle: bundle.clone(),
-        outputs: spec.outputs.clone(),
-        output_max: spec.limits.output.0,
-        ended: ending.map(|ending| ending.usage),
+        bundle: Arc::clone(bundle),
+        bay: past.bay,
+        shown: false,
+        outputs: past.spec.outputs.clone(),
+        output_max: past.spec.limits.output.0,
+        ended: past.ending.as_ref().map(|ending| ending.usage),
         unwanted: false,
     }
 }

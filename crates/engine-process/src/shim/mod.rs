@@ -6,6 +6,7 @@
 //! the agent is silent for three beats everything is frozen, and when the lease is over
 //! everything is ended. It must not know the server, the job or any other bundle.
 
+mod bay;
 mod clock;
 mod marks;
 mod run;
@@ -14,12 +15,13 @@ mod unlinked;
 mod watch;
 mod work;
 
-use crate::bundle::{self, Bundle};
+use crate::bundle::{self, Bay, Bundle};
 use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
 use crate::message::{FromShim, ToShim, buffer, receive, send};
 use crate::priority::Means;
+use bay::Bays;
 use gleaner_engine::AttemptSpec;
 use gleaner_model::{AttemptId, Time};
 use run::{Cause, Run};
@@ -28,7 +30,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     bind, listen, socket_with,
 };
+pub(crate) use scratch::TEMPORARY;
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
@@ -47,6 +51,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Groups kept ready for the next attempts of the bundle.
 const GROUPS_READY: usize = 8;
+
+/// Times that a dead agent's socket is emptied, 64 messages each: more than it can hold.
+const LAST_ORDERS: u32 = 64;
 
 /// Messages kept for an agent that does not read; then it is taken to be dead.
 const OUTBOX_MAX: usize = 10_000;
@@ -107,7 +114,9 @@ struct Shim {
     outbox: VecDeque<FromShim>,
     buffer: Vec<u8>,
     runs: BTreeMap<AttemptId, Run>,
-    waiting: VecDeque<AttemptSpec>,
+    waiting: VecDeque<(AttemptSpec, Bay)>,
+    bays: Bays,
+    journal: File,
     /// From the threads that fill scratch directories, and what wakes us for it.
     filled: mpsc::Receiver<Filled>,
     fill_done: mpsc::Sender<Filled>,
@@ -149,6 +158,8 @@ impl Shim {
             buffer: buffer(),
             runs: BTreeMap::new(),
             waiting: VecDeque::new(),
+            bays: Bays::open(&bundle)?,
+            journal: bundle::open_lines(&bundle.journal())?,
             filled,
             fill_done,
             wake: rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?,
@@ -277,7 +288,7 @@ impl Shim {
 
     fn obey(&mut self, message: ToShim) {
         match message {
-            ToShim::Start(spec) => self.start(*spec),
+            ToShim::Start { bay, spec } => self.order(*spec, bay),
             ToShim::Control { attempt, control } => self.control(attempt, control),
             ToShim::Beat { lease_left_ms } => {
                 let now = Instant::now();
@@ -300,13 +311,18 @@ impl Shim {
         let Ok(agent) = accept_with(&self.listener, SocketFlags::CLOEXEC) else {
             return;
         };
+        // What the old one ordered before it died comes first: the new one is told of it, and
+        // gives no bay of it away.
+        for _ in 0..LAST_ORDERS {
+            self.hear_agent();
+        }
         self.agent = Some(agent);
         self.outbox.clear();
         let running = self
             .runs
             .iter()
             .map(|(attempt, run)| (*attempt, run.started));
-        let waiting = self.waiting.iter().map(|spec| (spec.attempt, None));
+        let waiting = self.waiting.iter().map(|(spec, _)| (spec.attempt, None));
         let all = running.chain(waiting).collect();
         self.tell(FromShim::Running(all));
     }
@@ -356,7 +372,7 @@ pub(crate) fn with_address<T>(
     dir: &Path,
     use_it: impl FnOnce(&SocketAddrUnix) -> io::Result<T>,
 ) -> io::Result<T> {
-    let open = std::fs::File::open(dir)?;
+    let open = File::open(dir)?;
     let fd: BorrowedFd<'_> = open.as_fd();
     let path = format!("/proc/self/fd/{}/socket", fd.as_raw_fd());
     use_it(&SocketAddrUnix::new(path)?)

@@ -2,8 +2,7 @@
 
 use super::clock::RunClock;
 use super::marks::{Marks, number};
-use super::scratch;
-use crate::bundle::{Bundle, write_once};
+use crate::bundle::Bay;
 use crate::cage::sys;
 use crate::cgroup::{Group, GroupUsage};
 use crate::message::{Exited, Status, receive};
@@ -57,6 +56,7 @@ pub(crate) struct Cage {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) spec: AttemptSpec,
+    pub(crate) bay: Bay,
     pub(crate) slot: u32,
     pub(crate) group: Option<Group>,
     /// Whether the kernel holds the group to its limits, or only we do.
@@ -95,10 +95,11 @@ pub(crate) enum Said {
 }
 
 impl Run {
-    pub(crate) fn new(spec: AttemptSpec, slot: u32, now: Instant) -> Self {
+    pub(crate) fn new(spec: AttemptSpec, bay: Bay, slot: u32, now: Instant) -> Self {
         Self {
             outputs: crate::collect::globs(&spec.outputs).ok(),
             spec,
+            bay,
             slot,
             group: None,
             grouped: true,
@@ -120,29 +121,6 @@ impl Run {
             degraded: Vec::new(),
             watch: super::watch::Watch::new(now),
         }
-    }
-
-    /// Makes its directories and files.
-    pub(crate) fn prepare(&mut self, bundle: &Bundle, owner: scratch::Owner) -> io::Result<()> {
-        let attempt = self.spec.attempt;
-        let run = bundle.run(attempt);
-        std::fs::create_dir(&run)?;
-        write_once(&run.join("spec.json"), &self.spec)?;
-        let stream = |name: &str| -> io::Result<File> {
-            use std::os::unix::fs::OpenOptionsExt as _;
-            let mut options = File::options();
-            let file = options
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(run.join(name))?;
-            // The task may open it once more, as /dev/stdout.
-            scratch::give(&file, owner)?;
-            Ok(file)
-        };
-        self.streams = Some([stream("stdout")?, stream("stderr")?]);
-        self.scratch = Some(scratch::make(&bundle.scratch(attempt), owner)?);
-        Ok(())
     }
 
     /// The cage exists; its init waits.

@@ -9,8 +9,8 @@ use gleaner_engine::{AttemptSpec, InputFile};
 use gleaner_model::{Digest, Reason};
 use globset::GlobSet;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, fchown, ioctl_ficlone,
-    mkdirat, openat, openat2, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, fchown, ioctl_ficlone, mkdirat,
+    openat, openat2, statat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -33,13 +33,6 @@ pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// Who owns what is in scratch: none leaves it to whoever we are.
 pub(crate) type Owner = Option<u32>;
-
-/// Makes the directory of an attempt, closed to all but its owner.
-pub(crate) fn make(path: &Path, owner: Owner) -> io::Result<OwnedFd> {
-    let dir = sub_directory(CWD, path, owner)?;
-    sub_directory(dir.as_fd(), Path::new(TEMPORARY), owner)?;
-    Ok(dir)
-}
 
 fn sub_directory(at: BorrowedFd<'_>, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     match mkdirat(at, path, Mode::from_raw_mode(0o700)) {

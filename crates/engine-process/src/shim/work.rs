@@ -3,7 +3,7 @@
 use super::run::{Cause, Run, Said};
 use super::watch::Found;
 use super::{LINGER, Shim, log, now, scratch};
-use crate::bundle::write_once;
+use crate::bundle::{Bay, Line, add_line};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
 use crate::message::{FromShim, GoOn, Launch, send};
@@ -27,30 +27,47 @@ const DISK_IS_WATCHED: &str =
 const LEASE_OVER: &str = "the agent on this PC was gone until the lease was over";
 
 impl Shim {
-    pub(super) fn start(&mut self, spec: AttemptSpec) {
-        if self.runs.contains_key(&spec.attempt) {
+    /// Takes an order: first written down, then done.
+    pub(super) fn order(&mut self, spec: AttemptSpec, bay: Bay) {
+        let waits = |(waiting, _): &(AttemptSpec, Bay)| waiting.attempt == spec.attempt;
+        if self.runs.contains_key(&spec.attempt) || self.waiting.iter().any(waits) {
             return;
         }
+        let line = Line::Start { bay, spec: &spec };
+        if let Err(error) = add_line(&self.journal, &line) {
+            let attempt = spec.attempt;
+            let run = Run::new(spec, bay, SLOTS, Instant::now());
+            self.runs.insert(attempt, run);
+            let detail = format!("the attempt could not be written down: {error}");
+            return self.bury_unborn(attempt, Reason::Engine { detail });
+        }
+        self.start(spec, bay);
+    }
+
+    fn start(&mut self, spec: AttemptSpec, bay: Bay) {
         let used: BTreeSet<u32> = self.runs.values().map(|run| run.slot).collect();
         let free = (0..SLOTS).find(|slot| !used.contains(slot));
         let Some(slot) = free.filter(|_| self.filling < FILLING_MAX) else {
-            self.waiting.push_back(spec);
+            self.waiting.push_back((spec, bay));
             return;
         };
         let attempt = spec.attempt;
-        let mut run = Run::new(spec, slot, Instant::now());
+        let mut run = Run::new(spec, bay, slot, Instant::now());
         let owner = self.owner(slot);
-        let prepared = run.prepare(&self.bundle, owner);
+        let prepared = self.bays.take(bay, owner).map(|taken| {
+            run.streams = Some(taken.streams);
+            run.scratch = Some(taken.scratch);
+        });
         if self.unwatched {
             run.frozen.insert(Cause::Unwatched);
         }
         let empty = run.spec.inputs.is_empty();
-        let scratch = run.scratch.as_ref().and_then(|dir| dir.try_clone().ok());
-        let spec = run.spec.clone();
+        let scratch = (!empty).then_some(run.scratch.as_ref()).flatten();
+        let filling = scratch.map(|dir| (dir.try_clone(), run.spec.clone()));
         self.runs.insert(attempt, run);
-        match (prepared, scratch) {
-            (Ok(()), Some(_)) if empty => self.launch(attempt),
-            (Ok(()), Some(scratch)) => {
+        match (prepared, filling) {
+            (Ok(()), None) => self.launch(attempt),
+            (Ok(()), Some((Ok(scratch), spec))) => {
                 let (done, wake) = (self.fill_done.clone(), self.wake.try_clone());
                 self.filling += 1;
                 // Copying and hashing may take long; the others are watched meanwhile.
@@ -66,8 +83,8 @@ impl Shim {
                 let detail = format!("the directories of the attempt could not be made: {error}");
                 self.bury_unborn(attempt, Reason::Engine { detail });
             }
-            (Ok(()), None) => {
-                let detail = "no descriptor is free; raise the limit of open files".to_owned();
+            (Ok(()), Some((Err(error), _))) => {
+                let detail = format!("the scratch directory cannot be filled: {error}");
                 self.bury_unborn(attempt, Reason::Engine { detail });
             }
         }
@@ -97,9 +114,9 @@ impl Shim {
     }
 
     fn start_waiting(&mut self) {
-        while let Some(spec) = self.waiting.pop_front() {
+        while let Some((spec, bay)) = self.waiting.pop_front() {
             let before = self.waiting.len();
-            self.start(spec);
+            self.start(spec, bay);
             if self.waiting.len() > before {
                 // No room yet; it went to the back, and only its turn was lost.
                 return;
@@ -116,10 +133,10 @@ impl Shim {
 
     fn try_launch(&mut self, attempt: AttemptId) -> Result<(), Box<dyn Error>> {
         let per_task_uid = self.bundle.uid_first.is_some();
-        let scratch = self.bundle.scratch(attempt);
         let Some(run) = self.runs.get_mut(&attempt) else {
             return Ok(());
         };
+        let scratch = self.bundle.scratch(run.bay);
         let group = self.groups.take()?;
         let ask = Ask {
             limits: &run.spec.limits,
@@ -130,7 +147,6 @@ impl Shim {
         run.degraded.push(DISK_IS_WATCHED.to_owned());
         run.degraded.extend(self.zygote.degraded.iter().cloned());
         run.grouped = self.groups.backend().has_groups();
-        let group = run.group.insert(group);
         let Some([stdout, stderr]) = &run.streams else {
             return Err("its streams are gone".into());
         };
@@ -142,7 +158,8 @@ impl Shim {
         );
         let (ours, theirs) = pair?;
         let grouped = self.groups.backend().has_groups();
-        let mut launch = launch_of(&run.spec, run.slot, per_task_uid, grouped);
+        let mut launch = launch_of(run, per_task_uid, grouped);
+        let group = run.group.insert(group);
         launch.own_session = !Means::of(self.groups.backend()).new_session_escapes();
         let files = group.join_files()?;
         launch.waits = files.is_none();
@@ -216,17 +233,19 @@ impl Shim {
 
     /// One that had no slot yet.
     fn stop_waiting(&mut self, attempt: AttemptId) {
-        let Some(at) = self.waiting.iter().position(|spec| spec.attempt == attempt) else {
+        let is = |(spec, _): &(AttemptSpec, Bay)| spec.attempt == attempt;
+        let at = self.waiting.iter().position(is);
+        let Some((spec, bay)) = at.and_then(|at| self.waiting.remove(at)) else {
             return;
         };
-        if let Some(spec) = self.waiting.remove(at) {
-            let mut run = Run::new(spec, SLOTS, Instant::now());
-            let prepared = run.prepare(&self.bundle, None);
-            self.runs.insert(attempt, run);
-            let failed = |error: std::io::Error| log(&format!("{attempt}: {error}"));
-            prepared.unwrap_or_else(failed);
-            self.bury_unborn(attempt, Reason::Cancelled);
+        let mut run = Run::new(spec, bay, SLOTS, Instant::now());
+        // Who asks for its streams finds them empty.
+        match self.bays.take(bay, None) {
+            Ok(taken) => run.streams = Some(taken.streams),
+            Err(error) => log(&format!("{attempt}: {error}")),
         }
+        self.runs.insert(attempt, run);
+        self.bury_unborn(attempt, Reason::Cancelled);
     }
 
     pub(super) fn hear_init(&mut self, attempt: AttemptId) {
@@ -261,8 +280,11 @@ impl Shim {
             return;
         };
         let ending = run.ending(Instant::now(), now());
-        let result = self.bundle.run(attempt).join("result.json");
-        if let Err(error) = write_once(&result, &ending) {
+        let line = Line::End {
+            attempt,
+            ending: &ending,
+        };
+        if let Err(error) = add_line(&self.journal, &line) {
             log(&format!(
                 "the result of {attempt} could not be written: {error}"
             ));
@@ -358,7 +380,7 @@ impl Shim {
     }
 
     fn drop_waiting(&mut self) {
-        while let Some(spec) = self.waiting.front() {
+        while let Some((spec, _)) = self.waiting.front() {
             let attempt = spec.attempt;
             self.stop_waiting(attempt);
         }
@@ -366,7 +388,8 @@ impl Shim {
 }
 
 /// The cage that a spec asks for.
-fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -> Launch {
+fn launch_of(run: &Run, per_task_uid: bool, grouped: bool) -> Launch {
+    let (spec, slot) = (&run.spec, run.slot);
     let mut env: Vec<(String, String)> = [
         ("PATH", crate::cage::init::PATH),
         ("HOME", "/scratch"),
@@ -403,7 +426,7 @@ fn launch_of(spec: &AttemptSpec, slot: u32, per_task_uid: bool, grouped: bool) -
     };
     Launch {
         uid: INNER_UID_FIRST + if per_task_uid { slot } else { 0 },
-        scratch: spec.attempt.to_string(),
+        scratch: run.bay.to_string(),
         command: spec.command.clone(),
         env,
         stdin: spec.stdin.clone(),

@@ -188,6 +188,13 @@ pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
     }
 }
 
+/// Makes an empty file in every scratch directory, whichever it is that waits for it.
+fn write_to_all(cages: &Path, name: &str) {
+    for cage in std::fs::read_dir(cages).unwrap().flatten() {
+        std::fs::write(cage.path().join(name), "").unwrap();
+    }
+}
+
 fn adoption() {
     let dir = tempfile::tempdir().unwrap();
     let parent = group_parent();
@@ -231,8 +238,7 @@ fn adoption() {
 
     let late = adopted[1].spec.attempt;
     assert!(engine.usage(late).unwrap().cpu_seconds >= 0.0);
-    let go = dir.path().join(format!("bundles/1/cages/{late}/go"));
-    std::fs::write(go, "").unwrap();
+    write_to_all(&dir.path().join("bundles/1/cages"), "go");
     let ended = |wanted| {
         wait_for(&heard, |event| {
             let EngineEvent::Ended { attempt, ending } = event else {
