@@ -70,6 +70,9 @@ pub struct AgentConfig {
     /// Whether schedule, battery, heat and want of memory do not keep it from work: a pool for
     /// trying out.
     pub lenient: bool,
+    /// Port of loopback on which the owner's page is open from the start; where absent it opens
+    /// when its owner asks for it.
+    pub page: Option<u16>,
     /// Set where several agents share one PC.
     pub dev: Option<DevShare>,
 }
@@ -97,6 +100,7 @@ impl AgentConfig {
             self_test: true,
             policy: Policy::Continuous,
             lenient: false,
+            page: None,
             dev: None,
         }
     }

@@ -19,6 +19,7 @@ mod hands;
 mod home;
 mod link;
 mod logs;
+pub mod owner;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -73,38 +74,24 @@ async fn run_with(
     };
     let link = Link::new(&config, tls.as_ref(), inputs.clone(), seen)?;
     let blobs = blobs::Blobs::new(&config, tls.as_ref())?;
-    let (loop_inputs, at_work) = (inputs.clone(), Handle::current());
-    // Setting up waits for the disk and for programs.
-    let prepare = move || -> Result<_, AgentError> {
-        let home = Home::open(&config.data)?;
-        let offer = offer(&config, home.path())?;
-        let engine_inputs = loop_inputs.clone();
-        let events: Events = Arc::new(move |event| engine_inputs.send(Input::Engine(event)));
-        raise_file_limit();
-        let mut built = build(&config, home.path(), events)?;
-        let hello = introduce(&config, &home, offer);
-        let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
-        let clock = Clock::start();
-        let at_work_with = (loop_inputs.clone(), clock, offer);
-        let watching = begin_watch(&config, &mut built, &home, at_work_with)?;
-        let dispatch = Dispatch::new(Parts {
-            engines: built.engines.clone(),
-            fetcher: Fetcher::new(blobs.clone(), cache),
-            blobs,
-            inputs: loop_inputs,
-            runtime: at_work,
-            hello,
-            offer,
-            home: home.path().to_owned(),
-            condition,
-            clock,
-            watching,
-            at_stop: config.at_stop,
-        })?;
-        Ok((dispatch, home, built))
+    let close = CancellationToken::new();
+    let outside = Outside {
+        inputs: inputs.clone(),
+        condition,
+        blobs,
+        runtime: Handle::current(),
+        close: close.clone(),
     };
-    let prepared = tokio::task::spawn_blocking(prepare).await;
-    let (dispatch, home, built) = prepared.map_err(broke)??;
+    // Setting up waits for the disk and for programs.
+    let prepared = tokio::task::spawn_blocking(move || prepare(&config, build, outside)).await;
+    let Ready {
+        dispatch,
+        home,
+        built,
+        desk,
+        page,
+    } = prepared.map_err(broke)??;
+    let kept = owner::serve(desk, home.path(), &close, page);
     // What an earlier agent left is adopted now, before anything that takes long.
     let over = begin(dispatch, home, queue)?;
     let unlink = CancellationToken::new();
@@ -119,7 +106,10 @@ async fn run_with(
         ended = &mut link => Some(ended),
     };
     inputs.send(Input::Stop);
-    if over.await.is_err() {
+    let over = over.await;
+    close.cancel();
+    kept.await.map_err(broke)?;
+    if over.is_err() {
         return Err(AgentError::Engine(
             "the dispatch loop broke; see the log".to_owned(),
         ));
@@ -130,6 +120,75 @@ async fn run_with(
         Some(Err(error)) => Err(broke(error)),
         None => Ok(()),
     }
+}
+
+/// What the parts of an agent have to do with the world and with each other.
+struct Outside {
+    inputs: Inputs,
+    condition: channel::Sender<Condition>,
+    blobs: blobs::Blobs,
+    runtime: Handle,
+    /// Ends the owner's side, after everything else.
+    close: CancellationToken,
+}
+
+/// An agent whose parts are made and do not run yet.
+struct Ready {
+    dispatch: Dispatch,
+    home: Home,
+    built: Built,
+    desk: owner::Desk,
+    /// Whether the owner's page opens at once.
+    page: bool,
+}
+
+/// Makes the parts of an agent. Blocks.
+fn prepare(
+    config: &AgentConfig,
+    build: impl FnOnce(&AgentConfig, &Path, Events) -> Result<Built, AgentError>,
+    outside: Outside,
+) -> Result<Ready, AgentError> {
+    let home = Home::open(&config.data)?;
+    let offer = offer(config, home.path())?;
+    let inputs = outside.inputs;
+    let engine_inputs = inputs.clone();
+    let events: Events = Arc::new(move |event| engine_inputs.send(Input::Engine(event)));
+    raise_file_limit();
+    let mut built = build(config, home.path(), events)?;
+    let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
+    let clock = Clock::start();
+    let watching = begin_watch(config, &mut built, &home, (inputs.clone(), clock, offer))?;
+    let guests = owner::guests::Guests::default();
+    let around = owner::Around {
+        watching: watching.clone(),
+        inputs: inputs.clone(),
+        offer,
+        guests: guests.clone(),
+        local: started_with(config),
+    };
+    let desk = owner::open(config, &home, around, outside.close)?;
+    let dispatch = Dispatch::new(Parts {
+        engines: built.engines.clone(),
+        fetcher: Fetcher::new(outside.blobs.clone(), cache),
+        blobs: outside.blobs,
+        inputs,
+        runtime: outside.runtime,
+        hello: introduce(config, &home, offer),
+        offer,
+        home: home.path().to_owned(),
+        condition: outside.condition,
+        clock,
+        watching,
+        guests,
+        at_stop: config.at_stop,
+    })?;
+    Ok(Ready {
+        dispatch,
+        home,
+        built,
+        desk,
+        page: config.page.is_some(),
+    })
 }
 
 /// Starts the loops that keep tasks out of the owner's way.
@@ -146,13 +205,18 @@ fn begin_watch(
         clock,
         home: home.path(),
         offer,
-        settings: OwnerSettings {
-            policy: Some(config.policy),
-            ..OwnerSettings::default()
-        },
+        settings: started_with(config),
         lenient: config.lenient,
         processors: processors(),
     })
+}
+
+/// What whoever started the agent set.
+fn started_with(config: &AgentConfig) -> OwnerSettings {
+    OwnerSettings {
+        policy: Some(config.policy),
+        ..OwnerSettings::default()
+    }
 }
 
 /// Starts the loop on its thread, since it may block; the answer comes when it has stopped.

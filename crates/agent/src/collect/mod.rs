@@ -49,6 +49,13 @@ pub(crate) struct Upload {
     file: File,
 }
 
+impl Upload {
+    /// Its size in bytes.
+    pub(crate) const fn size(&self) -> u64 {
+        self.blob.size
+    }
+}
+
 /// One output after hashing.
 struct Hashed {
     blob: BlobRef,

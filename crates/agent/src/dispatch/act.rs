@@ -1,7 +1,7 @@
 //! What the book asks for, done: one function an action.
 
 use super::{Dispatch, Input, InputFiles};
-use crate::collect::{Draft, upload};
+use crate::collect::{Draft, Upload, upload};
 use crate::run::fault;
 use gleaner_attempt::{Action, Event};
 use gleaner_engine::{Control, EngineEvent};
@@ -61,6 +61,7 @@ impl Dispatch {
         slot.work = None;
         let event = match outcome {
             Ok(inputs) => {
+                self.parts.guests.moved(attempt, inputs.brought);
                 slot.inputs = inputs;
                 Event::Fetched(attempt)
             }
@@ -135,6 +136,7 @@ impl Dispatch {
             EngineEvent::Ended { attempt, ending } => {
                 let reason = ending.reason.clone();
                 self.parts.watching.roster.remove(attempt);
+                self.parts.guests.ended(attempt, &ending.usage);
                 self.relays.ended(attempt);
                 if let Some(slot) = self.slots.get_mut(&attempt) {
                     slot.ending = Some(ending);
@@ -159,7 +161,7 @@ impl Dispatch {
         let (engine, limits) = (Arc::clone(&slot.engine), Arc::clone(&slot.limits));
         let (blobs, uploads) = (self.parts.blobs.clone(), Arc::clone(&self.uploads));
         let (inputs, runtime) = (self.parts.inputs.clone(), self.parts.runtime.clone());
-        let fetcher = self.parts.fetcher.clone();
+        let (fetcher, guests) = (self.parts.fetcher.clone(), self.parts.guests.clone());
         self.collectors.give(move || {
             if matches!(reason, Reason::Integrity { .. }) {
                 // Another try must not meet the same rotten blob.
@@ -175,6 +177,7 @@ impl Dispatch {
                 return done(draft);
             }
             runtime.spawn(async move {
+                guests.moved(attempt, draft.uploads.iter().map(Upload::size).sum());
                 if let Err(reason) = upload(&blobs, &uploads, &draft.uploads).await {
                     draft.refuse(reason);
                 }

@@ -14,6 +14,7 @@ use crate::config::AtStop;
 use crate::fetch::{Fetcher, Inputs as InputFiles};
 use crate::hands::Hands;
 use crate::link::message;
+use crate::owner::guests::Guests;
 use crate::run::JobTemplate;
 use crate::watch::capacity::Offer;
 use crate::watch::roster::Held;
@@ -102,6 +103,8 @@ pub(crate) enum Input {
     Shed,
     /// The node offers more or less than before.
     Offered(Capacity),
+    /// Owner and admin let the pool have so much at most.
+    Capped { memory: Bytes, disk: Bytes },
     /// The agent shall stop.
     Stop,
 }
@@ -140,6 +143,8 @@ pub(crate) struct Parts {
     pub(crate) condition: watch::Sender<Condition>,
     pub(crate) clock: Clock,
     pub(crate) watching: Watching,
+    /// For whom attempts run, and what they use: for the owner.
+    pub(crate) guests: Guests,
     pub(crate) at_stop: AtStop,
 }
 
@@ -165,6 +170,8 @@ pub(crate) struct Dispatch {
     low_since: Option<Time>,
     /// What tasks could use together without taking memory from the owner.
     capacity: Capacity,
+    /// Most memory that owner and admin let the pool have.
+    cap: Bytes,
     /// What is wrong with the disk, in words.
     trouble: Option<String>,
     /// The node's condition, its disk and its owner apart.
@@ -184,6 +191,7 @@ impl Dispatch {
         let base = parts.condition.borrow().clone();
         Ok(Self {
             book: Book::new(capacity),
+            cap: capacity.memory,
             capacity,
             follow_up: VecDeque::new(),
             slots: BTreeMap::new(),
@@ -253,7 +261,8 @@ impl Dispatch {
                 settings,
                 outgoing,
             } => {
-                self.set(&settings);
+                self.parts.guests.linked(true);
+                self.parts.guests.welcomed(settings);
                 // The server sends each template anew on each connection.
                 self.templates.clear();
                 self.relays.stop_all();
@@ -265,6 +274,7 @@ impl Dispatch {
                 self.step(Event::LinkUp { lease });
             }
             Input::LinkDown => {
+                self.parts.guests.linked(false);
                 self.outgoing = None;
                 self.relays.stop_all();
                 self.step(Event::LinkDown);
@@ -300,6 +310,7 @@ impl Dispatch {
                 self.capacity = capacity;
                 self.offer();
             }
+            Input::Capped { memory, disk } => self.cap(memory, disk),
             Input::Stop => self.stop(),
         }
     }
@@ -309,7 +320,7 @@ impl Dispatch {
         let room = self.decision.as_ref().map(|decision| decision.room);
         let memory = match room {
             Some(Bytes(0)) => Bytes(0),
-            _ => self.capacity.memory,
+            _ => self.capacity.memory.min(self.cap),
         };
         self.step(Event::Offered(Capacity {
             memory,
@@ -317,19 +328,15 @@ impl Dispatch {
         }));
     }
 
-    /// What the admin of the pool set. Words that this version does not know are no reason to
-    /// work without any rule: the settings before stay.
-    fn set(&self, settings: &[u8]) {
-        if settings.is_empty() {
-            return;
+    /// The pool may have less or more of this node than before; only a hello says so.
+    fn cap(&mut self, memory: Bytes, disk: Bytes) {
+        let hello = &mut self.parts.hello;
+        self.cap = memory;
+        if (hello.memory_bytes, hello.disk_bytes) != (memory.0, disk.0) {
+            (hello.memory_bytes, hello.disk_bytes) = (memory.0, disk.0);
+            self.outgoing = None;
         }
-        match serde_json::from_slice(settings) {
-            Ok(settings) => self.parts.watching.settings(settings),
-            Err(error) => tracing::error!(
-                target: "gleaner::watch", %error,
-                "the pool's settings cannot be read; is this agent older than its server?"
-            ),
-        }
+        self.offer();
     }
 
     /// What the self-test says changed.
@@ -476,6 +483,7 @@ impl Dispatch {
                 if adopted.ending.is_none() {
                     self.list(&engine, &spec, adopted.started);
                 }
+                self.parts.guests.adopted(spec.attempt);
                 let slot = Slot::adopted(&engine, &spec, adopted.ending);
                 self.slots.insert(spec.attempt, slot);
                 self.step(Event::Adopted(Adoption {

@@ -95,6 +95,7 @@ impl Dispatch {
         if let Some(template) = bundle.template {
             match JobTemplate::parse(template) {
                 Ok(template) => {
+                    self.parts.guests.named(job, &template.name, &template.user);
                     self.templates.insert(job, Arc::new(template));
                 }
                 Err(problem) => {

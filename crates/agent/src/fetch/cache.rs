@@ -93,6 +93,11 @@ impl Cache {
         self.lock().pin(digest)
     }
 
+    /// Whether a blob is here; it may be gone in the next moment unless it is pinned.
+    pub(crate) fn has(&self, digest: Digest) -> bool {
+        self.lock().kept.contains_key(&digest)
+    }
+
     /// One pin less.
     pub(crate) fn unpin(&self, digest: Digest) {
         let mut index = self.lock();

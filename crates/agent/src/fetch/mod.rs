@@ -57,6 +57,8 @@ pub(crate) struct Wanted {
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     pub(crate) files: Vec<InputFile>,
+    /// Bytes that came over the network for it.
+    pub(crate) brought: u64,
     pins: Vec<Pin>,
 }
 
@@ -120,6 +122,8 @@ impl Fetcher {
             wanted.files.extend(entries);
         }
         let needed: Vec<_> = wanted.files.iter().map(|file| file.blob).collect();
+        let missing = needed.iter().filter(|blob| !self.cache.has(blob.digest));
+        let brought = missing.map(|blob| blob.size).sum();
         let pins = stream::iter(needed)
             .map(|blob| self.hold(blob))
             .buffered(AHEAD_MAX)
@@ -127,6 +131,7 @@ impl Fetcher {
             .await?;
         Ok(Inputs {
             files: wanted.files.iter().map(|file| self.input(file)).collect(),
+            brought,
             pins,
         })
     }

@@ -118,11 +118,16 @@ impl Link {
         let mut fresh = Vec::new();
         let mut pace = Pace::new();
         let mut condition = self.condition.clone();
+        let mut told = condition.borrow().state;
         loop {
             tokio::select! {
                 _ = beats.tick() => packer.waiting.push_back(self.beat()),
                 // Who pauses the PC sees it in the pool's listing now, not at the next beat.
-                Ok(()) = condition.changed() => packer.waiting.push_back(self.beat()),
+                Ok(now) = condition.wait_for(|now| now.state != told) => {
+                    told = now.state;
+                    drop(now);
+                    packer.waiting.push_back(self.beat());
+                }
                 count = queue.recv_many(&mut fresh, BATCH_MAX) => {
                     if count == 0 {
                         return Ok(Over::Broken(Status::aborted("the agent wants a new link")));

@@ -18,7 +18,6 @@ pub(crate) mod roster;
 #[expect(dead_code, reason = "sensors come in here")]
 pub(crate) mod sensing;
 mod slow;
-#[expect(dead_code, reason = "the owner's side reads it")]
 pub(crate) mod status;
 
 pub(crate) use pulse::Pulse;
@@ -79,7 +78,6 @@ pub(crate) struct Setup<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Watching {
     /// For the owner.
-    #[expect(dead_code, reason = "the owner's side reads it")]
     pub(crate) window: Window,
     /// Where the dispatch loop lists what engines hold.
     pub(crate) roster: Roster,

@@ -1,0 +1,187 @@
+//! The other end of the owner's socket: finds the agents of this PC and asks them. Blocking, for
+//! the command line.
+
+use super::protocol::{ANSWER_BYTES_MAX, Answer, Ask, Overview};
+use super::socket::{AGENTS_MAX, NAME, shared_directory, shared_path, short};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long an agent may take to answer: it may be busy, and its PC too.
+const ANSWER_WAIT: Duration = Duration::from_secs(20);
+
+/// Why an agent cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No agent listens where it was looked for.
+    #[error(
+        "no agent of gleaner runs here ({looked}); start one with `gleaner agent`, or name its \
+         directory with --data DIR"
+    )]
+    NoAgent {
+        /// Where it was looked for.
+        looked: String,
+    },
+    /// There are several, and nobody said which is meant.
+    #[error("several agents run here: {}; say which with --node NAME", names.join(", "))]
+    Several {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// None of them has this name.
+    #[error("no agent here is called {name:?}; there are {}", names.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Theirs.
+        names: Vec<String>,
+    },
+    /// The agent says no.
+    #[error("{}", .0.sentence)]
+    Refused(super::protocol::Refusal),
+    /// The connection broke.
+    #[error("the agent does not answer: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// An agent of this PC, by its socket.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    path: PathBuf,
+}
+
+impl Agent {
+    /// The agent that works in a directory.
+    #[must_use]
+    pub fn in_directory(data: &Path) -> Self {
+        Self {
+            path: data.join(format!("{NAME}.sock")),
+        }
+    }
+
+    /// The only agent of this PC, or the one with this name.
+    ///
+    /// # Errors
+    /// Where there is none, or it is not clear which one is meant.
+    pub fn find(name: Option<&str>) -> Result<Self, AskError> {
+        let found = Self::list()?;
+        let names =
+            |found: &[(Self, Overview)]| found.iter().map(|one| one.1.name.clone()).collect();
+        match name {
+            None => match &found[..] {
+                [(only, _)] => Ok(only.clone()),
+                several => Err(AskError::Several {
+                    names: names(several),
+                }),
+            },
+            Some(name) => {
+                let mut named = found
+                    .iter()
+                    .filter(|one| one.1.name == name || one.1.id == name);
+                named
+                    .next()
+                    .map(|one| one.0.clone())
+                    .ok_or_else(|| AskError::Unknown {
+                        name: name.to_owned(),
+                        names: names(&found),
+                    })
+            }
+        }
+    }
+
+    /// Every agent of this PC that answers us, with its status.
+    ///
+    /// # Errors
+    /// Where there is none, or none that answers.
+    pub fn list() -> Result<Vec<(Self, Overview)>, AskError> {
+        let mut dirs: Vec<PathBuf> = shared_directory().into_iter().collect();
+        // A plain user may be an owner of the service's agent.
+        dirs.push("/run/gleaner".into());
+        dirs.dedup();
+        if std::env::var_os("GLEANER_RUN").is_some() {
+            dirs.truncate(1);
+        }
+        let (mut found, mut trouble) = (Vec::new(), None);
+        for dir in &dirs {
+            for number in 1..=AGENTS_MAX {
+                let path = shared_path(dir, number);
+                if !path.exists() {
+                    continue;
+                }
+                let agent = Self { path };
+                match agent.status() {
+                    Ok(overview) => found.push((agent, overview)),
+                    // A dead agent leaves its socket.
+                    Err(AskError::NoAgent { .. }) => {}
+                    Err(error) => trouble = Some(error),
+                }
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let looked = dirs.iter().map(|dir| dir.display().to_string());
+        Err(trouble.unwrap_or_else(|| AskError::NoAgent {
+            looked: looked.collect::<Vec<_>>().join(", "),
+        }))
+    }
+
+    /// Asks for the status.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn status(&self) -> Result<Overview, AskError> {
+        let Answer::Status(overview) = self.ask(&Ask::Status)? else {
+            return Err(strange());
+        };
+        Ok(*overview)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// Where the agent is not there, does not answer, or says no.
+    pub fn ask(&self, ask: &Ask) -> Result<Answer, AskError> {
+        let mut stream = self.connect()?;
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        stream.set_write_timeout(Some(ANSWER_WAIT))?;
+        let mut question = serde_json::to_vec(ask).map_err(io::Error::from)?;
+        question.push(b'\n');
+        // Who is refused is told before they ask, and the connection closes: the answer counts.
+        let asked = stream.write_all(&question);
+        let mut text = Vec::new();
+        let most = u64::try_from(ANSWER_BYTES_MAX).unwrap_or(u64::MAX);
+        let heard = stream.take(most).read_to_end(&mut text);
+        if text.is_empty() {
+            asked?;
+            heard?;
+        }
+        match serde_json::from_slice(&text) {
+            Ok(Answer::Refused(refusal)) => Err(AskError::Refused(refusal)),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(strange()),
+        }
+    }
+
+    fn connect(&self) -> Result<UnixStream, AskError> {
+        let (path, _dir) = short(&self.path).map_err(|error| self.absent(error))?;
+        UnixStream::connect(path).map_err(|error| self.absent(error))
+    }
+
+    fn absent(&self, error: io::Error) -> AskError {
+        let dead = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        match dead.contains(&error.kind()) {
+            true => AskError::NoAgent {
+                looked: self.path.display().to_string(),
+            },
+            false => AskError::Broken(error),
+        }
+    }
+}
+
+fn strange() -> AskError {
+    AskError::Broken(io::Error::other(
+        "its answer makes no sense; is it of another version?",
+    ))
+}
