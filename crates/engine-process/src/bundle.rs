@@ -43,6 +43,9 @@ pub(crate) struct Bundle {
     pub(crate) read_only: Vec<PathBuf>,
     /// The parent of all groups of tasks, and what this bundle's begin with.
     pub(crate) group_parent: String,
+    /// The agent's own part of that parent.
+    #[serde(default)]
+    pub(crate) group_domain: Option<String>,
     pub(crate) group_prefix: String,
 }
 
@@ -202,6 +205,7 @@ mod tests {
             lease_left_ms: 1000,
             read_only: Vec::new(),
             group_parent: String::new(),
+            group_domain: None,
             group_prefix: String::new(),
         };
         assert!(past(&bundle).is_empty());

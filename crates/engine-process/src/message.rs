@@ -43,12 +43,35 @@ pub(crate) enum ToShim {
         attempt: AttemptId,
         control: Control,
     },
+    /// What each attempt may have now.
+    Share(Share),
+    /// Freeze everything at once, or take that back; for where no group does it.
+    Hold { on: bool },
     /// The agent lives.
     Beat { lease_left_ms: u64 },
     /// What has it used? Answered with the same number.
     Usage { attempt: AttemptId, ask: u64 },
     /// Nothing more will come: exit.
     Quit,
+}
+
+/// What each attempt of an agent may have of its own limits, for where no group above all of
+/// them can be bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    /// Thousandths of its processors.
+    pub(crate) permille: u32,
+    /// Bytes a second from and to disks; none where only its own limit counts.
+    pub(crate) disk_rate: Option<u64>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            permille: 1000,
+            disk_rate: None,
+        }
+    }
 }
 
 /// From a shim to the agent.

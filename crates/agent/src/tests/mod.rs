@@ -415,7 +415,9 @@ async fn a_new_agent_adopts_what_the_old_one_left() {
     let again = scene.server.hello().await;
     assert_eq!(again.identity, hello.identity);
     let held: Vec<_> = again.held.iter().map(|held| held.state.as_str()).collect();
-    assert_eq!(held, ["finished", "running"]);
+    // What runs stands still until the new agent's sensors have spoken.
+    assert_eq!(held[0], "finished");
+    assert!(matches!(held[1], "running" | "paused"), "{held:?}");
     scene.server.ended(id(0)).await;
     scene.engine.end(id(1));
     scene.server.ended(id(1)).await;

@@ -39,7 +39,7 @@ const ROWS: [Row; 4] = [
         limit: "disk_io",
         v2: "io",
         v1: "blkio",
-        without: "disk_io is not held on the disk under scratch",
+        without: "disk_io is watched, not held by the kernel: a task that is ahead stands still",
     },
 ];
 

@@ -15,6 +15,10 @@ pub struct DetectOptions {
     /// Name of the parent group. Agents that divide one PC between them (a pool on one PC)
     /// share one name.
     pub parent_name: String,
+    /// Name of the group in the parent that holds the tasks of one agent: what freezes and
+    /// bounds them as one, without a hand on the tasks of another. None where they lie in the
+    /// parent itself.
+    pub domain: Option<String>,
     /// Text in the form of `/proc/self/cgroup`: where this process is.
     pub own: String,
     /// Whether a plain user's systemd may be asked to put this process where its groups may be
@@ -27,6 +31,7 @@ impl Default for DetectOptions {
         Self {
             root: PathBuf::from("/sys/fs/cgroup"),
             parent_name: "gleaner.slice".to_owned(),
+            domain: None,
             own: own_groups(),
             ask_systemd: true,
         }
@@ -50,14 +55,17 @@ impl Backend {
                 inner: Kind::None(none::Watch { reason, proc }),
             }
         };
-        if let Err(error) = super::check_name(&options.parent_name) {
-            return watch(error.to_string());
+        let names = [Some(&options.parent_name), options.domain.as_ref()];
+        for name in names.into_iter().flatten() {
+            if let Err(error) = super::check_name(name) {
+                return watch(error.to_string());
+            }
         }
-        let (root, name) = (&options.root, &options.parent_name);
+        let root = &options.root;
         let found = if root.join("cgroup.controllers").exists() {
             detect_v2(options).map(Kind::V2)
         } else {
-            v1::Tree::detect(root, &options.own, name).map(Kind::V1)
+            v1::Tree::detect(options).map(Kind::V1)
         };
         match found {
             Ok(inner) => Self { inner },
@@ -67,8 +75,7 @@ impl Backend {
 }
 
 fn detect_v2(options: &DetectOptions) -> Result<v2::Tree, String> {
-    let (root, name) = (&options.root, &options.parent_name);
-    let first = v2::Tree::detect(root, &options.own, name);
+    let first = v2::Tree::detect(options, &options.own);
     let Err(reason) = first else {
         return first;
     };
@@ -78,7 +85,7 @@ fn detect_v2(options: &DetectOptions) -> Result<v2::Tree, String> {
     // A session started outside the user's systemd (a console or ssh login) may not write any
     // group, but that systemd may be asked to take this process in.
     move_to_user_scope().map_err(|error| format!("{reason}; {error}"))?;
-    v2::Tree::detect(root, &own_groups(), name)
+    v2::Tree::detect(options, &own_groups())
 }
 
 /// How long the user's systemd may take to answer and to move us.

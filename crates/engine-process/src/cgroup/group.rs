@@ -7,6 +7,7 @@ use super::{
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The group of one attempt. Dropping it leaves it in the kernel; see [`Group::remove`].
@@ -116,6 +117,53 @@ impl Group {
             Inner::V1(leaf) => leaf.set_cpus(quota),
             Inner::None(_) => false,
         }
+    }
+
+    /// Bounds the bytes a second from and to the disk under `scratch`; none takes that back.
+    /// Says whether the kernel holds all of it: version 1 lets writes pass that go by way of
+    /// the page cache, and somebody must watch these.
+    #[must_use]
+    pub fn disk_rate(&self, scratch: &Path, rate: Option<u64>) -> bool {
+        match &self.inner {
+            Inner::V2(leaf) => leaf.set_disk_rate(scratch, rate),
+            Inner::V1(leaf) => leaf.set_disk_rate(scratch, rate) && rate.is_none(),
+            Inner::None(_) => rate.is_none(),
+        }
+    }
+
+    /// Every process in it now, by its id on the host.
+    #[must_use]
+    pub fn members(&self) -> Vec<i32> {
+        match &self.inner {
+            Inner::V2(leaf) => files::processes(&leaf.dir.join("cgroup.procs")).unwrap_or_default(),
+            Inner::V1(leaf) => leaf.members(),
+            Inner::None(tree) => tree.pids(),
+        }
+    }
+
+    /// Asks for a freeze or a thaw and does not wait for it.
+    ///
+    /// # Errors
+    /// Where the kernel has no way to freeze.
+    pub fn ask_freeze(&self, on: bool) -> io::Result<()> {
+        self.frozen.store(true, Ordering::Relaxed);
+        match &self.inner {
+            Inner::V2(leaf) => v2::ask_freeze(&leaf.dir, on),
+            Inner::V1(leaf) => leaf.ask_freeze(on),
+            Inner::None(tree) => tree.signal_all(on),
+        }
+    }
+
+    /// Thaws it, and what holds all tasks of the agent if that would keep it frozen: for one
+    /// that is to die.
+    ///
+    /// # Errors
+    /// Where the kernel has no way to freeze.
+    pub fn let_die(&self) -> io::Result<()> {
+        if let Inner::V1(leaf) = &self.inner {
+            leaf.free_above();
+        }
+        self.ask_freeze(false)
     }
 
     /// Freezes (`true`) or thaws every process; returns once all stand still, or `false` when

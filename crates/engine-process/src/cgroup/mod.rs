@@ -10,6 +10,7 @@
 mod describe;
 mod detect;
 mod device;
+mod domain;
 mod files;
 mod group;
 mod none;
@@ -208,12 +209,12 @@ impl Backend {
         }
     }
 
-    /// The parent group as the CPU scheduler sees it; names the place in caches and messages.
+    /// The group of all tasks as the CPU scheduler sees it; names the place in caches and messages.
     #[must_use]
     pub fn cpu_parent(&self) -> Option<&Path> {
         match &self.inner {
-            Kind::V2(tree) => Some(&tree.parent),
-            Kind::V1(tree) => tree.parents.get("cpu").map(PathBuf::as_path),
+            Kind::V2(tree) => Some(&tree.slice),
+            Kind::V1(tree) => tree.slices.get("cpu").map(PathBuf::as_path),
             Kind::None(_) => None,
         }
     }
@@ -303,17 +304,39 @@ impl Backend {
             .count()
     }
 
-    /// Removes the parent group if nothing is in it.
+    /// Removes the agent's part of the parent group if nothing is in it; one that is in use is
+    /// left.
+    pub fn remove_domain(&self) {
+        match &self.inner {
+            Kind::V2(tree) if tree.parent != tree.slice => {
+                let _in_use = fs::remove_dir(&tree.parent);
+            }
+            Kind::V1(tree) if tree.parents != tree.slices => {
+                for dir in tree.parents.values().chain(&tree.cpuset) {
+                    let _in_use = fs::remove_dir(dir);
+                }
+            }
+            Kind::V2(_) | Kind::V1(_) | Kind::None(_) => {}
+        }
+    }
+
+    /// Removes the parent group, and what agents left empty in it, if nothing else is there.
     ///
     /// # Errors
     /// Where it is in use.
     pub fn remove_parent(&self) -> io::Result<()> {
+        let remove = |dir: &Path| {
+            for domain in fs::read_dir(dir).map_or_else(|_| Vec::new(), group_names) {
+                let _in_use = fs::remove_dir(dir.join(domain));
+            }
+            files::remove_dir(dir)
+        };
         match &self.inner {
-            Kind::V2(tree) => files::remove_dir(&tree.parent),
-            Kind::V1(tree) => tree
-                .parents
-                .values()
-                .try_for_each(|dir| files::remove_dir(dir)),
+            Kind::V2(tree) => remove(&tree.slice),
+            Kind::V1(tree) => {
+                tree.cpuset_slice().map_or(Ok(()), |dir| remove(&dir))?;
+                tree.slices.values().try_for_each(|dir| remove(dir))
+            }
             Kind::None(_) => Ok(()),
         }
     }

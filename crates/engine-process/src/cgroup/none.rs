@@ -146,6 +146,19 @@ impl Tree {
         )
     }
 
+    /// Every process in it.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        self.members().into_keys().collect()
+    }
+
+    /// Asks every member to stop or to go on.
+    pub(crate) fn signal_all(&self, on: bool) -> io::Result<()> {
+        let number = if on { libc::SIGSTOP } else { libc::SIGCONT };
+        self.pids()
+            .into_iter()
+            .try_for_each(|pid| signal(pid, number))
+    }
+
     /// Stops or continues every member; says whether all are stopped.
     pub(crate) fn freeze(&self, on: bool) -> io::Result<bool> {
         let end = Instant::now() + FREEZE_WAIT;

@@ -20,6 +20,7 @@ fn options(root: &Path, own: &str) -> DetectOptions {
     DetectOptions {
         root: root.to_path_buf(),
         parent_name: "g.slice".to_owned(),
+        domain: None,
         own: own.to_owned(),
         ask_systemd: false,
     }

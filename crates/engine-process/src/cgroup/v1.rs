@@ -5,13 +5,18 @@
 //! Source of the file formats: "Control Groups version 1", the kernel's admin guide.
 
 use super::files;
-use super::{Ask, Baseline, CPU_PERIOD_US, Counters, Device, FREEZE_WAIT, IdleMeans};
+use super::{
+    Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans,
+};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
+
+/// Whole processors for all tasks of an agent.
+const CPUSET: &str = "cpuset";
 
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "freezer"];
 
@@ -27,7 +32,12 @@ const RESIDUE_MAX_BYTES: u64 = 1 << 20;
 pub(crate) struct Tree {
     /// Where the hierarchies are mounted.
     pub(crate) root: PathBuf,
+    /// The group of all tasks, at idle priority.
+    pub(crate) slices: BTreeMap<&'static str, PathBuf>,
+    /// Where tasks' groups are made: in the slice, or in the agent's own part of it.
     pub(crate) parents: BTreeMap<&'static str, PathBuf>,
+    /// The group that bounds the processors of all tasks of an agent. They lie in it directly.
+    pub(crate) cpuset: Option<PathBuf>,
     pub(crate) idle: IdleMeans,
     /// Whether the cpu group competes with everything else on the PC.
     pub(crate) at_top: bool,
@@ -37,13 +47,17 @@ pub(crate) struct Tree {
 #[derive(Debug)]
 pub(crate) struct Leaf {
     dirs: BTreeMap<&'static str, PathBuf>,
+    /// Shared by all tasks of an agent, so never removed with a task's group.
+    cpuset: Option<PathBuf>,
     /// What was written last, so that a group used again costs no write for equal limits.
     written: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Tree {
     /// Takes every hierarchy in which we may make a group.
-    pub(crate) fn detect(root: &Path, own: &str, name: &str) -> Result<Self, String> {
+    pub(crate) fn detect(options: &DetectOptions) -> Result<Self, String> {
+        let (root, own) = (options.root.as_path(), options.own.as_str());
+        let name = &options.parent_name;
         let mut parents = BTreeMap::new();
         let mut at_top = false;
         let mut reason = String::from("no version 1 hierarchy found");
@@ -70,12 +84,31 @@ impl Tree {
             return Err(reason);
         }
         let idle = make_idle(&parents);
+        let (slices, mut cpuset) = (parents.clone(), None);
+        if let Some(domain) = &options.domain {
+            for dir in parents.values_mut() {
+                dir.push(domain);
+                files::make_dir(dir)
+                    .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+            }
+            cpuset = make_cpuset(&root.join(CPUSET), own, [name, domain]);
+        }
         Ok(Self {
             root: root.to_path_buf(),
+            slices,
             parents,
+            cpuset,
             idle,
             at_top,
         })
+    }
+
+    /// The group of all tasks in the hierarchy of processors, which only agents make.
+    pub(crate) fn cpuset_slice(&self) -> Option<PathBuf> {
+        let (controller, slice) = self.slices.first_key_value()?;
+        let inside = slice.strip_prefix(self.root.join(controller)).ok()?;
+        let dir = self.root.join(CPUSET).join(inside);
+        dir.exists().then_some(dir)
     }
 
     pub(crate) fn has(&self, controller: &str) -> bool {
@@ -104,6 +137,7 @@ impl Tree {
             .collect();
         Leaf {
             dirs,
+            cpuset: self.cpuset.clone(),
             written: Mutex::new(BTreeMap::new()),
         }
     }
@@ -142,6 +176,24 @@ fn make_parent(top: &Path, own: &str, name: &str) -> io::Result<(PathBuf, bool)>
     files::make_dir(&probe)?;
     files::remove_dir(&probe)?;
     Ok((parent, anchor.as_path() == top))
+}
+
+/// A group of processors inside one of that name. A new one has neither processors nor memory
+/// until it is given those of the group above it.
+fn make_cpuset(top: &Path, own: &str, names: [&str; 2]) -> Option<PathBuf> {
+    let (mut dir, _) = make_parent(top, files::own_path(own, CPUSET)?, names[0]).ok()?;
+    let fill = |dir: &Path| {
+        ["cpuset.mems", "cpuset.cpus"].iter().all(|file| {
+            let above = dir.parent().map(|above| files::read(&above.join(file)));
+            let empty = files::read(&dir.join(file)).is_ok_and(|text| text.trim().is_empty());
+            let all = above.and_then(Result::ok).unwrap_or_default();
+            !empty || files::write(&dir.join(file), all.trim()).is_ok()
+        })
+    };
+    let mut usable = fill(&dir);
+    dir.push(names[1]);
+    usable &= files::make_dir(&dir).is_ok() && fill(&dir);
+    usable.then_some(dir)
 }
 
 /// Puts the group as a whole behind everything else that wants a CPU or a disk.
@@ -200,7 +252,7 @@ impl Leaf {
 
     pub(crate) fn add(&self, pid: i32) -> io::Result<()> {
         let pid = pid.to_string();
-        for dir in self.dirs.values() {
+        for dir in self.dirs.values().chain(&self.cpuset) {
             files::write(&dir.join("cgroup.procs"), &pid)?;
         }
         Ok(())
@@ -216,6 +268,7 @@ impl Leaf {
         let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join("tasks"));
         self.dirs
             .values()
+            .chain(&self.cpuset)
             .map(open)
             .collect::<io::Result<_>>()
             .map(Some)
@@ -253,17 +306,34 @@ impl Leaf {
     }
 
     fn set_disk_io(&self, ask: &Ask<'_>) -> bool {
-        let Some(rate) = ask.limits.disk_io else {
-            return true;
-        };
-        match Device::under(ask.scratch) {
+        match ask.limits.disk_io {
+            Some(rate) => self.set_disk_rate(ask.scratch, Some(rate.0)),
+            None => true,
+        }
+    }
+
+    /// Bounds bytes a second from and to the disk; none takes that back.
+    pub(crate) fn set_disk_rate(&self, scratch: &Path, rate: Option<u64>) -> bool {
+        match Device::under(scratch) {
             Device::Memory => true,
-            Device::Unknown => false,
+            Device::Unknown => rate.is_none(),
             Device::Disk { major, minor } => {
-                let line = format!("{major}:{minor} {}", rate.0.max(1));
+                // Zero is the kernel's word for no bound.
+                let line = format!("{major}:{minor} {}", rate.map_or(0, |rate| rate.max(1)));
                 self.set("blkio", "blkio.throttle.read_bps_device", &line)
                     && self.set("blkio", "blkio.throttle.write_bps_device", &line)
             }
+        }
+    }
+
+    /// Lets go of a hold on all tasks of the agent, under which nothing could die. Who holds
+    /// them has frozen each of the others by now.
+    pub(crate) fn free_above(&self) {
+        let above = self.dir("freezer").and_then(Path::parent);
+        if let Some(state) = above.map(|dir| dir.join("freezer.state"))
+            && files::read(&state).is_ok_and(|text| text.trim() != "THAWED")
+        {
+            let _absent = files::write(&state, "THAWED");
         }
     }
 
@@ -359,19 +429,27 @@ impl Leaf {
         Ok(Baseline(self.counters()))
     }
 
+    /// Asks for a freeze or a thaw.
+    pub(crate) fn ask_freeze(&self, on: bool) -> io::Result<()> {
+        if let Some(dir) = self.dir(UNIFIED) {
+            return super::v2::ask_freeze(dir, on);
+        }
+        let state = self.path("freezer", "freezer.state");
+        files::write(&state.ok_or_else(no_freezer)?, state_word(on))
+    }
+
     /// Freezes or thaws; says whether it got there in time.
     pub(crate) fn freeze(&self, on: bool) -> io::Result<bool> {
         if let Some(dir) = self.dir(UNIFIED) {
             return super::v2::freeze(dir, on);
         }
+        self.ask_freeze(on)?;
         let state = self
             .path("freezer", "freezer.state")
             .ok_or_else(no_freezer)?;
-        let wanted = if on { "FROZEN" } else { "THAWED" };
-        files::write(&state, wanted)?;
         let end = Instant::now() + FREEZE_WAIT;
         loop {
-            if files::read(&state)?.trim() == wanted {
+            if files::read(&state)?.trim() == state_word(on) {
                 return Ok(true);
             }
             if Instant::now() >= end {
@@ -381,11 +459,23 @@ impl Leaf {
         }
     }
 
+    /// Every process in it.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let procs = match self.dir(UNIFIED) {
+            Some(dir) => Some(dir.join("cgroup.procs")),
+            None => self.procs_file(),
+        };
+        procs
+            .and_then(|procs| files::processes(&procs).ok())
+            .unwrap_or_default()
+    }
+
     /// Kills all; says whether the group is empty.
     pub(crate) fn kill(&self) -> io::Result<bool> {
         if let Some(dir) = self.dir(UNIFIED) {
             return super::v2::kill(dir);
         }
+        self.free_above();
         let procs = self.procs_file().ok_or_else(no_freezer)?;
         super::kill_loop(&procs, &mut |on| {
             if self.dir("freezer").is_some() {
@@ -443,6 +533,11 @@ impl Leaf {
         names.dedup();
         names
     }
+}
+
+/// The freezer's word for what is asked of it.
+pub(super) const fn state_word(on: bool) -> &'static str {
+    if on { "FROZEN" } else { "THAWED" }
 }
 
 fn no_freezer() -> io::Error {

@@ -3,7 +3,10 @@
 //! Source of the file formats: "Control Group v2", the kernel's admin guide.
 
 use super::files;
-use super::{Ask, Baseline, CPU_PERIOD_US, Counters, Device, FREEZE_WAIT, IdleMeans, KILL_WAIT};
+use super::{
+    Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans,
+    KILL_WAIT,
+};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,11 +15,17 @@ use std::path::{Path, PathBuf};
 /// a joint write fail as a whole.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
+/// Whole processors for all tasks of an agent; not needed for a group of its own.
+const CPUSET: &str = "cpuset";
+
 /// The group in which all tasks of a PC lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     /// The top of the hierarchy.
     pub(crate) top: PathBuf,
+    /// The group of all tasks, at idle priority.
+    pub(crate) slice: PathBuf,
+    /// Where tasks' groups are made: in the slice, or in the agent's own part of it.
     pub(crate) parent: PathBuf,
     /// Controllers that our groups really have.
     pub(crate) controllers: Vec<&'static str>,
@@ -35,7 +44,8 @@ pub(crate) struct Leaf {
 
 impl Tree {
     /// Finds the highest group that we may write, and makes ours in it.
-    pub(crate) fn detect(top: &Path, own: &str, name: &str) -> Result<Self, String> {
+    pub(crate) fn detect(options: &DetectOptions, own: &str) -> Result<Self, String> {
+        let top = options.root.as_path();
         let own_path = files::own_path(own, "").unwrap_or("/");
         let way = files::way_down(top, own_path);
         let anchor = way.iter().find(|dir| may_delegate(dir)).ok_or_else(|| {
@@ -43,9 +53,15 @@ impl Tree {
                 "no group above {own_path} may be written; run as root, or let systemd delegate one"
             )
         })?;
-        let parent = anchor.join(name);
-        files::make_dir(&parent)
-            .map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
+        let slice = anchor.join(&options.parent_name);
+        let parent = match &options.domain {
+            Some(domain) => slice.join(domain),
+            None => slice.clone(),
+        };
+        for dir in [&slice, &parent] {
+            files::make_dir(dir)
+                .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        }
         // Only the root itself has no such file; a container's top is some group in the middle.
         let is_root = !anchor.join("cgroup.type").exists();
         // A group with processes of its own cannot hand controllers down, the root apart; where
@@ -53,10 +69,16 @@ impl Tree {
         if !is_root && way.last() == Some(anchor) {
             leave_for_child(anchor);
         }
-        let controllers = enable(anchor, &parent);
-        let idle = make_idle(&parent);
+        let mut way = vec![anchor.as_path(), slice.as_path()];
+        if parent != slice {
+            let _absent = hand_down(anchor, CPUSET) && hand_down(&slice, CPUSET);
+            way.push(&parent);
+        }
+        let controllers = enable(&way);
+        let idle = make_idle(&slice);
         let tree = Self {
             top: top.to_path_buf(),
+            slice,
             parent,
             controllers,
             idle,
@@ -99,19 +121,21 @@ fn leave_for_child(group: &Path) {
     }
 }
 
-/// Hands each controller down to the children of `parent`; says which ones arrived.
-fn enable(anchor: &Path, parent: &Path) -> Vec<&'static str> {
-    let hand_down = |dir: &Path, controller: &str| {
-        let file = dir.join("cgroup.subtree_control");
-        let has = |text: String| text.split_whitespace().any(|word| word == controller);
-        if !files::read(&file).is_ok_and(has) {
-            let _ignored = files::write(&file, &format!("+{controller}"));
-        }
-        files::read(&file).is_ok_and(has)
-    };
+/// Gives a controller to the children of a group; says whether they have it.
+fn hand_down(dir: &Path, controller: &str) -> bool {
+    let file = dir.join("cgroup.subtree_control");
+    let has = |text: String| text.split_whitespace().any(|word| word == controller);
+    if !files::read(&file).is_ok_and(has) {
+        let _ignored = files::write(&file, &format!("+{controller}"));
+    }
+    files::read(&file).is_ok_and(has)
+}
+
+/// Hands each controller down this way; says which ones arrived at its end's children.
+fn enable(way: &[&Path]) -> Vec<&'static str> {
     CONTROLLERS
         .into_iter()
-        .filter(|controller| hand_down(anchor, controller) && hand_down(parent, controller))
+        .filter(|controller| way.iter().all(|dir| hand_down(dir, controller)))
         .collect()
 }
 
@@ -164,20 +188,27 @@ impl Leaf {
         if !self.set_cpus(ask.quota_us(1000)) {
             missing.push("cpus");
         }
-        if let Some(rate) = ask.limits.disk_io {
-            let taken = match Device::under(ask.scratch) {
-                Device::Memory => true,
-                Device::Disk { major, minor } => self.set(
-                    "io.max",
-                    &format!("{major}:{minor} rbps={0} wbps={0}", rate.0.max(1)),
-                ),
-                Device::Unknown => false,
-            };
-            if !taken {
-                missing.push("disk_io");
-            }
+        if let Some(rate) = ask.limits.disk_io
+            && !self.set_disk_rate(ask.scratch, Some(rate.0))
+        {
+            missing.push("disk_io");
         }
         missing
+    }
+
+    /// Bounds bytes a second from and to the disk; none takes that back.
+    pub(crate) fn set_disk_rate(&self, scratch: &Path, rate: Option<u64>) -> bool {
+        match Device::under(scratch) {
+            Device::Memory => true,
+            Device::Unknown => rate.is_none(),
+            Device::Disk { major, minor } => {
+                let rate = rate.map_or_else(|| "max".to_owned(), |rate| rate.max(1).to_string());
+                self.set(
+                    "io.max",
+                    &format!("{major}:{minor} rbps={rate} wbps={rate}"),
+                )
+            }
+        }
     }
 
     pub(crate) fn set_cpus(&self, quota_us: Option<u64>) -> bool {
@@ -221,9 +252,14 @@ impl Leaf {
     }
 }
 
+/// Asks for a freeze or a thaw of a version 2 group.
+pub(crate) fn ask_freeze(dir: &Path, on: bool) -> io::Result<()> {
+    files::write(&dir.join("cgroup.freeze"), if on { "1" } else { "0" })
+}
+
 /// Freezes or thaws a version 2 group; says whether it got there in time.
 pub(crate) fn freeze(dir: &Path, on: bool) -> io::Result<bool> {
-    files::write(&dir.join("cgroup.freeze"), if on { "1" } else { "0" })?;
+    ask_freeze(dir, on)?;
     let wanted = u64::from(on);
     files::wait_event(&dir.join("cgroup.events"), FREEZE_WAIT, |text| {
         files::keyed(text, "frozen") == Some(wanted)

@@ -1,7 +1,7 @@
 //! What an earlier agent left: attempts that run on, results that nobody fetched, and rubbish.
 
 use super::link::{Link, Running, io_error};
-use super::{Inner, Reason, adopted_entry};
+use super::{Entry, Inner, Reason};
 use crate::bundle::Past;
 use crate::bundle::{self, Bundle};
 use gleaner_engine::{Adopted, Ending, EngineError};
@@ -131,4 +131,17 @@ fn adopt_run(
         None => Some(lost_ending("its shim died while no agent was there to see")),
     };
     Past { ending, ..past }
+}
+
+/// Enters an attempt that an earlier agent began.
+fn adopted_entry(bundle: &Arc<Bundle>, past: &Past) -> Entry {
+    Entry {
+        bundle: Arc::clone(bundle),
+        bay: past.bay,
+        shown: false,
+        outputs: past.spec.outputs.clone(),
+        output_max: past.spec.limits.output.0,
+        ended: past.ending.as_ref().map(|ending| ending.usage),
+        unwanted: false,
+    }
 }

@@ -7,18 +7,19 @@
 pub(crate) mod adopt;
 mod discard;
 pub(crate) mod link;
+mod steer;
 pub(crate) mod uids;
 
-use crate::bundle::{self, Bay, Bundle, Past};
+use crate::bundle::{self, Bay, Bundle};
 use crate::cage::UIDS_OF_BUNDLE;
 use crate::cgroup::{Backend, DetectOptions};
 use crate::collect;
-use crate::message::{FromShim, ToShim, buffer};
+use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
 use discard::Rubbish;
 use gleaner_engine::{
-    Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
-    EngineEvent, Events,
+    Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
+    EngineError, EngineEvent, Events,
 };
 use gleaner_model::{AttemptId, JobId, LeaseId, Reason, Usage};
 use link::{Link, io_error, private_dir};
@@ -32,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use steer::Order;
 
 /// How long a shim without attempts is kept for the next task of its bundle.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
@@ -99,6 +101,10 @@ pub(crate) struct Inner {
     /// What the names of all our groups begin with: another engine's are not ours to sweep.
     tag: String,
     backend: Backend,
+    /// What each attempt may have now.
+    share: Mutex<Share>,
+    /// What all shims are to be told.
+    steer: mpsc::Sender<Order>,
     events: Events,
     state: Mutex<State>,
     questions: Mutex<BTreeMap<u64, mpsc::Sender<Option<Usage>>>>,
@@ -179,17 +185,27 @@ impl ProcessEngine {
             None
         };
         let digest = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
+        let tag = format!("t{}", digest.as_str().split_at(8).0);
         let options = DetectOptions {
             parent_name: config.group_parent.clone(),
+            domain: Some(tag.clone()),
             ..DetectOptions::default()
         };
         let (rubbish, removed) = mpsc::channel::<Rubbish>();
+        let backend = Backend::detect(&options);
+        // An agent that was killed may have left everything held.
+        if let Err(error) = backend.hold(false) {
+            tracing::warn!(%error, "tasks of an earlier agent stay frozen");
+        }
+        let (steer, orders) = mpsc::channel::<Order>();
         let inner = Inner {
             config: ProcessConfig { dir, ..config },
             executable,
             uids,
-            tag: format!("t{}", digest.as_str().split_at(8).0),
-            backend: Backend::detect(&options),
+            tag,
+            backend,
+            share: Mutex::default(),
+            steer,
             events,
             state: Mutex::default(),
             questions: Mutex::default(),
@@ -198,6 +214,7 @@ impl ProcessEngine {
         };
         let inner = Arc::new(inner);
         discard::remove_in_background(&inner, removed);
+        steer::listen(&inner, orders);
         Ok(Self { inner })
     }
 
@@ -247,6 +264,7 @@ impl Inner {
             lease_left_ms: millis(FIRST_LEASE),
             read_only: self.config.read_only.clone(),
             group_parent: self.config.group_parent.clone(),
+            group_domain: Some(self.tag.clone()),
             group_prefix: self.group_prefix(lease),
         })
     }
@@ -294,6 +312,7 @@ impl Inner {
     ) -> Result<&'a mut Linked, EngineError> {
         let discarded = bundle::open_lines(&link.bundle.discarded());
         let discarded = discarded.map_err(|error| io_error("open a bundle's list", error))?;
+        self.greet(&link, child.is_none());
         let linked = Linked {
             link: Arc::clone(&link),
             job: None,
@@ -412,23 +431,6 @@ impl Inner {
         entry.shown = true;
         Ok(entry.bundle.run(entry.bay))
     }
-
-    /// Lets go of shims that have had nothing to do for a while.
-    fn retire_idle(&self) {
-        let mut retired = Vec::new();
-        self.state().links.retain(|_, linked| {
-            let idle = linked
-                .idle_since
-                .is_some_and(|since| since.elapsed() >= KEEP_IDLE);
-            if idle {
-                retired.push(Arc::clone(&linked.link));
-            }
-            !idle
-        });
-        for link in retired {
-            let _gone = link.send(&ToShim::Quit);
-        }
-    }
 }
 
 impl Engine for ProcessEngine {
@@ -484,7 +486,7 @@ impl Engine for ProcessEngine {
     }
 
     fn beat(&self, lease_left_ms: u64) {
-        self.inner.retire_idle();
+        self.inner.retire_idle(KEEP_IDLE);
         let links = self.inner.state();
         let links: Vec<_> = links
             .links
@@ -495,6 +497,22 @@ impl Engine for ProcessEngine {
             // One that does not take it will freeze its attempts, as it should.
             let _hangs = link.send(&ToShim::Beat { lease_left_ms });
         }
+    }
+
+    fn hold(&self, on: bool) {
+        self.inner.hold(on);
+    }
+
+    fn allow(&self, allowance: &Allowance) {
+        self.inner.allow(allowance);
+    }
+
+    fn reclaim(&self) -> u64 {
+        self.inner.backend.reclaim()
+    }
+
+    fn memory_now(&self) -> Option<u64> {
+        self.inner.backend.memory_now()
     }
 
     fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {
@@ -572,18 +590,5 @@ impl Engine for ProcessEngine {
 
     fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
         adopt::adopt(&self.inner)
-    }
-}
-
-/// Enters an attempt that an earlier agent began.
-fn adopted_entry(bundle: &Arc<Bundle>, past: &Past) -> Entry {
-    Entry {
-        bundle: Arc::clone(bundle),
-        bay: past.bay,
-        shown: false,
-        outputs: past.spec.outputs.clone(),
-        output_max: past.spec.limits.output.0,
-        ended: past.ending.as_ref().map(|ending| ending.usage),
-        unwanted: false,
     }
 }

@@ -278,6 +278,7 @@ mod tests {
             lease_left_ms: 1000,
             read_only: Vec::new(),
             group_parent: String::new(),
+            group_domain: None,
             group_prefix: String::new(),
         };
         for dir in [bundle.cages(), bundle.runs()] {

@@ -9,6 +9,7 @@
 mod bay;
 mod clock;
 mod marks;
+mod pace;
 mod run;
 mod scratch;
 mod unlinked;
@@ -19,7 +20,7 @@ use crate::bundle::{self, Bay, Bundle};
 use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
-use crate::message::{FromShim, ToShim, buffer, receive, send};
+use crate::message::{FromShim, Share, ToShim, buffer, receive, send};
 use crate::priority::Means;
 use bay::Bays;
 use gleaner_engine::AttemptSpec;
@@ -127,6 +128,8 @@ struct Shim {
     last_beat: Instant,
     lease_end: Instant,
     unwatched: bool,
+    /// What each attempt may have now.
+    share: Share,
     idle_since: Instant,
     quit: bool,
 }
@@ -139,6 +142,7 @@ impl Shim {
         let agent = rustix::io::fcntl_dupfd_cloexec(&agent, 3)?;
         let options = DetectOptions {
             parent_name: bundle.group_parent.clone(),
+            domain: bundle.group_domain.clone(),
             ask_systemd: false,
             ..DetectOptions::default()
         };
@@ -168,6 +172,7 @@ impl Shim {
             last_beat: now,
             lease_end: now + Duration::from_millis(bundle.lease_left_ms),
             unwatched: false,
+            share: Share::default(),
             idle_since: now,
             quit: false,
             bundle,
@@ -251,9 +256,16 @@ impl Shim {
         let mut due = now + SLEEP_MAX;
         for run in self.runs.values().filter(|run| run.clock.is_some()) {
             let looks = run.frozen.is_empty().then_some(run.watch.next);
-            for at in [looks, run.kill_at, run.time_is_up(now), run.answers_at(now)]
-                .into_iter()
-                .flatten()
+            let paces = run.pace_at();
+            for at in [
+                looks,
+                paces,
+                run.kill_at,
+                run.time_is_up(now),
+                run.answers_at(now),
+            ]
+            .into_iter()
+            .flatten()
             {
                 due = due.min(at);
             }
@@ -298,6 +310,9 @@ impl Shim {
                     self.thaw_all(Cause::Unwatched);
                 }
             }
+            ToShim::Share(share) => self.set_share(share),
+            ToShim::Hold { on: true } => self.freeze_all(Cause::Held, Instant::now()),
+            ToShim::Hold { on: false } => self.thaw_all(Cause::Held),
             ToShim::Usage { attempt, ask } => {
                 let usage = self.runs.get(&attempt).map(Run::usage);
                 self.tell(FromShim::Usage { ask, usage });

@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     Unwatched,
     /// It faults more often than it may.
     Faults,
+    /// All tasks of the agent are held at once, where no group does it.
+    Held,
 }
 
 /// The processes of a started cage.
@@ -85,6 +87,7 @@ pub(crate) struct Run {
     window: (Instant, u32),
     pub(crate) degraded: Vec<String>,
     pub(crate) watch: super::watch::Watch,
+    pub(crate) pace: super::pace::Pace,
 }
 
 /// What a status message means to the shim's main loop.
@@ -120,6 +123,7 @@ impl Run {
             window: (now, 0),
             degraded: Vec::new(),
             watch: super::watch::Watch::new(now),
+            pace: super::pace::Pace::new(now),
         }
     }
 
@@ -240,7 +244,9 @@ impl Run {
         if !self.frozen.remove(&cause) || !self.frozen.is_empty() {
             return false;
         }
-        if let Some(group) = &self.group {
+        if let Some(group) = &self.group
+            && !self.pace.stands
+        {
             let _slow = group.freeze(false);
         }
         if let Some(clock) = &mut self.clock {
@@ -267,11 +273,11 @@ impl Run {
         self.kill_at = None;
         let Some(cage) = &self.cage else { return };
         let _ended = pidfd_send_signal(&cage.pidfd, Signal::KILL);
-        if !self.frozen.is_empty()
+        if (!self.frozen.is_empty() || self.pace.stands)
             && let Some(group) = &self.group
         {
             // The freezer of version 1 keeps even SIGKILL waiting.
-            let _slow = group.freeze(false);
+            let _slow = group.let_die();
         }
     }
 

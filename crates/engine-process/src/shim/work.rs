@@ -6,7 +6,7 @@ use super::{LINGER, Shim, log, now, scratch};
 use crate::bundle::{Bay, Line, add_line};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
-use crate::message::{FromShim, GoOn, Launch, send};
+use crate::message::{FromShim, GoOn, Launch, Share, send};
 use crate::priority::Means;
 use gleaner_engine::{AttemptSpec, Control};
 use gleaner_model::{AttemptId, Reason};
@@ -182,6 +182,7 @@ impl Shim {
             }),
         };
         run.launched(pid, ours)?;
+        run.take_share(self.share, &scratch);
         if let Err(error) = limited {
             run.not_run = Some(Reason::Engine {
                 detail: format!("the limits of the attempt could not be set: {error}"),
@@ -210,17 +211,7 @@ impl Shim {
                     self.tell(FromShim::Resumed { attempt });
                 }
             }
-            Control::Slow { permille } => {
-                let milli = run.spec.limits.cpus.milli;
-                let held = run
-                    .group
-                    .as_ref()
-                    .is_some_and(|group| group.slow(milli, permille));
-                let cannot = "slow: this PC cannot hold a task to a share of its processors";
-                if !held && permille < 1000 && !run.degraded.iter().any(|word| word == cannot) {
-                    run.degraded.push(cannot.to_owned());
-                }
-            }
+            Control::Slow { permille } => run.slow(permille),
             Control::Stop { grace_ms } => {
                 run.end(
                     Reason::Cancelled,
@@ -228,6 +219,14 @@ impl Shim {
                     now,
                 );
             }
+        }
+    }
+
+    /// What each attempt may have changes.
+    pub(super) fn set_share(&mut self, share: Share) {
+        self.share = share;
+        for run in self.runs.values_mut() {
+            run.take_share(share, &self.bundle.dir);
         }
     }
 
@@ -328,7 +327,7 @@ impl Shim {
         let now = Instant::now();
         if !self.unwatched && now >= self.last_beat + self.silence() {
             self.unwatched = true;
-            self.freeze_all(now);
+            self.freeze_all(Cause::Unwatched, now);
         }
         let over = self.unwatched && now >= self.lease_end;
         let mut frozen = Vec::new();
@@ -341,6 +340,7 @@ impl Shim {
             if run.kill_at.is_some_and(|at| now >= at) {
                 run.kill();
             }
+            run.keep_pace(now, super::now());
             let due = now >= run.watch.next || run.time_is_up(now).is_some_and(|at| now >= at);
             if run.clock.is_none() || !due || run.forced.is_some() {
                 continue;
@@ -366,13 +366,13 @@ impl Shim {
         self.quit |= lonely && !busy;
     }
 
-    fn freeze_all(&mut self, now: Instant) {
+    pub(super) fn freeze_all(&mut self, cause: Cause, now: Instant) {
         let all: Vec<AttemptId> = self.runs.keys().copied().collect();
         for attempt in all {
             let ran = self
                 .runs
                 .get_mut(&attempt)
-                .is_some_and(|run| run.freeze(Cause::Unwatched, now));
+                .is_some_and(|run| run.freeze(cause, now));
             if ran {
                 self.tell(FromShim::Paused { attempt });
             }
