@@ -59,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "client",
             "engine",
             "engine-process",
+            "sense",
             "sim",
             "bench",
             "api",

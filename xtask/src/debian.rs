@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 /// A program and where it comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Need {
-    /// The program, looked for in PATH.
+    /// The program, looked for in PATH; or the absolute path of a file, where a package has no
+    /// program.
     pub(crate) program: &'static str,
     /// Package of Debian and Ubuntu that has it.
     pub(crate) package: &'static str,
@@ -35,7 +36,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
     let missing: Vec<Need> = needs
         .iter()
         .copied()
-        .filter(|need| !present(need.program))
+        .filter(|need| !there(need.program))
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -63,7 +64,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
         || apt(rights, &["update".to_owned()]) && apt(rights, &install(&packages));
     let still: Vec<&str> = missing
         .iter()
-        .filter(|n| !present(n.program))
+        .filter(|n| !there(n.program))
         .map(|n| n.package)
         .collect();
     if done && still.is_empty() {
@@ -123,6 +124,16 @@ fn quiet(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Whether what is needed is there.
+fn there(program: &str) -> bool {
+    let path = Path::new(program);
+    if path.is_absolute() {
+        path.exists()
+    } else {
+        present(program)
+    }
+}
+
 /// Whether a program is there.
 pub(crate) fn present(program: &str) -> bool {
     find(program).is_some()
@@ -167,6 +178,8 @@ mod tests {
     fn programs_are_found_in_the_path() {
         assert!(present("sh"));
         assert!(!present("no-such-program-anywhere"));
+        assert!(there("sh") && there("/etc/passwd"));
+        assert!(!there("/no/such/file"));
     }
 
     #[test]

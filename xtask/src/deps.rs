@@ -65,6 +65,7 @@ const WRAPPERS: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("tonic", &["agent", "server", "wire"]),
     ("clap", &["cli"]),
+    ("x11rb", &["sense"]),
 ];
 
 /// Everything about the dependencies that is not as the tables say.

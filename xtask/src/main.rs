@@ -30,7 +30,7 @@ const EXIT_USAGE: u8 = 2;
 
 const USAGE: &str = "\
 usage: cargo xtask check [--fast]           format, lints, arrows, tidiness, documents, licences
-       cargo xtask test [--long] [SUITE…]   check unit conformance sim e2e uml; all without SUITE
+       cargo xtask test [--long] [SUITE…]   check unit sense conformance sim e2e uml; all without SUITE
        cargo xtask demo                     render a picture on a small pool on this machine";
 
 /// Why a command ended without success.

@@ -52,6 +52,39 @@ const GUEST: Need = Need {
     package: "user-mode-linux",
     purpose: "a guest with control groups of version 2",
 };
+/// What the sensors' tests sense: a message bus with mocked services, displays without screens.
+const PEERS: &[Need] = &[
+    Need {
+        program: "dbus-daemon",
+        package: "dbus-daemon",
+        purpose: "a private message bus",
+    },
+    Need {
+        program: "/usr/lib/python3/dist-packages/dbusmock/__init__.py",
+        package: "python3-dbusmock",
+        purpose: "mocks of the session manager and the network manager",
+    },
+    Need {
+        program: "Xvfb",
+        package: "xvfb",
+        purpose: "an X display without a screen",
+    },
+    Need {
+        program: "xdotool",
+        package: "xdotool",
+        purpose: "keys pressed in the X display",
+    },
+    Need {
+        program: "sway",
+        package: "sway",
+        purpose: "a Wayland compositor without a screen",
+    },
+    Need {
+        program: "wtype",
+        package: "wtype",
+        purpose: "keys pressed in the Wayland compositor",
+    },
+];
 
 /// In the order of running: what fails fastest goes first.
 const SUITES: &[Suite] = &[
@@ -63,7 +96,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "unit",
-        budget_minutes: 10,
+        budget_minutes: 9,
         needs: &[],
         work: Work::Cargo(&[&[
             "test",
@@ -73,7 +106,14 @@ const SUITES: &[Suite] = &[
             "--exclude=gleaner-tests",
             "--exclude=gleaner-engine-process",
             "--exclude=gleaner-sim",
+            "--exclude=gleaner-sense",
         ]]),
+    },
+    Suite {
+        name: "sense",
+        budget_minutes: 2,
+        needs: PEERS,
+        work: Work::Cargo(&[&["test", "--locked", "--no-fail-fast", "-p", "gleaner-sense"]]),
     },
     Suite {
         name: "conformance",
@@ -95,7 +135,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "e2e",
-        budget_minutes: 10,
+        budget_minutes: 9,
         needs: &[PERL],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],

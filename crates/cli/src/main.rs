@@ -39,6 +39,9 @@ fn main() -> ExitCode {
     if gleaner_bench::impact::is_task_call(&arguments) {
         return gleaner_bench::impact::task_main(&arguments);
     }
+    if gleaner_sense::user_session::is_session_call(&arguments) {
+        return gleaner_sense::user_session::session_main(&arguments);
+    }
     let cli = Cli::parse_from(arguments);
     let code = match dispatch(cli) {
         Ok(code) => code,

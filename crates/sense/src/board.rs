@@ -151,6 +151,11 @@ impl Board {
         }
     }
 
+    /// Whether every source has said something.
+    pub(crate) fn all_spoke(&self) -> bool {
+        self.reports().iter().all(SourceReport::spoke)
+    }
+
     pub(crate) fn reports(&self) -> Vec<SourceReport> {
         let here = Moment::now();
         vec![

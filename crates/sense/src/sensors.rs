@@ -9,6 +9,7 @@ use crate::{
 use gleaner_model::{Sample, Time};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// What cannot wait for the next sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +35,10 @@ pub struct Sensors {
 }
 
 /// Why a source that is switched off is absent.
-const OFF: &str = "not looked at";
+pub(crate) const OFF: &str = "not looked at";
+
+/// How often it is looked whether all sources have spoken.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
 
 impl Sensors {
     /// Starts every source of the configuration, each in a thread of its own; returns before any
@@ -56,6 +60,17 @@ impl Sensors {
             // Without even an event counter no source can start: all stay failed.
             _threads: threads.ok(),
         }
+    }
+
+    /// Starts every source, waits until each has spoken or the time is over, and stops them.
+    #[must_use]
+    pub fn look_once(config: SenseConfig, within: Duration) -> Vec<SourceReport> {
+        let sensors = Self::start(config, Arc::new(|_| {}));
+        let end = Instant::now() + within;
+        while !sensors.board.all_spoke() && Instant::now() < end {
+            std::thread::sleep(FIRST_LOOK);
+        }
+        sensors.sources()
     }
 
     /// The last words of all sources. Never blocks. `now` is the caller's clock; every time in
@@ -199,7 +214,6 @@ mod tests {
     use super::*;
     use crate::slot::SourceState;
     use gleaner_model::Signal;
-    use std::time::{Duration, Instant};
 
     const NOW: Time = Time { ms: 1_000_000_000 };
 
@@ -254,13 +268,7 @@ mod tests {
         };
         let sensors = Sensors::start(config, Arc::new(|_| {}));
         let end = Instant::now() + Duration::from_secs(60);
-        let unread = |sensors: &Sensors| {
-            let sources = sensors.sources();
-            sources
-                .iter()
-                .any(|source| source.detail.contains("not been read"))
-        };
-        while unread(&sensors) {
+        while !sensors.board.all_spoke() {
             assert!(Instant::now() < end, "{:#?}", sensors.sources());
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -1,11 +1,15 @@
 //! The last word of one source, and how old it is.
 
 use crate::moment::{Moment, span};
+use crate::sensors::OFF;
 use gleaner_model::{Signal, Span, Time};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Longest detail or fix that is kept, in bytes: one line of a table.
 const TEXT_MAX: usize = 300;
+
+/// What is said of a source that has not spoken.
+const UNREAD: &str = "has not been read yet";
 
 /// What a source says.
 #[derive(Debug, Clone)]
@@ -38,7 +42,7 @@ impl<T: Copy + PartialEq> Slot<T> {
             word: Word::Failed {
                 since: Moment::now(),
             },
-            detail: "has not been read yet".to_owned(),
+            detail: UNREAD.to_owned(),
             fix: None,
             ever: false,
         };
@@ -199,6 +203,19 @@ pub struct SourceReport {
     pub detail: String,
     /// What to do about a failure.
     pub fix: Option<String>,
+}
+
+impl SourceReport {
+    /// Whether the configuration switched it off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state == SourceState::Absent && self.detail == OFF
+    }
+
+    /// Whether it has said anything since it was started.
+    pub(crate) fn spoke(&self) -> bool {
+        self.detail != UNREAD
+    }
 }
 
 #[cfg(test)]

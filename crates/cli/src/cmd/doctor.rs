@@ -7,8 +7,13 @@ use gleaner_engine::{Capability, Level};
 use gleaner_engine_process::cgroup::{Backend, DetectOptions};
 use gleaner_engine_process::priority::SelfTest;
 use gleaner_engine_process::probe::{ProbeOptions, probe};
+use gleaner_sense::{SenseConfig, Sensors, SourceReport, SourceState};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long the PC's sensors may take to say their first word.
+const SENSORS_WAIT: Duration = Duration::from_secs(4);
 
 /// Say what this PC can do, and the fix for what it cannot
 ///
@@ -64,7 +69,8 @@ impl Args {
             uid_range: None,
             self_test: self_test.map(|test| test.run(&backend, None)),
         };
-        let found = probe(&backend, &options);
+        let mut found = probe(&backend, &options);
+        found.extend(sensors());
         self.print(&found)?;
         Ok(exit_code(&found))
     }
@@ -78,6 +84,27 @@ impl Args {
             return out::print(&weak.map(|row| format!("{}\n", id(row))).collect::<String>());
         }
         out::print(&text(found, Look::of_stdout()))
+    }
+}
+
+/// How each source that tells what the owner does is read. What this PC does not have is no lack.
+fn sensors() -> Vec<Capability> {
+    let sources = Sensors::look_once(SenseConfig::this_pc(), SENSORS_WAIT);
+    let looked_at = |source: &SourceReport| !source.is_off();
+    sources.into_iter().filter(looked_at).map(sensor).collect()
+}
+
+fn sensor(source: SourceReport) -> Capability {
+    let (level, found) = match source.state {
+        SourceState::Seen => (Level::Good, source.detail),
+        SourceState::Absent => (Level::Good, format!("none here: {}", source.detail)),
+        SourceState::Failed => (Level::Degraded, source.detail),
+    };
+    Capability {
+        name: format!("sense {}", source.name),
+        level,
+        found,
+        fix: source.fix,
     }
 }
 
@@ -132,6 +159,29 @@ mod tests {
             found: "found".into(),
             fix: fix.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn a_sensor_that_fails_is_no_reason_to_refuse() {
+        let source = |state| SourceReport {
+            name: "input",
+            state,
+            age: None,
+            detail: "denied".to_owned(),
+            fix: Some("sudo this".to_owned()),
+        };
+        let failed = sensor(source(SourceState::Failed));
+        assert_eq!(
+            (failed.level, failed.fix.as_deref()),
+            (Level::Degraded, Some("sudo this"))
+        );
+        assert_eq!(exit_code(&[failed]), 0);
+        let absent = sensor(source(SourceState::Absent));
+        assert_eq!(
+            (absent.level, absent.found.as_str()),
+            (Level::Good, "none here: denied")
+        );
+        assert_eq!(sensor(source(SourceState::Seen)).level, Level::Good);
     }
 
     #[test]
