@@ -36,3 +36,21 @@ fn words_add_up() {
         .sum();
     assert_eq!(sum, 694);
 }
+
+#[test]
+fn the_desk_names_what_it_misses() {
+    let empty = Desk::new();
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/desk/run");
+    let mut command = std::process::Command::new("/usr/bin/python3");
+    command
+        .arg(run)
+        .arg("--gleaner")
+        .arg(crate::pool::binary())
+        .arg("--dir")
+        .arg(empty.path())
+        .env("PATH", empty.path());
+    crate::pool::finish(&mut command)
+        .exits(2)
+        .complains_of(&["apt-get install libreoffice-writer-nogui"]);
+    assert!(empty.list().is_empty());
+}

@@ -49,7 +49,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["core", "harvest", "attempt", "store", "model"]),
     (
         "bench",
-        &["client", "engine", "engine-process", "api", "model"],
+        // The thresholds that agents go by, for conditions like theirs.
+        &[
+            "client",
+            "engine",
+            "engine-process",
+            "harvest",
+            "api",
+            "model",
+        ],
     ),
     (
         "cli",

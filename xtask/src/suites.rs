@@ -42,6 +42,11 @@ const PERL: Need = Need {
     package: "perl",
     purpose: "the recipes' programs",
 };
+const PYTHON: Need = Need {
+    program: "python3",
+    package: "python3",
+    purpose: "the recipe that drives a word processor",
+};
 const MKFS: Need = Need {
     program: "mkfs.ext4",
     package: "e2fsprogs",
@@ -136,7 +141,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "e2e",
         budget_minutes: 9,
-        needs: &[PERL],
+        needs: &[PERL, PYTHON],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
             &["test", "--locked", "--no-fail-fast", "-p", "gleaner-tests"],

@@ -104,22 +104,18 @@ pub fn cells(segments: &[Segment]) -> Vec<Cell> {
         .collect()
 }
 
-/// The best progress a CPU second of each kind while the owner was away.
+/// The best progress a CPU second of each kind while the owner was away. None where every such
+/// segment was disturbed: a starved rate would make any work look like more than possible.
 fn best_rates(segments: &[Segment]) -> BTreeMap<Kind, f64> {
-    let mut best: BTreeMap<Kind, (bool, f64)> = BTreeMap::new();
+    let mut best: BTreeMap<Kind, f64> = BTreeMap::new();
     for segment in segments.iter().filter(|segment| segment.mix == Mix::Away) {
-        if let Beside::Tasks(kind, _) = segment.beside {
+        if let (Beside::Tasks(kind, _), true) = (segment.beside, segment.quiet) {
             let rate = count(segment.progress) / (cpus_f() * segment.window_s);
-            let entry = best.entry(kind).or_insert((false, 0.0));
-            // A disturbed segment counts only where there is no other.
-            if (segment.quiet, rate) > *entry {
-                *entry = (segment.quiet, rate);
-            }
+            let known = best.entry(kind).or_insert(rate);
+            *known = known.max(rate);
         }
     }
-    best.into_iter()
-        .map(|(kind, (_, rate))| (kind, rate))
-        .collect()
+    best
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

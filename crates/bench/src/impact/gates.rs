@@ -117,7 +117,9 @@ pub(crate) fn rows(cells: &[Cell]) -> Vec<Row> {
 }
 
 fn row(promise: &Promise, cell: &Cell, noise: Option<&Cell>) -> Option<Row> {
-    let (what, estimate, unit) = figure(promise.of, cell)?;
+    let Some((what, estimate, unit)) = figure(promise.of, cell) else {
+        return without_figure(promise);
+    };
     let name = format!("{what}, {} tasks", promise.kind.text());
     let equal = noise.and_then(|noise| figure(promise.of, noise));
     let equal = equal.map(|(_, estimate, _)| estimate.interval);
@@ -137,6 +139,19 @@ fn row(promise: &Promise, cell: &Cell, noise: Option<&Cell>) -> Option<Row> {
     })
 }
 
+/// Useful work is none where nothing undisturbed tells what could have been done.
+fn without_figure(promise: &Promise) -> Option<Row> {
+    matches!(promise.of, Of::Useful).then(|| {
+        let name = format!("as useful work, {} tasks", promise.kind.text());
+        let row = Row::new(&name, f64::NAN, "%").goal(promise.goal);
+        Row {
+            verdict: Verdict::CannotTell,
+            ..row
+        }
+        .note("no undisturbed segment without an owner to compare with")
+    })
+}
+
 /// The figure in the unit of its goal.
 fn figure(of: Of, cell: &Cell) -> Option<(String, Estimate, &'static str)> {
     let answers = |model: Model| cell.answers.iter().find(|one| one.model == model);
@@ -152,10 +167,19 @@ fn figure(of: Of, cell: &Cell) -> Option<(String, Estimate, &'static str)> {
             let missed = answers(Model::Frames)?.missed_points?;
             ("owner's missed frames".into(), missed, "points")
         }
-        Of::TaskWait => {
-            let wait = percent(cell.task_wait?);
-            ("owner waits behind a task".into(), wait, "% of its CPU")
-        }
+        // Without a tracer the sum of run delays has to do, against that without tasks.
+        Of::TaskWait => match cell.task_wait {
+            Some(wait) => (
+                "owner waits behind a task".into(),
+                percent(wait),
+                "% of its CPU",
+            ),
+            None => (
+                "owner waits longer for a CPU".into(),
+                percent(cell.run_delay),
+                "% of its CPU",
+            ),
+        },
         Of::MajorFaults => {
             #[expect(clippy::cast_precision_loss, reason = "a count of faults")]
             let faults = cell.major_faults as f64;

@@ -6,11 +6,12 @@ use super::plan::{Kind, Rule};
 use super::proc;
 use super::work::{Lowered, NAME, Record, TOUCHED_BYTES, task_args};
 use crate::{BenchError, Doing as _};
-use gleaner_engine::{AttemptSpec, Control, Engine as _, EngineEvent, InputFile};
+use gleaner_engine::{Allowance, AttemptSpec, Control, Engine as _, EngineEvent, InputFile};
 use gleaner_engine_process::cgroup::Backend;
 use gleaner_engine_process::priority::{Place, Stand};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
-use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
+use gleaner_harvest::thresholds::IO_PRESENT;
+use gleaner_model::{AttemptId, Bytes, Cpus, Digest, JobId, LeaseId, Limits, TaskId};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -137,7 +138,7 @@ impl Ours {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.pause(&[kind], stop).map(|_| ())
+        self.pause(&[kind], stop)
     }
 
     /// Where the tasks tell their progress.
@@ -151,23 +152,32 @@ impl Ours {
             .collect()
     }
 
-    /// Freezes all tasks of these kinds. Gives the time until the last order was out and until
-    /// the last task was frozen.
-    pub(crate) fn pause(
-        &self,
-        kinds: &[Kind],
-        stop: &Stop,
-    ) -> Result<(Duration, Duration), BenchError> {
-        let started = Instant::now();
+    /// Freezes all tasks of these kinds and waits until they are.
+    pub(crate) fn pause(&self, kinds: &[Kind], stop: &Stop) -> Result<(), BenchError> {
         self.steer(kinds, Control::Pause)?;
-        let ordered = started.elapsed();
         self.until(kinds, stop, |event| {
             let EngineEvent::Paused { attempt } = event else {
                 return None;
             };
             Some(*attempt)
-        })?;
-        Ok((ordered, started.elapsed()))
+        })
+    }
+
+    /// Freezes everything at once, as for an owner who has just come, or takes that back.
+    pub(crate) fn hold(&self, on: bool) {
+        self.engine.hold(on);
+    }
+
+    /// Bounds the tasks' disk rate as an agent does while its owner is at the PC, or not at all.
+    /// The bound acts within the part of a segment that is not counted.
+    pub(crate) fn allow(&self, owner_near: bool) {
+        self.engine.allow(&Allowance {
+            cpus: Cpus {
+                milli: u32::try_from(proc::cpus() * 1000).unwrap_or(u32::MAX),
+            },
+            io_permille: if owner_near { IO_PRESENT } else { 1000 },
+            memory: None,
+        });
     }
 
     /// Lets them run again.

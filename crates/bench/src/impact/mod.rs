@@ -157,12 +157,12 @@ pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<ImpactRep
     }
     let cells = figures::cells(&segments);
     let mut rows = gates::rows(&cells);
-    if options.inputs > 0 {
+    let mut kinds = options.choice.all_kinds();
+    // Kinds that want a CPU all the time, and two of them where there are.
+    kinds.retain(|kind| *kind != Kind::Disk);
+    kinds.truncate(2);
+    if options.inputs > 0 && !kinds.is_empty() {
         say(words("from input to frozen tasks"));
-        let mut kinds = options.choice.all_kinds();
-        // Kinds that want a CPU all the time, and two of them where there are.
-        kinds.retain(|kind| *kind != Kind::Disk);
-        kinds.truncate(2);
         rows.extend(react::measure(&session, &kinds, options.inputs)?);
     }
     let setting = setting(&session, &segments, load);

@@ -176,9 +176,22 @@ pub fn table(report: &ImpactReport) -> String {
             for (at, answers) in cell.answers.iter().enumerate() {
                 text.push_str(&figures(cell, answers, at == 0));
             }
+            text.push_str(&behind(cell));
         }
     }
     text
+}
+
+/// Where it is known: what the owner waited while a task held its CPU.
+fn behind(cell: &Cell) -> String {
+    match (cell.kind, cell.task_wait, cell.longest_task_wait_ms) {
+        (Some(_), Some(wait), Some(longest)) => format!(
+            "{:11}waits behind a task: {:.2} % of its CPU time, at most {longest:.1} ms\n",
+            "",
+            wait.figure * 100.0
+        ),
+        _ => String::new(),
+    }
 }
 
 fn first_of_kind(cells: &[Cell], cell: &Cell) -> bool {

@@ -1,4 +1,4 @@
-//! From an input to tasks that stand still: time until the freeze is ordered, and until nothing of
+//! From an input to tasks that stand still: time until the freeze is written, and until nothing of
 //! any task has a CPU any more.
 
 use super::plan::{Chance, Kind};
@@ -20,7 +20,7 @@ pub(crate) fn measure(
 ) -> Result<Vec<Row>, BenchError> {
     let (ours, stop) = (session.ours(), session.stop());
     let mut chance = Chance::new(17);
-    let (mut ordered_ms, mut still_ms) = (Vec::new(), Vec::new());
+    let (mut written_ms, mut still_ms) = (Vec::new(), Vec::new());
     let before = (Machine::now()?, tasks_s(session, kinds)?);
     for _ in 0..times {
         ours.resume(kinds, stop)?;
@@ -30,17 +30,23 @@ pub(crate) fn measure(
             tracer.start()?;
         }
         let input_s = proc::seconds(proc::now_ns());
-        let (ordered, said) = ours.pause(kinds, stop)?;
-        ordered_ms.push(ordered.as_secs_f64() * 1000.0);
+        ours.hold(true);
+        written_ms.push(since_ms(input_s));
+        // Each is frozen by itself as well, as an agent does it: then all of them stand still.
+        ours.pause(kinds, stop)?;
         still_ms.push(match session.tracer() {
             Some(tracer) => {
+                let said_ms = since_ms(input_s);
                 tracer.stop()?;
-                let last_s = tracer.last_of_tasks()?.unwrap_or(input_s);
-                (last_s - input_s).max(0.0) * 1000.0
+                let last_ms = tracer
+                    .last_of_tasks()?
+                    .map(|at_s| (at_s - input_s) * 1000.0);
+                last_ms.unwrap_or(0.0).clamp(0.0, said_ms)
             }
             // What the engine says comes a little later than what it says.
-            None => said.as_secs_f64() * 1000.0,
+            None => since_ms(input_s),
         });
+        ours.hold(false);
     }
     let after = (Machine::now()?, tasks_s(session, kinds)?);
     let window_s = after.0.at_s - before.0.at_s;
@@ -71,9 +77,13 @@ pub(crate) fn measure(
         }
     };
     Ok(vec![
-        row("input to freeze ordered, p99", &ordered_ms, 5.0),
+        row("input to freeze written, p99", &written_ms, 5.0),
         row("input to no task thread running, p99", &still_ms, 50.0),
     ])
+}
+
+fn since_ms(start_s: f64) -> f64 {
+    (proc::seconds(proc::now_ns()) - start_s) * 1000.0
 }
 
 /// CPU seconds of all tasks of these kinds.

@@ -258,7 +258,7 @@ impl Session {
             Beside::Tasks(kind, rule) if ran => Some((kind, Manner::of(rule))),
             Beside::None | Beside::NoneAgain | Beside::Tasks(..) => None,
         };
-        let mut outputs = self.resume(guests)?;
+        let mut outputs = self.resume(step.mix, guests)?;
         let window = self.window(step, &mut outputs);
         // Frozen again whatever happened in between.
         let frozen = self.freeze(guests);
@@ -280,10 +280,15 @@ impl Session {
         })
     }
 
-    fn resume(&self, guests: Option<(Kind, Option<Manner>)>) -> Result<Vec<File>, BenchError> {
+    fn resume(
+        &self,
+        mix: Mix,
+        guests: Option<(Kind, Option<Manner>)>,
+    ) -> Result<Vec<File>, BenchError> {
         match guests {
             None => Ok(Vec::new()),
             Some((kind, None)) => {
+                self.ours.allow(mix != Mix::Away);
                 self.ours.resume(&[kind], &self.stop)?;
                 self.ours.outputs(kind)
             }
@@ -297,7 +302,7 @@ impl Session {
     fn freeze(&self, guests: Option<(Kind, Option<Manner>)>) -> Result<(), BenchError> {
         match guests {
             None => Ok(()),
-            Some((kind, None)) => self.ours.pause(&[kind], &self.stop).map(|_| ()),
+            Some((kind, None)) => self.ours.pause(&[kind], &self.stop),
             Some((kind, Some(manner))) => self.peers.pause(kind, manner),
         }
     }

@@ -51,6 +51,7 @@ pub(super) fn verdict(verdict: Verdict) -> Cell {
 /// Three digits that mean something.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
+        size if size.is_nan() => "–".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),

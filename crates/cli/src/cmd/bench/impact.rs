@@ -30,7 +30,7 @@ pub(crate) struct ImpactArgs {
     #[arg(long)]
     quick: bool,
     /// What the owner does: desk, work, save [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = owner)]
     owners: Vec<Mix>,
     /// What tasks live on: cpu, cache, memory, disk [default: those that matter to each owner]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -53,6 +53,14 @@ pub(crate) struct ImpactArgs {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Somebody who feels something.
+fn owner(text: &str) -> Result<Mix, String> {
+    match text.parse()? {
+        Mix::Away => Err("nobody is there to feel anything; desk, work, save".to_owned()),
+        mix @ (Mix::Desk | Mix::Work | Mix::Save) => Ok(mix),
+    }
 }
 
 /// Seconds with a fraction, as milliseconds.
@@ -99,7 +107,6 @@ impl ImpactArgs {
         let or = |value: Option<u32>, long: u32, quick: u32| {
             value.unwrap_or(if self.quick { quick } else { long })
         };
-        let some = |given: bool, quick: bool| given || (self.quick && quick);
         let usual_mixes = match self.quick {
             true => vec![Mix::Desk],
             false => vec![Mix::Desk, Mix::Work, Mix::Save],
@@ -108,16 +115,7 @@ impl ImpactArgs {
             true => vec![Rule::Gleaner, Rule::SchedIdle],
             false => Rule::ALL.to_vec(),
         };
-        let given = |mixes: Vec<Mix>| -> Vec<Mix> {
-            // Nobody to be felt by.
-            mixes.into_iter().filter(|mix| *mix != Mix::Away).collect()
-        };
-        let kinds = match some(!self.tasks.is_empty(), true) {
-            true if self.tasks.is_empty() => Some(vec![Kind::Cpu, Kind::Memory]),
-            true => Some(self.tasks.clone()),
-            false => None,
-        };
-        let mixes = given(self.owners.clone());
+        let usual_kinds = self.quick.then(|| vec![Kind::Cpu, Kind::Memory]);
         Options {
             program,
             dir: self.dir.clone(),
@@ -126,17 +124,21 @@ impl ImpactArgs {
             inputs: or(self.inputs, 200, 20),
             agent_seconds: or(self.agent, 60, 5),
             choice: Choice {
-                mixes: if mixes.is_empty() { usual_mixes } else { mixes },
-                kinds,
-                rules: if self.rules.is_empty() {
-                    usual_rules
-                } else {
-                    self.rules.clone()
+                mixes: given(self.owners, usual_mixes),
+                kinds: match self.tasks.is_empty() {
+                    true => usual_kinds,
+                    false => Some(self.tasks),
                 },
+                rules: given(self.rules, usual_rules),
             },
             stop,
         }
     }
+}
+
+/// What was asked for, else what is usual.
+fn given<T>(asked: Vec<T>, usual: Vec<T>) -> Vec<T> {
+    if asked.is_empty() { usual } else { asked }
 }
 
 /// A bar on a terminal, now and then a line elsewhere.
