@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Dev(cmd::dev::Args),
     Server(cmd::server::Args),
     Agent(Box<cmd::agent::Args>),
+    Owner(Box<cmd::owner::Args>),
     Bench(cmd::bench::Args),
     Sim(cmd::sim::Args),
     Completions(cmd::shell::CompletionsArgs),

@@ -6,7 +6,7 @@ use super::protocol::{
     Why,
 };
 use crate::watch::status::{Running, Status};
-use gleaner_harvest::{OwnerWish, Sample, Verdict};
+use gleaner_harvest::{Cause, OwnerWish, Sample, Verdict};
 use gleaner_model::{NodeState, Signal, Span, Time};
 
 /// Who a node is; nothing of it changes while the agent runs.
@@ -33,9 +33,21 @@ pub(crate) struct Beside {
 pub(crate) fn mode(status: &Status, offered: f64) -> Mode {
     match (status.state, status.decision.verdict) {
         (NodeState::Refused | NodeState::Quarantined, _) => Mode::Refused,
-        (NodeState::Online, Verdict::Run) => working(status, offered),
+        (_, Verdict::Run) if !stopped(status) => working(status, offered),
         _ => Mode::Paused,
     }
+}
+
+/// Whether the node pauses for a reason of its own (its disk is full), though the owner leaves
+/// it to tasks. The state follows a decision within moments; until then it still tells the
+/// decision before, which counts no more.
+fn stopped(status: &Status) -> bool {
+    status.state != NodeState::Online && !status.reason.starts_with(&follows(Cause::Sleeping))
+}
+
+/// What the text of a cause begins with.
+fn follows(cause: Cause) -> String {
+    format!("{}: ", cause.effect())
 }
 
 fn working(status: &Status, offered: f64) -> Mode {
@@ -52,8 +64,7 @@ fn working(status: &Status, offered: f64) -> Mode {
 pub(crate) fn rule(status: &Status) -> String {
     match (status.state, status.decision.verdict) {
         (NodeState::Refused, _) => "self-test".to_owned(),
-        // Nothing of the owner's speaks against work: the agent's own disk does.
-        (NodeState::Paused, Verdict::Run) => "disk".to_owned(),
+        (NodeState::Paused, Verdict::Run) if stopped(status) => "disk".to_owned(),
         _ => serde_json::to_value(status.decision.cause)
             .ok()
             .and_then(|cause| Some(cause.get("cause")?.as_str()?.to_owned()))
@@ -63,13 +74,16 @@ pub(crate) fn rule(status: &Status) -> String {
 
 /// Why, as a sentence; never empty.
 pub(crate) fn sentence(status: &Status) -> String {
-    let said = match status.reason.is_empty() {
-        true => status.decision.cause.to_string(),
-        false => status.reason.clone(),
+    let own = status.state == NodeState::Refused
+        || status.decision.verdict == Verdict::Run && stopped(status);
+    let said = match own && !status.reason.is_empty() {
+        true => status.reason.clone(),
+        false => status.decision.cause.to_string(),
     };
     // What follows from it stands beside it already.
-    let effect = format!("{}: ", status.decision.cause.effect());
-    let said = said.strip_prefix(&effect).unwrap_or(&said);
+    let said = said
+        .strip_prefix(&follows(status.decision.cause))
+        .unwrap_or(&said);
     let mut letters = said.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str()
@@ -104,7 +118,7 @@ pub(crate) fn overview(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpu: CpuView {
             offered: beside.offered.cpus,
-            allowed: f64::from(status.allowance.cpus.milli) / 1000.0,
+            allowed: (f64::from(status.allowance.cpus.milli) / 1000.0).min(beside.offered.cpus),
             owner: share(status.shares.owner),
             tasks: share(status.shares.harvested),
             idle: share(status.shares.idle),

@@ -5,7 +5,7 @@ use super::overview::Identity;
 use super::protocol::ASK_BYTES_MAX;
 use super::*;
 use crate::watch::status::{Allowance, Allowed, Order, Running, Shares, Status};
-use gleaner_harvest::{Brain, OwnerWish, Sample, Settings};
+use gleaner_harvest::{Brain, Cause, OwnerWish, Sample, Settings};
 use gleaner_model::{
     AttemptState, Bytes, Cpus, JobId, NodeState, Signal, Span, TaskId, Time, Verdict,
 };
@@ -29,12 +29,18 @@ impl Bell for Obedient {
             let paused = matches!(wish, OwnerWish::Pause { .. });
             self.status.send_modify(|status| {
                 status.wish = Some(wish).filter(|_| paused);
-                status.state = if paused {
-                    NodeState::Paused
-                } else {
-                    NodeState::Online
+                (status.state, status.decision.verdict, status.decision.cause) = match wish {
+                    OwnerWish::Pause { until } => {
+                        let cause = Cause::OwnerPause { until, left: None };
+                        (NodeState::Paused, Verdict::Pause, cause)
+                    }
+                    OwnerWish::Resume => (NodeState::Online, Verdict::Run, Cause::Free),
                 };
-                status.reason = if paused { "the owner paused it" } else { "" }.to_owned();
+                status.reason = if paused {
+                    status.decision.cause.to_string()
+                } else {
+                    String::new()
+                };
             });
         }
         self.heard.lock().unwrap().push(order);
@@ -59,7 +65,7 @@ pub(super) fn status() -> Status {
     let mut decision = Brain::new(Cpus { milli: 4000 }, Settings::default(), now)
         .decision()
         .clone();
-    decision.verdict = Verdict::Run;
+    (decision.verdict, decision.cause) = (Verdict::Run, Cause::Free);
     let job = JobId(7);
     Status {
         at: now,
@@ -228,7 +234,7 @@ async fn an_owner_sees_pauses_and_resumes_over_the_socket() {
         panic!("{entries:?}");
     };
     assert!(
-        pause.to.is_some() && pause.reason.contains("owner paused"),
+        pause.to.is_some() && pause.reason.contains("asked for a pause"),
         "{pause:?}"
     );
 }
@@ -454,6 +460,55 @@ async fn what_ran_is_summed_for_whom_and_survives_a_restart() {
     assert_eq!((work.cpu_seconds, work.disk), (37.5, 90));
     // Attempts that an earlier agent left are known by name.
     assert_eq!(place.guests.name(JobId(9)).user, "bob");
+}
+
+/// A status with this state, reason and decision.
+fn judged(said: (NodeState, &str), verdict: Verdict, cause: Cause, milli: u32) -> Status {
+    let mut status = status();
+    (status.state, status.reason) = (said.0, said.1.to_owned());
+    (status.decision.verdict, status.decision.cause) = (verdict, cause);
+    status.allowance.cpus = Cpus { milli };
+    status
+}
+
+#[test]
+fn the_strictest_says_what_the_pc_does_and_why() {
+    let battery = Cause::Battery { charge: Some(40) };
+    let active = Cause::Active { cpus: Cpus::ONE };
+    let online = (NodeState::Online, "");
+    let stale = (NodeState::Paused, "paused: on battery (41 %)");
+    let full = (NodeState::Paused, "the disk of /var is full");
+    let unfit = (NodeState::Refused, "tasks do not yield");
+    let (run, pause) = (Verdict::Run, Verdict::Pause);
+    for (status, mode, rule) in [
+        (
+            judged(online, run, Cause::Free, 4000),
+            Mode::Working,
+            "free",
+        ),
+        (judged(online, run, active, 1000), Mode::Slowed, "active"),
+        (judged(stale, pause, battery, 0), Mode::Paused, "battery"),
+        (judged(full, run, Cause::Free, 4000), Mode::Paused, "disk"),
+        (
+            judged(unfit, run, Cause::Free, 4000),
+            Mode::Refused,
+            "self-test",
+        ),
+        // The state follows the decision within moments.
+        (judged(online, pause, battery, 0), Mode::Paused, "battery"),
+        (judged(stale, run, Cause::Free, 4000), Mode::Working, "free"),
+    ] {
+        let found = (overview::mode(&status, 4.0), overview::rule(&status));
+        assert_eq!(found, (mode, rule.to_owned()), "{status:?}");
+        let sentence = overview::sentence(&status);
+        assert!(sentence.starts_with(char::is_uppercase), "{sentence}");
+        assert!(!sentence.contains("aused: "), "{sentence}");
+        assert_eq!(
+            rule == "disk",
+            sentence.ends_with("/var is full"),
+            "{sentence}"
+        );
+    }
 }
 
 #[test]

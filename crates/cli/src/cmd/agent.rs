@@ -3,7 +3,7 @@
 use crate::daemon::{DaemonOptions, runtime};
 use crate::out::{Failure, Outcome, REFUSED};
 use gleaner_agent::{AgentConfig, AtStop, DevShare, Token};
-use gleaner_model::{Bytes, Cpus};
+use gleaner_model::{Bytes, Cpus, Policy};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -27,9 +27,12 @@ pub(crate) struct Args {
     /// Name in listings [default: the host's]
     #[arg(long)]
     name: Option<String>,
-    /// When to work: continuous
-    #[arg(long, value_name = "P", default_value = "continuous", value_parser = ["continuous"])]
-    policy: String,
+    /// When to work: continuous, screensaver, idle-after or night
+    #[arg(long, value_name = "P", default_value = "continuous", value_parser = policy)]
+    policy: Policy,
+    /// Port of loopback on which the owner's page is always open [default: when it is asked for]
+    #[arg(long, value_name = "PORT")]
+    owner_page: Option<u16>,
     /// A label that jobs can require
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
@@ -72,6 +75,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
     }
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    Policy::from_word(text).ok_or_else(|| {
+        let words: Vec<&str> = Policy::ALL.iter().map(|policy| policy.as_str()).collect();
+        format!("write one of {}", words.join(", "))
+    })
 }
 
 fn uids(text: &str) -> Result<RangeInclusive<u32>, String> {
@@ -121,6 +131,10 @@ impl Args {
             ca: self.ca,
             poll: self.poll,
             self_test: !self.no_self_test,
+            policy: self.policy,
+            page: self.owner_page,
+            // A pool for trying out works on any laptop at any hour.
+            lenient: self.dev_nodes.is_some(),
             // A dev pool leaves nothing behind; a service is adopted by its next version.
             at_stop: if self.dev_nodes.is_some() {
                 AtStop::End

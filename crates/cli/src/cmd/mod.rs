@@ -11,6 +11,7 @@ pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod map;
 pub(crate) mod nodes;
+pub(crate) mod owner;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod shell;

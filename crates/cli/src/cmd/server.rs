@@ -2,6 +2,7 @@
 
 use crate::daemon::{DaemonOptions, runtime};
 use crate::out::{Failure, Outcome, REFUSED};
+use gleaner_agent::owner::NodeSettings;
 use gleaner_server::ServerConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub(crate) struct Args {
     /// Where blobs live: file:DIR [default: in DIR]
     #[arg(long, value_name = "URL")]
     blobs: Option<String>,
+    /// What nodes may do and when, in TOML [default: node-settings.toml in DIR, if it is there]
+    #[arg(long, value_name = "FILE")]
+    node_settings: Option<PathBuf>,
     /// Plain http instead of TLS, on a loopback address only
     #[arg(long)]
     plain_http: bool,
@@ -34,7 +38,9 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> Outcome {
         self.daemon.start_log()?;
+        let node_settings = self.node_settings()?;
         let config = ServerConfig {
+            node_settings,
             store_url: self.store,
             blobs_url: self.blobs,
             plain_http: self.plain_http,
@@ -45,5 +51,28 @@ impl Args {
             .block_on(gleaner_server::run(config, self.daemon.told_to_stop()))
             .map_err(|problem| Failure::new(REFUSED, problem.to_string()))?;
         Ok(0)
+    }
+
+    /// What the admin set for nodes, as nodes understand it. A wrong file keeps the server from
+    /// starting: nodes must never work without the rules that somebody thought they have.
+    fn node_settings(&self) -> Result<Option<String>, Failure> {
+        let file = match &self.node_settings {
+            Some(file) => file.clone(),
+            None => self.data.join("node-settings.toml"),
+        };
+        let failed = |problem: String| Failure::usage(format!("{}: {problem}", file.display()));
+        let text = match std::fs::read_to_string(&file) {
+            Err(problem)
+                if problem.kind() == std::io::ErrorKind::NotFound
+                    && self.node_settings.is_none() =>
+            {
+                return Ok(None);
+            }
+            text => text.map_err(|problem| failed(problem.to_string()))?,
+        };
+        let settings = NodeSettings::from_toml(&text).map_err(failed)?;
+        let json = serde_json::to_string(&settings);
+        json.map(Some)
+            .map_err(|problem| failed(problem.to_string()))
     }
 }

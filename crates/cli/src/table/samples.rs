@@ -1,9 +1,14 @@
 //! Views as a server would give them, for tests of what is shown.
 
+use crate::table::Look;
+use crate::table::owner::Shape;
+use gleaner_agent::owner::{
+    CpuView, DiskView, MemoryView, Mode, NetworkView, Overview, RunningView, Totals,
+};
 use gleaner_api::{AttemptView, JobView, NodeView, TaskCounts, TaskDetail, TaskView, TokenView};
 use gleaner_model::{
-    AttemptId, AttemptRecord, JobId, JobState, LimitKind, LimitRecord, NodeState, Reason, TaskId,
-    TaskState, Time, Usage,
+    AttemptId, AttemptRecord, AttemptState, JobId, JobState, LimitKind, LimitRecord, NodeState,
+    Reason, TaskId, TaskState, Time, Usage,
 };
 use std::collections::BTreeMap;
 
@@ -117,5 +122,87 @@ pub(crate) fn token() -> TokenView {
         state: "valid".into(),
         created: "2026-01-01T03:00:00Z".into(),
         secret: None,
+    }
+}
+
+/// A table for a file, at a fixed time.
+pub(crate) fn shape() -> Shape {
+    Shape {
+        look: Look {
+            colour: false,
+            fold: false,
+            now: "2026-01-02T03:04:00Z".parse().unwrap(),
+        },
+        zone: jiff::tz::TimeZone::UTC,
+    }
+}
+
+fn ms(text: &str) -> Time {
+    let stamp: jiff::Timestamp = text.parse().unwrap();
+    Time {
+        ms: u64::try_from(stamp.as_millisecond()).unwrap(),
+    }
+}
+
+pub(crate) fn overview() -> Overview {
+    Overview {
+        id: "ab".repeat(16),
+        name: "desk-4".into(),
+        state: NodeState::Online,
+        mode: Mode::Working,
+        reason: "Nothing else needs the PC".into(),
+        since: ms("2026-01-02T02:59:00Z"),
+        owner_paused: false,
+        until: None,
+        at: ms("2026-01-02T03:04:00Z"),
+        server: "https://pool.example:8421".into(),
+        connected: true,
+        data: "/var/lib/gleaner".into(),
+        version: "0.1.0".into(),
+        cpu: CpuView {
+            offered: 4.0,
+            allowed: 4.0,
+            owner: 0.12,
+            tasks: 0.7,
+            idle: 0.18,
+        },
+        memory: MemoryView {
+            used: 500 << 20,
+            allowed: 8 << 30,
+            available: Some(9 << 30),
+            total: Some(16 << 30),
+        },
+        disk: DiskView {
+            used: 300 << 20,
+            allowed: 100 << 30,
+            free: Some(200 << 30),
+            speed: 1.0,
+        },
+        network: NetworkView {
+            today: 12 << 20,
+            allowed: true,
+            metered: None,
+        },
+        running: vec![RunningView {
+            id: TaskId::new(JobId(7), 3).attempt(1),
+            job: JobId(7),
+            name: "screening".into(),
+            user: "ada".into(),
+            state: AttemptState::Running,
+            since: ms("2026-01-02T02:59:00Z"),
+            cpus: 1.0,
+            cpus_allowed: 1.0,
+            cpu_seconds: 290.5,
+            memory: 500 << 20,
+            memory_allowed: 1 << 30,
+            disk: 3 << 20,
+            network: 0,
+        }],
+        today: Totals {
+            tasks: 12,
+            cpu_seconds: 4000.0,
+            disk: 0,
+            network: 12 << 20,
+        },
     }
 }

@@ -190,9 +190,9 @@ fn cards(overview: &Overview) -> String {
         _ => "Tasks never swap.".to_owned(),
     };
     let memory = card(
-        "Memory",
+        "Memory for tasks",
         &format!(
-            "{} <small>of {} allowed</small>",
+            "{} <small>of {}</small>",
             Bytes(memory.used),
             Bytes(memory.allowed)
         ),
@@ -207,9 +207,9 @@ fn cards(overview: &Overview) -> String {
         slowed => format!("Slowed to {} of full speed.", percent(slowed)),
     };
     let disk = card(
-        "Disk",
+        "Disk for tasks",
         &format!(
-            "{} <small>of {} allowed</small>",
+            "{} <small>of {}</small>",
             Bytes(disk.used),
             Bytes(disk.allowed)
         ),

@@ -1,0 +1,221 @@
+//! `gleaner owner …`: what the person at a PC sees, stops and sets. It talks to the agents of
+//! this PC over their sockets; no server and no token is needed.
+
+mod limits;
+mod top;
+mod when;
+
+use crate::out::{self, Failure, Outcome, REFUSED, USAGE};
+use crate::table::owner as tables;
+use crate::table::{Look, owner::Shape};
+use gleaner_agent::owner::{Agent, Answer, Ask, AskError, Overview};
+use std::path::PathBuf;
+
+/// Exit code when nobody answers.
+const NO_ANSWER: u8 = 3;
+
+/// Look at what runs on this PC, pause it, limit it: for whoever sits here
+///
+/// Works without the server. Owners are root, members of the group gleaner, whoever is logged in
+/// at the screen, and the user that the agent runs as.
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    which: Which,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which agent is meant, and how the answer looks.
+#[derive(Debug, Clone, clap::Args)]
+struct Which {
+    /// The agent that works in this directory
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The agent with this name, where several run here
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "data")]
+    node: Option<String>,
+    /// One JSON object; history: an array
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// What happens now, and why
+    Status,
+    /// Run nothing for a while: 1h, 30min, until 18:00, until tomorrow; else until you resume
+    Pause {
+        /// For how long
+        #[arg(value_name = "FOR", num_args = 0..=2)]
+        how_long: Vec<String>,
+    },
+    /// Let it work again
+    Resume,
+    Limits(limits::Args),
+    /// What ran here and for whom, and when work paused
+    History {
+        /// How many days back
+        #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=30))]
+        days: u32,
+    },
+    /// The rule that decides now, and what every sense says
+    Why,
+    /// Open the page of this PC in a browser, or print its address
+    Page {
+        /// Print the address only
+        #[arg(long)]
+        print: bool,
+    },
+    /// Watch in the terminal: p pauses for an hour, r resumes, q leaves
+    Top,
+    /// Count how long this PC idles and when, on this PC only
+    Record {
+        /// What to do; without it, say whether it is on
+        #[arg(value_enum)]
+        verb: Option<RecordVerb>,
+    },
+}
+
+/// What the recorder can be told.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum RecordVerb {
+    /// Begin to count
+    On,
+    /// Stop counting; what was counted stays
+    Off,
+    /// Print what was counted, for `gleaner sim --trace`
+    Export,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> Outcome {
+        if matches!(self.command, Command::Status) {
+            return self.which.status();
+        }
+        let (json, agent) = (self.which.json, self.which.agent()?);
+        match self.command {
+            Command::Status => show(&agent.ask(&Ask::Status)?, json),
+            Command::Top => top::run(&agent),
+            Command::Pause { how_long } => {
+                let until = when::until(&how_long).map_err(Failure::usage)?;
+                show(&agent.ask(&Ask::Pause { until })?, json)
+            }
+            Command::Resume => show(&agent.ask(&Ask::Resume)?, json),
+            Command::Limits(args) => show(&args.ask(&agent)?, json),
+            Command::History { days } => show(&agent.ask(&Ask::History { days })?, json),
+            Command::Why => show(&agent.ask(&Ask::Why)?, json),
+            Command::Page { print } => page(&agent.ask(&Ask::Page)?, print || json, json),
+            Command::Record { verb } => {
+                let ask = match verb {
+                    None => Ask::Record { on: None },
+                    Some(RecordVerb::On) => Ask::Record { on: Some(true) },
+                    Some(RecordVerb::Off) => Ask::Record { on: Some(false) },
+                    Some(RecordVerb::Export) => Ask::RecordExport,
+                };
+                show(&agent.ask(&ask)?, json)
+            }
+        }
+    }
+}
+
+impl Which {
+    fn agent(&self) -> Result<Agent, Failure> {
+        match &self.data {
+            Some(data) => Ok(Agent::in_directory(data)),
+            None => Ok(Agent::find(self.node.as_deref())?),
+        }
+    }
+
+    /// The one that is meant, or a line for each where several run here.
+    fn status(&self) -> Outcome {
+        if self.data.is_some() || self.node.is_some() {
+            return show(&self.agent()?.ask(&Ask::Status)?, self.json);
+        }
+        let mut found: Vec<Overview> = Agent::list()?.into_iter().map(|one| one.1).collect();
+        if found.len() == 1
+            && let Some(only) = found.pop()
+        {
+            return show(&Answer::Status(Box::new(only)), self.json);
+        }
+        if self.json {
+            out::json(&found)?;
+        } else {
+            out::print(&tables::several(&found, Look::of_stdout()))?;
+            out::say("several agents run here; --node NAME tells more of one");
+        }
+        Ok(0)
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(problem: AskError) -> Self {
+        let code = match &problem {
+            AskError::NoAgent { .. } | AskError::Broken(_) => NO_ANSWER,
+            AskError::Several { .. } | AskError::Unknown { .. } => USAGE,
+            AskError::Refused(refusal) if refusal.usage => USAGE,
+            AskError::Refused(_) => REFUSED,
+        };
+        Self::new(code, problem.to_string())
+    }
+}
+
+/// Prints an answer.
+fn show(answer: &Answer, json: bool) -> Outcome {
+    let shape = Shape::of_stdout();
+    let text = match answer {
+        Answer::Status(overview) if json => return object(overview),
+        Answer::Why(why) if json => return object(why),
+        Answer::History(entries) if json => return object(entries),
+        Answer::Today(today) => return object(today),
+        Answer::Limits(limits) if json => return object(limits),
+        Answer::Histogram(histogram) => return object(histogram),
+        Answer::Record { on, gaps, since } if json => {
+            return object(&serde_json::json!({
+                "on": on, "gaps": gaps, "since": since.map(when::text),
+            }));
+        }
+        Answer::Status(overview) => tables::status(overview, &shape),
+        Answer::Why(why) => tables::why(why, &shape),
+        Answer::History(entries) => tables::history(entries, &shape),
+        Answer::Limits(limits) => tables::limits(limits, &shape),
+        Answer::Record { on, gaps, since } => tables::record(*on, *gaps, *since, &shape),
+        Answer::Page { url } => format!("{url}\n"),
+        Answer::Refused(refusal) => return Err(Failure::new(REFUSED, refusal.sentence.clone())),
+    };
+    out::print(&text)?;
+    Ok(0)
+}
+
+fn object(value: &impl serde::Serialize) -> Outcome {
+    out::json(value)?;
+    Ok(0)
+}
+
+/// Prints the page's address, and opens it where there is a desktop.
+fn page(answer: &Answer, print: bool, json: bool) -> Outcome {
+    let Answer::Page { url } = answer else {
+        return show(answer, json);
+    };
+    if json {
+        return object(&serde_json::json!({ "url": url }));
+    }
+    out::line(url)?;
+    let desktop = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if !print && desktop {
+        // A browser that cannot be started is no failure: the address stands above.
+        let opened = std::process::Command::new("xdg-open")
+            .arg(url)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        if opened.is_err() {
+            out::say("open this address in a browser on this PC");
+        }
+    }
+    Ok(0)
+}
