@@ -15,8 +15,9 @@ const STACK_BYTES: usize = 256 * 1024;
 /// First wait before a source that fell over is started again; doubled up to [`RESTART_MAX`].
 const RESTART_MIN: Duration = Duration::from_secs(1);
 
-/// Longest wait before a source that fell over is started again.
-const RESTART_MAX: Duration = Duration::from_secs(60);
+/// Longest wait before a source that fell over is started again. Short, since a service that the
+/// PC starts after the agent is found by it.
+const RESTART_MAX: Duration = Duration::from_secs(10);
 
 /// How long dropping waits for all threads together. One that hangs in a driver is left behind;
 /// it ends when the driver lets go.

@@ -23,7 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The hidden argument with which the `gleaner` binary becomes this process.
@@ -132,7 +132,7 @@ pub fn run(sockets: &[PathBuf], displays: &Displays) -> io::Result<()> {
             }
             None => wait = (wait * 2).min(RETRY_MAX),
         }
-        desk.wait(wait);
+        desk.rest(wait);
     }
     drop(threads);
     Ok(())
@@ -192,15 +192,16 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
 fn report(desk: &Desk, mut stream: UnixStream) -> io::Result<()> {
     let mut said: Option<(Word, Instant)> = None;
     while !desk.ended() {
+        let version = desk.version();
         let word = desk.word();
         let due = said.is_none_or(|(old, at)| word.is_news(old) || at.elapsed() >= BEAT);
         if due {
             stream.write_all(word.line().as_bytes())?;
             said = Some((word, Instant::now()));
+            // So many a second are passed on; what changes meanwhile is seen below.
+            std::thread::sleep(GAP);
         }
-        // A change wakes; so many a second are passed on.
-        desk.wait(BEAT / 5);
-        std::thread::sleep(GAP);
+        desk.wait(version, BEAT / 5);
     }
     Ok(())
 }
@@ -236,6 +237,8 @@ struct Words {
     full_screen: bool,
     /// Of the message bus.
     bus: attention::Says,
+    /// Grows with every word.
+    version: u64,
 }
 
 impl Desk {
@@ -254,14 +257,15 @@ impl Desk {
     }
 
     fn change(&self, with: impl FnOnce(&mut Words)) {
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut words = self.lock();
         with(&mut words);
+        words.version += 1;
         drop(words);
         self.changed.notify_all();
     }
 
     fn word(&self) -> Word {
-        let words = *self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = *self.lock();
         let now = Moment::now();
         let active = words
             .active
@@ -280,6 +284,8 @@ impl Desk {
     /// The display is gone.
     fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
+        // Whoever is between looking and waiting still holds this.
+        drop(self.lock());
         self.changed.notify_all();
     }
 
@@ -287,13 +293,24 @@ impl Desk {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Waits for a change, so long at most.
-    fn wait(&self, span: Duration) {
-        if self.ended() {
-            return;
-        }
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let _woken = self.changed.wait_timeout(words, span);
+    fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// Waits for a word after that version, or the end, so long at most.
+    fn wait(&self, version: u64, span: Duration) {
+        let old = |words: &mut Words| words.version == version && !self.ended();
+        let _woken = self.changed.wait_timeout_while(self.lock(), span, old);
+    }
+
+    /// Waits for the end, so long at most.
+    fn rest(&self, span: Duration) {
+        let going = |_: &mut Words| !self.ended();
+        let _woken = self.changed.wait_timeout_while(self.lock(), span, going);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
