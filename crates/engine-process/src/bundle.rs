@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, IoSlice, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Names one bay of a bundle; see the module.
@@ -92,17 +92,10 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// One line of the journal.
+/// One line of the journal. An end has the form of the message that tells the agent of it.
 #[derive(Debug, Serialize)]
 pub(crate) enum Line<'a> {
-    Start {
-        bay: Bay,
-        spec: &'a AttemptSpec,
-    },
-    End {
-        attempt: AttemptId,
-        ending: &'a Ending,
-    },
+    Start { bay: Bay, spec: &'a AttemptSpec },
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,7 +104,7 @@ enum Read {
         bay: Bay,
         spec: Box<AttemptSpec>,
     },
-    End {
+    Ended {
         attempt: AttemptId,
         ending: Box<Ending>,
     },
@@ -124,12 +117,19 @@ pub(crate) fn open_lines(path: &Path) -> io::Result<File> {
 
 /// Adds a line by one call to the kernel: it is there whole whenever we are killed. It begins
 /// with an end of line too, so that one which a full disk has cut short spoils no other.
-pub(crate) fn add_line<T: Serialize>(mut lines: &File, line: &T) -> io::Result<()> {
-    let mut text = Vec::with_capacity(2048);
-    text.push(b'\n');
-    serde_json::to_writer(&mut text, line)?;
-    text.push(b'\n');
-    lines.write_all(&text)
+pub(crate) fn add_line<T: Serialize>(lines: &File, line: &T) -> io::Result<()> {
+    add_text(lines, &serde_json::to_vec(line)?)
+}
+
+/// The same with a line that is JSON already.
+pub(crate) fn add_text(lines: &File, line: &[u8]) -> io::Result<()> {
+    let end = b"\n".as_slice();
+    let whole = [end, line, end].map(IoSlice::new);
+    let length = line.len() + 2;
+    match { lines }.write_vectored(&whole)? {
+        written if written == length => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
 
 /// The lines that can be read. What is no line of ours was cut short and is taken for nothing.
@@ -163,7 +163,7 @@ pub(crate) fn past(bundle: &Bundle) -> BTreeMap<AttemptId, Past> {
                 };
                 all.insert(past.spec.attempt, past);
             }
-            Read::End { attempt, ending } => {
+            Read::Ended { attempt, ending } => {
                 if let Some(past) = all.get_mut(&attempt) {
                     past.ending = Some(*ending);
                 }
@@ -179,6 +179,7 @@ pub(crate) fn past(bundle: &Bundle) -> BTreeMap<AttemptId, Past> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::FromShim;
     use gleaner_model::{JobId, Limits, TaskId};
 
     fn spec(index: u32) -> AttemptSpec {
@@ -218,9 +219,9 @@ mod tests {
             (&journal).write_all(b"\n{\"End\":{\"atte").unwrap();
             if index == 2 {
                 let attempt = spec.attempt;
-                let line = Line::End {
+                let line = FromShim::Ended {
                     attempt,
-                    ending: &ending,
+                    ending: Box::new(ending.clone()),
                 };
                 add_line(&journal, &line).unwrap();
             }

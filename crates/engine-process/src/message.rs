@@ -125,9 +125,6 @@ pub(crate) struct Launch {
     pub(crate) shared_memory_max: u64,
     /// Resource limits where there is no control group: number, value.
     pub(crate) resources: Vec<(i32, u64)>,
-    /// Whether the program gets a session of its own. Where the session is what keeps it
-    /// idle, it gets none and may not make one.
-    pub(crate) own_session: bool,
     /// Whether its init waits for [`GoOn`], because it is moved to its group from outside.
     pub(crate) waits: bool,
 }
@@ -146,11 +143,9 @@ pub(crate) enum FromZygote {
 /// From a cage's init to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Status {
-    /// It is confined. With this come its mount namespace and the filter's listener; or why
-    /// there is none.
-    Filtered { degraded: Vec<String> },
-    /// The program runs.
-    Started,
+    /// The program runs, confined. With this come its mount namespace and the filter's listener;
+    /// or why there is none.
+    Started { degraded: Vec<String> },
     /// There is no such program.
     NoProgram { program: String },
     /// The cage or the program could not be started.
@@ -184,12 +179,21 @@ pub(crate) fn send<T: Serialize>(
     descriptors: &[BorrowedFd<'_>],
     flags: SendFlags,
 ) -> io::Result<()> {
-    let text = serde_json::to_vec(message)?;
+    send_text(socket, &serde_json::to_vec(message)?, descriptors, flags)
+}
+
+/// Sends one message that is JSON already.
+pub(crate) fn send_text(
+    socket: impl AsFd,
+    text: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     if text.len() <= PACKET_MAX_BYTES {
-        return send_packet(socket, &text, descriptors, flags);
+        return send_packet(socket, text, descriptors, flags);
     }
     let mut memory = File::from(memfd_create("message", MemfdFlags::CLOEXEC)?);
-    memory.write_all(&text)?;
+    memory.write_all(text)?;
     let mut with_memory = descriptors.to_vec();
     with_memory.push(memory.as_fd());
     send_packet(socket, IN_MEMORY_FILE, &with_memory, flags)

@@ -8,6 +8,7 @@
 use super::etc::PROC_HIDDEN;
 use super::root::{CAGES, EMPTY, OUTSIDE};
 use super::seccomp::bpf::{Refusal, program};
+use super::sys::Instruction;
 use super::{Trouble, landlock, sys, zygote};
 use crate::message::{Exited, GoOn, Launch, Status, buffer, receive, send};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -28,6 +29,12 @@ pub(crate) struct Setting {
     pub(crate) landlock: i32,
     /// Whether each cage has a user id of its own.
     pub(crate) uid_given: bool,
+    /// The system call filter, made once.
+    pub(crate) filter: Vec<Instruction>,
+    /// Whether programs may begin a session.
+    pub(crate) sessions: bool,
+    /// Devices that the program may write to, for Landlock.
+    pub(crate) devices: Vec<OwnedFd>,
 }
 
 /// Most open files of one process: the kernel's usual soft and hard bounds.
@@ -82,7 +89,7 @@ fn cage(
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
         .map_err(Trouble::at("count what is read and written"))?;
     let counts = File::open("/proc/self/io").ok();
-    if launch.own_session {
+    if setting.sessions {
         rustix::process::setsid().map_err(Trouble::at("begin a session"))?;
     }
     bounds(launch).map_err(Trouble::at("set the limits of the process"))?;
@@ -108,9 +115,18 @@ fn cage(
     let stdin = standard_input(launch)?;
     let [stdout, stderr] = streams;
     let writable = [stdout.as_fd(), stderr.as_fd()];
+    let devices = setting.devices.iter().map(AsFd::as_fd);
+    let writable: Vec<_> = devices.chain(writable).collect();
     landlock::confine(setting.landlock, &writable).map_err(Trouble::at("apply Landlock"))?;
-    filter(status, mounts.into(), launch.own_session)?;
-    start(launch, [stdin, stdout, stderr], status, counts.as_ref())
+    let handed = filter(mounts.into(), setting)?;
+    let streams = [stdin, stdout, stderr];
+    match start(launch, streams)? {
+        Ok(main) => {
+            started(status, handed)?;
+            Ok(Status::Exited(watch(main, counts.as_ref())))
+        }
+        Err(not_started) => Ok(not_started),
+    }
 }
 
 /// Adds to the bundle's root what is this cage's own, and takes away what is not.
@@ -188,33 +204,50 @@ fn standard_input(launch: &Launch) -> Result<OwnedFd, Trouble> {
     ))
 }
 
-/// Installs the filter and hands its listener and our mounts to the shim. A kernel that has no listeners, or a
-/// container that has taken the only one, refuses without counting.
-fn filter(status: &OwnedFd, mounts: OwnedFd, sessions: bool) -> Result<(), Trouble> {
-    let sent = |listener: Option<&OwnedFd>, degraded: Vec<String>| {
-        let with: Vec<_> = [Some(&mounts), listener]
-            .into_iter()
-            .flatten()
-            .map(AsFd::as_fd)
-            .collect();
-        send(
-            status,
-            &Status::Filtered { degraded },
-            &with,
-            SendFlags::empty(),
-        )
-        .map_err(Trouble::at("reach the shim"))
-    };
+/// What the shim gets with the news that the program runs.
+struct Handed {
+    mounts: OwnedFd,
+    /// Where refused system calls wait.
+    listener: Option<OwnedFd>,
+    degraded: Vec<String>,
+}
+
+/// Installs the filter. A kernel that has no listeners, or a container that has taken the only
+/// one, refuses without counting.
+fn filter(mounts: OwnedFd, setting: &Setting) -> Result<Handed, Trouble> {
     let at = Trouble::at("install the system call filter");
-    match sys::install_filter(&program(Refusal::Counted, sessions), true) {
-        Ok(listener) => sent(listener.as_ref(), Vec::new()),
+    let (listener, degraded) = match sys::install_filter(&setting.filter, true) {
+        Ok(listener) => (listener, Vec::new()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
-            sys::install_filter(&program(Refusal::Silent, sessions), false).map_err(at)?;
+            sys::install_filter(&program(Refusal::Silent, setting.sessions), false).map_err(at)?;
             let why = "refused system calls are not counted: this kernel gives no listener";
-            sent(None, vec![why.to_owned()])
+            (None, vec![why.to_owned()])
         }
-        Err(error) => Err(at(error)),
-    }
+        Err(error) => return Err(at(error)),
+    };
+    Ok(Handed {
+        mounts,
+        listener,
+        degraded,
+    })
+}
+
+/// Says that the program runs. The listener goes with it: the program's own calls up to its
+/// start are none that wait there.
+fn started(status: &OwnedFd, handed: Handed) -> Result<(), Trouble> {
+    let with: Vec<_> = [Some(&handed.mounts), handed.listener.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(AsFd::as_fd)
+        .collect();
+    let degraded = handed.degraded;
+    send(
+        status,
+        &Status::Started { degraded },
+        &with,
+        SendFlags::empty(),
+    )
+    .map_err(Trouble::at("reach the shim"))
 }
 
 /// What the program-to-be needs, made before it exists: it shares our memory and must not
@@ -236,12 +269,8 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     all.chain([std::ptr::null()]).collect()
 }
 
-fn start(
-    launch: &Launch,
-    streams: [OwnedFd; 3],
-    status: &OwnedFd,
-    counts: Option<&File>,
-) -> Result<Status, Trouble> {
+/// Starts the program and gives its process id, or says why there is none.
+fn start(launch: &Launch, streams: [OwnedFd; 3]) -> Result<Result<i32, Status>, Trouble> {
     let text = |value: &str| CString::new(value).map_err(Trouble::at("pass the command"));
     let name = launch.command.first().map_or("", String::as_str);
     let command = launch.command.iter().map(|word| text(word));
@@ -274,11 +303,9 @@ fn start(
     sys::block_signals(&[libc::SIGCHLD, libc::SIGTERM]).map_err(Trouble::at(doing))?;
     let main = sys::spawn_sharing_memory(become_program, &mut exec).map_err(Trouble::at(doing))?;
     if exec.error != 0 {
-        return Ok(not_started(name, &exec));
+        return Ok(Err(not_started(name, &exec)));
     }
-    drop(streams);
-    tell(status, &Status::Started).map_err(Trouble::at("reach the shim"))?;
-    Ok(Status::Exited(watch(main, counts)))
+    Ok(Ok(main))
 }
 
 /// In the new process: takes the streams, closes all else, and becomes the program.

@@ -78,8 +78,9 @@ pub(crate) fn spawn_sharing_memory<T>(
     entry: extern "C" fn(*mut c_void) -> c_int,
     argument: &mut T,
 ) -> io::Result<i32> {
-    let mut stack = vec![0_u128; LAUNCH_STACK_BYTES / size_of::<u128>()];
-    let top = stack.as_mut_ptr_range().end;
+    // Not cleared: the pages that are never reached cost nothing so.
+    let mut stack = Vec::<u128>::with_capacity(LAUNCH_STACK_BYTES / size_of::<u128>());
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
     let argument: *mut T = argument;
     // SAFETY: the stack is aligned and large enough, and both it and `argument` outlive the
     // child's use of them, because CLONE_VFORK suspends us until it has executed or exited.

@@ -6,6 +6,7 @@
 //! is the shim's child, not its own, so that a dead zygote takes nothing with it.
 
 use super::root::{self, Parts};
+use super::seccomp::bpf::{Refusal, program};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
 use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
@@ -140,19 +141,18 @@ fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
     if !matches!(go, Ok(Some((ToZygote::Go, _)))) {
         sys::exit_now(1);
     }
-    let answer = match prepare(bundle, means) {
-        Ok(degraded) => FromZygote::Ready { degraded },
-        Err(trouble) => FromZygote::Failed {
-            detail: trouble.to_string(),
-        },
+    let prepared =
+        prepare(bundle, means).and_then(|degraded| Ok((degraded, setting(bundle, means)?)));
+    let (answer, setting) = match prepared {
+        Ok((degraded, setting)) => (FromZygote::Ready { degraded }, Some(setting)),
+        Err(trouble) => {
+            let detail = trouble.to_string();
+            (FromZygote::Failed { detail }, None)
+        }
     };
-    let failed = matches!(answer, FromZygote::Failed { .. });
-    if send(&socket, &answer, &[], SendFlags::empty()).is_err() || failed {
-        sys::exit_now(1);
-    }
-    let setting = init::Setting {
-        landlock: landlock::version(),
-        uid_given: bundle.uid_first.is_some(),
+    let sent = send(&socket, &answer, &[], SendFlags::empty());
+    let Some(setting) = setting.filter(|_| sent.is_ok()) else {
+        sys::exit_now(1)
     };
     loop {
         let message = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
@@ -174,6 +174,19 @@ fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
             sys::exit_now(1);
         }
     }
+}
+
+/// What would be the same in each cage is made here, once.
+fn setting(bundle: &Bundle, means: Means) -> Result<init::Setting, Trouble> {
+    let sessions = !means.new_session_escapes();
+    let devices = landlock::devices().map_err(Trouble::at("open the harmless devices"))?;
+    Ok(init::Setting {
+        landlock: landlock::version(),
+        uid_given: bundle.uid_first.is_some(),
+        filter: program(Refusal::Counted, sessions),
+        sessions,
+        devices,
+    })
 }
 
 fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {

@@ -6,6 +6,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,18 +16,34 @@ const FILE_MAX_BYTES: usize = 256 << 10;
 /// `memory.stat`, the longest that is read for each task, has 1.5 KiB.
 const FILE_USUAL_BYTES: usize = 4 << 10;
 
-/// Reads a control file, with few system calls: nearly all are short.
+/// No line of a control file is longer, in bytes.
+const LINE_MAX_BYTES: usize = 1 << 10;
+
+/// Reads a control file.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    read_open(&File::open(path)?)
+}
+
+/// Reads a control file that is open already, as it stands now; with few system calls, since
+/// nearly all are short.
+pub(crate) fn read_open(file: &File) -> io::Result<String> {
     let mut bytes = vec![0; FILE_USUAL_BYTES];
     let mut length = 0;
     while length < FILE_MAX_BYTES {
         if length == bytes.len() {
             bytes.resize(length * 2, 0);
         }
-        match file.read(bytes.get_mut(length..).unwrap_or_default()) {
+        let room = bytes.get_mut(length..).unwrap_or_default();
+        let room_bytes = room.len();
+        match file.read_at(room, u64::try_from(length).unwrap_or(0)) {
             Ok(0) => break,
-            Ok(count) => length += count,
+            Ok(count) => {
+                length += count;
+                // The kernel stops early only where the next line had no room.
+                if count + LINE_MAX_BYTES < room_bytes {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -43,7 +60,11 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// A file that holds one number; `max` reads as the largest.
 pub(crate) fn number(path: &Path) -> Option<u64> {
-    let text = read(path).ok()?;
+    parse_number(&read(path).ok()?)
+}
+
+/// The number in the text of such a file.
+pub(crate) fn parse_number(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
         text => text.parse().ok(),

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The group of one attempt. Dropping it leaves it in the kernel; see [`Group::remove`].
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Group {
     processes_seen: AtomicU64,
     /// Whether it may be frozen still; a group from elsewhere is taken to be.
     frozen: AtomicBool,
+    /// Its counters since nothing runs in it any more.
+    last: Mutex<Option<Counters>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl Group {
             memory_seen: AtomicU64::new(0),
             processes_seen: AtomicU64::new(0),
             frozen: AtomicBool::new(true),
+            last: Mutex::new(None),
         }
     }
 
@@ -69,7 +73,7 @@ impl Group {
     ///
     /// # Errors
     /// Where they cannot be opened.
-    pub fn join_files(&self) -> io::Result<Option<Vec<File>>> {
+    pub fn join_files(&self) -> io::Result<Option<Vec<Arc<File>>>> {
         match &self.inner {
             Inner::V1(leaf) => leaf.join_files(),
             Inner::V2(_) | Inner::None(_) => Ok(None),
@@ -136,7 +140,7 @@ impl Group {
     pub fn members(&self) -> Vec<i32> {
         match &self.inner {
             Inner::V2(leaf) => files::processes(&leaf.dir.join("cgroup.procs")).unwrap_or_default(),
-            Inner::V1(leaf) => leaf.members(),
+            Inner::V1(leaf) => leaf.processes(),
             Inner::None(tree) => tree.pids(),
         }
     }
@@ -231,7 +235,20 @@ impl Group {
     /// Both at once, for half the price.
     #[must_use]
     pub fn figures(&self) -> (GroupUsage, GroupEvents) {
-        let (now, base) = (self.counters(), &self.base.0);
+        self.figures_of(self.counters())
+    }
+
+    /// The same when nothing runs in it any more. If it is used again, the next attempt's count
+    /// begins here.
+    #[must_use]
+    pub fn last_figures(&self) -> (GroupUsage, GroupEvents) {
+        let counters = self.counters();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(counters);
+        self.figures_of(counters)
+    }
+
+    fn figures_of(&self, now: Counters) -> (GroupUsage, GroupEvents) {
+        let base = &self.base.0;
         let events = GroupEvents {
             oom_kills: now.oom_kills.saturating_sub(base.oom_kills),
             pids_max_hits: now.pids_max_hits.saturating_sub(base.pids_max_hits),
@@ -271,13 +288,18 @@ impl Group {
         if self.populated()? {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
+        let last = self
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.base = match &mut self.inner {
             Inner::V2(leaf) => leaf.recycle()?,
             Inner::V1(leaf) => {
                 if self.frozen.swap(false, Ordering::Relaxed) {
                     leaf.freeze(false)?;
                 }
-                leaf.recycle()?
+                leaf.recycle(last)?
             }
             Inner::None(_) => return Err(io::ErrorKind::Unsupported.into()),
         };

@@ -54,14 +54,22 @@ impl GroupPool {
     /// # Errors
     /// Where it can be neither cleaned nor removed: a process hangs in the kernel.
     pub fn give_back(&self, mut group: Group) -> io::Result<()> {
-        if group.populated()? {
-            group.kill()?;
-        }
         let room = self
             .ready
             .lock()
             .is_ok_and(|ready| ready.len() < self.capacity);
-        if !room || group.recycle().is_err() {
+        let clean = room
+            && match group.recycle() {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    group.kill()?;
+                    group.recycle().is_ok()
+                }
+                done => done.is_ok(),
+            };
+        if !clean {
+            if group.populated()? {
+                group.kill()?;
+            }
             return group.remove();
         }
         match self.ready.lock() {

@@ -11,8 +11,9 @@ use super::{
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Whole processors for all tasks of an agent.
@@ -26,6 +27,15 @@ const UNIFIED: &str = "unified";
 /// Page cache of an earlier task that may stay charged to a group that is used again: as much
 /// as the kernel's own batch of charges, so a small program's record stays exact enough.
 const RESIDUE_MAX_BYTES: u64 = 1 << 20;
+
+/// Processes that every task has, its cage's init among them.
+const PROCESSES_OF_ALL: u64 = 2;
+
+/// Where a thread enters a group.
+const ENTRY: &str = "tasks";
+
+/// The most memory a group has had, to be read and reset.
+const PEAK: &str = "memory.max_usage_in_bytes";
 
 /// The groups in which all tasks of a PC lie, by controller; `unified` among them.
 #[derive(Debug, Clone)]
@@ -51,6 +61,9 @@ pub(crate) struct Leaf {
     cpuset: Option<PathBuf>,
     /// What was written last, so that a group used again costs no write for equal limits.
     written: Mutex<BTreeMap<&'static str, String>>,
+    /// Files that each attempt needs again, by controller and name: to open one costs five
+    /// times what reading it does.
+    open: Mutex<BTreeMap<(&'static str, &'static str), Arc<File>>>,
 }
 
 impl Tree {
@@ -139,6 +152,7 @@ impl Tree {
             dirs,
             cpuset: self.cpuset.clone(),
             written: Mutex::new(BTreeMap::new()),
+            open: Mutex::new(BTreeMap::new()),
         }
     }
 }
@@ -230,6 +244,50 @@ impl Leaf {
         self.dirs.get(controller).map(|dir| dir.join(file))
     }
 
+    /// A file of the group, opened once.
+    fn file(&self, controller: &'static str, file: &'static str) -> io::Result<Arc<File>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = open.get(&(controller, file)) {
+            return Ok(Arc::clone(found));
+        }
+        let path = match controller {
+            CPUSET => self.cpuset.as_ref().map(|dir| dir.join(file)),
+            _ => self.path(controller, file),
+        };
+        let path = path.ok_or(io::ErrorKind::NotFound)?;
+        let mut options = OpenOptions::new();
+        let options = match file {
+            ENTRY => options.write(true),
+            PEAK => options.read(true).write(true),
+            _ => options.read(true),
+        };
+        let found = Arc::new(options.open(path)?);
+        open.insert((controller, file), Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn text(&self, controller: &'static str, file: &'static str) -> Option<String> {
+        files::read_open(&*self.file(controller, file).ok()?).ok()
+    }
+
+    fn number(&self, controller: &'static str, file: &'static str) -> Option<u64> {
+        files::parse_number(&self.text(controller, file)?)
+    }
+
+    /// Makes the group anew in one hierarchy; says whether it is in that one at all.
+    fn anew(&self, controller: &'static str) -> io::Result<bool> {
+        let Some(dir) = self.dir(controller) else {
+            return Ok(false);
+        };
+        files::remove_dir(dir)?;
+        files::make_dir(dir)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(of, _), _| *of != controller);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|file, _| !file.starts_with(controller));
+        Ok(true)
+    }
+
     fn put(&self, controller: &str, file: &'static str, value: &str) -> bool {
         self.path(controller, file)
             .is_some_and(|path| files::write(&path, value).is_ok())
@@ -261,15 +319,14 @@ impl Leaf {
     /// Where a single-threaded process enters by writing `0`; none where it must be moved.
     ///
     /// `tasks` moves one thread, and for the writer itself the kernel takes no lock.
-    pub(crate) fn join_files(&self) -> io::Result<Option<Vec<File>>> {
+    pub(crate) fn join_files(&self) -> io::Result<Option<Vec<Arc<File>>>> {
         if self.dirs.contains_key(UNIFIED) {
             return Ok(None);
         }
-        let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join("tasks"));
-        self.dirs
-            .values()
-            .chain(&self.cpuset)
-            .map(open)
+        let shared = self.cpuset.as_ref().map(|_| CPUSET);
+        let controllers = self.dirs.keys().copied().chain(shared);
+        controllers
+            .map(|controller| self.file(controller, ENTRY))
             .collect::<io::Result<_>>()
             .map(Some)
     }
@@ -351,82 +408,80 @@ impl Leaf {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        let text = |controller: &str, file: &str| {
-            self.path(controller, file)
-                .and_then(|path| files::read(&path).ok())
-                .unwrap_or_default()
-        };
-        let number = |controller: &str, file: &str| {
-            self.path(controller, file)
-                .and_then(|path| files::number(&path))
-        };
+        let text = |controller, file| self.text(controller, file).unwrap_or_default();
         let memory = text("memory", "memory.stat");
         let stat = |key: &str| files::keyed(&memory, key).unwrap_or(0);
         let (read_bytes, written_bytes) =
             files::io_service_bytes(&text("blkio", "blkio.throttle.io_service_bytes_recursive"));
+        let processes_peak = self.number("pids", "pids.peak");
+        let processes_max = self.last_written("pids.max");
+        // What is never at its limit never hit it; what has no limit is never slowed.
+        let below = processes_max
+            .zip(processes_peak)
+            .is_some_and(|(max, peak)| peak < max);
+        let hits = (!below).then(|| text("pids", "pids.events"));
+        let slowed = self.last_written("cpu.cfs_quota_us").is_some();
+        let slowed = match slowed {
+            true => text("cpu", "cpu.stat"),
+            false => String::new(),
+        };
         Counters {
             cpu_us: self.cpu_us(),
-            throttled_us: files::keyed(&text("cpu", "cpu.stat"), "throttled_time").unwrap_or(0)
-                / 1000,
-            memory_now: number("memory", "memory.usage_in_bytes"),
-            memory_peak: number("memory", "memory.max_usage_in_bytes"),
+            throttled_us: files::keyed(&slowed, "throttled_time").unwrap_or(0) / 1000,
+            memory_now: self.number("memory", "memory.usage_in_bytes"),
+            memory_peak: self.number("memory", PEAK),
             cache_now: stat("total_cache").saturating_sub(stat("total_shmem")),
             page_faults: stat("total_pgmajfault"),
             oom_kills: files::keyed(&text("memory", "memory.oom_control"), "oom_kill").unwrap_or(0),
             read_bytes,
             written_bytes,
-            processes_now: number("pids", "pids.current"),
-            processes_peak: number("pids", "pids.peak"),
-            pids_max_hits: files::keyed(&text("pids", "pids.events"), "max").unwrap_or(0),
+            processes_now: self.number("pids", "pids.current"),
+            processes_peak,
+            pids_max_hits: hits
+                .and_then(|text| files::keyed(&text, "max"))
+                .unwrap_or(0),
         }
+    }
+
+    /// The limit that was written last, where it is a number.
+    fn last_written(&self, file: &str) -> Option<u64> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(file)?.parse().ok()
     }
 
     fn cpu_us(&self) -> Option<u64> {
-        if let Some(usage) = self.path("cpuacct", "cpuacct.usage") {
-            return files::number(&usage).map(|ns| ns / 1000);
+        if self.dirs.contains_key("cpuacct") {
+            return self.number("cpuacct", "cpuacct.usage").map(|ns| ns / 1000);
         }
-        let text = files::read(&self.path(UNIFIED, "cpu.stat")?).ok()?;
-        files::keyed(&text, "usage_usec")
+        files::keyed(&self.text(UNIFIED, "cpu.stat")?, "usage_usec")
     }
 
-    /// Makes the group clean for the next task: peaks are reset, what only counts up is the
-    /// next task's baseline, and the pids group, whose peak cannot be reset, is made anew.
-    pub(crate) fn recycle(&self) -> io::Result<Baseline> {
-        if let Some(dir) = self.dir("pids") {
-            files::remove_dir(dir)?;
-            files::make_dir(dir)?;
+    /// Makes the group clean for the next task: what can be reset is, what only counts up is
+    /// the next task's baseline, and where neither will do the group is made anew. `counted`
+    /// are its counters since nothing runs in it, where somebody has read them.
+    pub(crate) fn recycle(&self, counted: Option<Counters>) -> io::Result<Baseline> {
+        let mut base = counted.unwrap_or_else(|| self.counters());
+        // This peak cannot be reset. Every task reaches two, the cage's init and a program.
+        let peak = self.number("pids", "pids.peak");
+        if peak.is_none_or(|peak| peak > PROCESSES_OF_ALL) && self.anew("pids")? {
+            base.pids_max_hits = 0;
         }
-        if let Ok(mut written) = self.written.lock() {
-            written.remove("pids.max");
-            if written.remove("blkio.throttle.read_bps_device").is_some() {
-                // A device line stays until its rate is 0; a new group is simpler than that.
-                if let Some(dir) = self.dir("blkio") {
-                    files::remove_dir(dir)?;
-                    files::make_dir(dir)?;
-                }
-                written.remove("blkio.throttle.write_bps_device");
-            }
+        // A device line stays until its rate is 0; a new group is simpler than that.
+        let rates = "blkio.throttle.read_bps_device";
+        let rated = self.written.lock().is_ok_and(|all| all.contains_key(rates));
+        if rated && self.anew("blkio")? {
+            (base.read_bytes, base.written_bytes) = (0, 0);
         }
-        let residue = || {
-            self.path("memory", "memory.usage_in_bytes")
-                .and_then(|path| files::number(&path))
-        };
-        if residue().is_some_and(|bytes| bytes > RESIDUE_MAX_BYTES) {
+        let residue = self.number("memory", "memory.usage_in_bytes");
+        if residue.is_some_and(|bytes| bytes > RESIDUE_MAX_BYTES) {
             // Its page cache stays in memory; only the charge moves to the parent.
-            if let Some(dir) = self.dir("memory") {
-                files::remove_dir(dir)?;
-                files::make_dir(dir)?;
+            if self.anew("memory")? {
+                (base.page_faults, base.oom_kills) = (0, 0);
             }
-            if let Ok(mut written) = self.written.lock() {
-                written.retain(|file, _| !file.starts_with("memory."));
-            }
-        } else if self.dir("memory").is_some() {
-            let reset = self.put("memory", "memory.max_usage_in_bytes", "0");
-            if !reset {
-                return Err(io::Error::other("the memory peak cannot be reset"));
-            }
+        } else if self.dirs.contains_key("memory") {
+            self.file("memory", PEAK)?.write_all_at(b"0", 0)?;
         }
-        Ok(Baseline(self.counters()))
+        Ok(Baseline(base))
     }
 
     /// Asks for a freeze or a thaw.
@@ -459,17 +514,6 @@ impl Leaf {
         }
     }
 
-    /// Every process in it.
-    pub(crate) fn members(&self) -> Vec<i32> {
-        let procs = match self.dir(UNIFIED) {
-            Some(dir) => Some(dir.join("cgroup.procs")),
-            None => self.procs_file(),
-        };
-        procs
-            .and_then(|procs| files::processes(&procs).ok())
-            .unwrap_or_default()
-    }
-
     /// Kills all; says whether the group is empty.
     pub(crate) fn kill(&self) -> io::Result<bool> {
         if let Some(dir) = self.dir(UNIFIED) {
@@ -500,15 +544,20 @@ impl Leaf {
         if let Some(dir) = self.dir(UNIFIED) {
             return super::v2::populated(dir);
         }
-        let procs = self.procs_file().ok_or_else(no_freezer)?;
-        Ok(!files::processes(&procs)?.is_empty())
+        let controller = self.surest().ok_or_else(no_freezer)?;
+        let procs = self.file(controller, "cgroup.procs")?;
+        Ok(!files::read_open(&procs)?.trim().is_empty())
     }
 
     /// The list of processes in the hierarchy that a task can least have left.
     fn procs_file(&self) -> Option<PathBuf> {
+        self.path(self.surest()?, "cgroup.procs")
+    }
+
+    fn surest(&self) -> Option<&'static str> {
         ["freezer", "pids", "memory", "cpu", "cpuacct", "blkio"]
             .into_iter()
-            .find_map(|controller| self.path(controller, "cgroup.procs"))
+            .find(|controller| self.dirs.contains_key(controller))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {

@@ -20,7 +20,7 @@ use crate::bundle::{self, Bay, Bundle};
 use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
-use crate::message::{FromShim, Share, ToShim, buffer, receive, send};
+use crate::message::{FromShim, Share, ToShim, buffer, receive, send_text};
 use crate::priority::Means;
 use bay::Bays;
 use gleaner_engine::AttemptSpec;
@@ -31,6 +31,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     bind, listen, socket_with,
 };
+use rustix::process::Resource;
 pub(crate) use scratch::TEMPORARY;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -74,6 +75,10 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
     sys::reset_signals();
     // Our own session: a Ctrl-C that ends the agent must not end us before we could freeze.
     let _leads_already = rustix::process::setsid();
+    // A dozen open files an attempt; a cage's init sets its own bound.
+    let mut files = rustix::process::getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    let _as_it_was = rustix::process::setrlimit(Resource::Nofile, files);
     match Shim::open(dir) {
         Ok(mut shim) => {
             shim.serve();
@@ -112,7 +117,8 @@ struct Shim {
     groups: GroupPool,
     listener: OwnedFd,
     agent: Option<OwnedFd>,
-    outbox: VecDeque<FromShim>,
+    /// Messages as they go out.
+    outbox: VecDeque<Vec<u8>>,
     buffer: Vec<u8>,
     runs: BTreeMap<AttemptId, Run>,
     waiting: VecDeque<(AttemptSpec, Bay)>,
@@ -343,15 +349,22 @@ impl Shim {
     }
 
     fn tell(&mut self, message: FromShim) {
+        match serde_json::to_vec(&message) {
+            Ok(text) => self.tell_text(text),
+            Err(error) => log(&format!("a message could not be written: {error}")),
+        }
+    }
+
+    fn tell_text(&mut self, text: Vec<u8>) {
         if self.agent.is_some() && self.outbox.len() < OUTBOX_MAX {
-            self.outbox.push_back(message);
+            self.outbox.push_back(text);
             self.flush();
         }
     }
 
     fn flush(&mut self) {
         while let (Some(agent), Some(message)) = (&self.agent, self.outbox.front()) {
-            match send(agent, message, &[], SendFlags::DONTWAIT) {
+            match send_text(agent, message, &[], SendFlags::DONTWAIT) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {

@@ -100,7 +100,10 @@ pub(crate) enum Said {
 impl Run {
     pub(crate) fn new(spec: AttemptSpec, bay: Bay, slot: u32, now: Instant) -> Self {
         Self {
-            outputs: crate::collect::globs(&spec.outputs).ok(),
+            outputs: match spec.outputs.is_empty() {
+                true => None,
+                false => crate::collect::globs(&spec.outputs).ok(),
+            },
             spec,
             bay,
             slot,
@@ -152,13 +155,11 @@ impl Run {
             }
         };
         match message {
-            Status::Filtered { degraded } => {
+            Status::Started { degraded } => {
                 self.degraded.extend(degraded);
                 // The mounts come first, and the listener where there is one.
                 cage.notices = (descriptors.len() > 1).then(|| descriptors.pop()).flatten();
                 self.mounts = descriptors.pop();
-            }
-            Status::Started => {
                 self.started = Some(at);
                 let mut clock = RunClock::new(now);
                 if !self.frozen.is_empty() {
@@ -172,6 +173,9 @@ impl Run {
             Status::Failed { detail } => self.not_run = Some(Reason::Engine { detail }),
             Status::Exited(exited) => self.exited = Some(exited),
         }
+        // It was the last word, and nothing is left that could be refused a call: only the
+        // init's own end is still to come.
+        (cage.status, cage.notices) = (None, None);
         Some(Said::Nothing)
     }
 

@@ -157,13 +157,16 @@ pub(crate) fn measure(dir: BorrowedFd<'_>, outputs: Option<&GlobSet>) -> io::Res
         let Some(open) = open_below(dir, &path)? else {
             continue;
         };
-        let mut entries = Dir::read_from(&open)?;
+        let mut entries = Dir::new(open)?;
         while let Some(Ok(entry)) = entries.read() {
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
-            let Ok(stat) = statat(&open, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            let Ok(stat) = entries
+                .fd()
+                .and_then(|open| statat(open, name, AtFlags::SYMLINK_NOFOLLOW))
+            else {
                 continue;
             };
             sum.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES + ENTRY_BYTES;

@@ -7,7 +7,7 @@ use super::marks::number;
 use super::run::Run;
 use super::scratch::measure;
 use super::unlinked;
-use crate::cgroup::GroupUsage;
+use crate::cgroup::{Group, GroupEvents, GroupUsage};
 use gleaner_model::{LimitKind, Reason, Time};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -66,7 +66,8 @@ const fn over(limit: LimitKind) -> Reason {
 impl Run {
     /// Looks at everything that is due.
     pub(crate) fn look(&mut self, now: Instant, at: Time) -> Found {
-        let (passed, _) = self.look_at_group(at);
+        let figures = self.group.as_ref().map(Group::figures);
+        let (passed, _) = self.look_at_group(figures, at);
         let time = self.look_at_time(now, at);
         let (space, room) = self.look_at_space(at, self.unlinked_bytes());
         let took = now.elapsed();
@@ -84,7 +85,8 @@ impl Run {
     /// A last look, when nothing runs any more. Also gives the group's last figures.
     pub(crate) fn watch_at_end(&mut self) -> (Option<Reason>, GroupUsage) {
         let at = super::now();
-        let (passed, usage) = self.look_at_group(at);
+        let figures = self.group.as_ref().map(Group::last_figures);
+        let (passed, usage) = self.look_at_group(figures, at);
         // No process is left that could hold an unlinked file.
         let (space, _) = self.look_at_space(at, 0);
         (passed.or(space), usage)
@@ -106,11 +108,14 @@ impl Run {
         })
     }
 
-    fn look_at_group(&mut self, at: Time) -> (Option<Reason>, GroupUsage) {
-        let Some(group) = &self.group else {
+    fn look_at_group(
+        &mut self,
+        figures: Option<(GroupUsage, GroupEvents)>,
+        at: Time,
+    ) -> (Option<Reason>, GroupUsage) {
+        let Some((usage, events)) = figures else {
             return (None, GroupUsage::default());
         };
-        let (usage, events) = group.figures();
         let limits = &self.spec.limits;
         let marks = &mut self.marks;
         marks.see(LimitKind::Memory, number(usage.memory_peak));

@@ -3,11 +3,10 @@
 use super::run::{Cause, Run, Said};
 use super::watch::Found;
 use super::{LINGER, Shim, log, now, scratch};
-use crate::bundle::{Bay, Line, add_line};
+use crate::bundle::{Bay, Line, add_line, add_text};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
 use crate::message::{FromShim, GoOn, Launch, Share, send};
-use crate::priority::Means;
 use gleaner_engine::{AttemptSpec, Control};
 use gleaner_model::{AttemptId, Reason};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
@@ -160,7 +159,6 @@ impl Shim {
         let grouped = self.groups.backend().has_groups();
         let mut launch = launch_of(run, per_task_uid, grouped);
         let group = run.group.insert(group);
-        launch.own_session = !Means::of(self.groups.backend()).new_session_escapes();
         let files = group.join_files()?;
         launch.waits = files.is_none();
         let mut fds = vec![theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -279,11 +277,9 @@ impl Shim {
             return;
         };
         let ending = run.ending(Instant::now(), now());
-        let line = Line::End {
-            attempt,
-            ending: &ending,
-        };
-        if let Err(error) = add_line(&self.journal, &line) {
+        let ending = Box::new(ending);
+        let told = serde_json::to_vec(&FromShim::Ended { attempt, ending }).unwrap_or_default();
+        if let Err(error) = add_text(&self.journal, &told) {
             log(&format!(
                 "the result of {attempt} could not be written: {error}"
             ));
@@ -292,10 +288,7 @@ impl Shim {
             // Where the thread is gone they are let go of here.
             let _gone = self.old_mounts.send(mounts);
         }
-        self.tell(FromShim::Ended {
-            attempt,
-            ending: Box::new(ending),
-        });
+        self.tell_text(told);
         // The agent can go on while we clean up.
         if let Some(group) = run.group.take()
             && let Err(error) = self.groups.give_back(group)
@@ -433,7 +426,6 @@ fn launch_of(run: &Run, per_task_uid: bool, grouped: bool) -> Launch {
         file_max: limits.disk.0.max(limits.output.0),
         shared_memory_max: limits.memory.0 / 2,
         resources,
-        own_session: true,
         waits: true,
     }
 }

@@ -106,13 +106,18 @@ fn search(ranges: &[(u32, Action)], refusal: Refusal, out: &mut Vec<Instruction>
     let mut lower = Vec::new();
     search(low, refusal, &mut lower);
     // A conditional jump reaches 255 instructions, the unconditional one any.
-    out.push(jump(JUMP_AT_LEAST, middle, 0, 1));
-    out.push(Instruction {
-        code: JUMP,
-        jump_true: 0,
-        jump_false: 0,
-        constant: u32::try_from(lower.len()).unwrap_or(u32::MAX),
-    });
+    match u8::try_from(lower.len()) {
+        Ok(length) => out.push(jump(JUMP_AT_LEAST, middle, length, 0)),
+        Err(_) => {
+            out.push(jump(JUMP_AT_LEAST, middle, 0, 1));
+            out.push(Instruction {
+                code: JUMP,
+                jump_true: 0,
+                jump_false: 0,
+                constant: u32::try_from(lower.len()).unwrap_or(u32::MAX),
+            });
+        }
+    }
     out.append(&mut lower);
     search(high, refusal, out);
 }
