@@ -3,7 +3,7 @@
 use crate::clock::Mono;
 use crate::thresholds::{
     ALLOWANCE_MIN_MILLI, CUT_APART, DEAF_FOR, DEAF_MAX, DELAY_MAX, FUTILE_AFTER, FUTILE_SHARE,
-    GROW_EVERY, IO_CUT_APART, IO_GROW, IO_MIN,
+    GROW_EVERY, IO_CUT_APART, IO_GROW, IO_MIN, PROVEN_AFTER,
 };
 use gleaner_model::Span;
 
@@ -56,6 +56,8 @@ pub(crate) struct Effort {
     futile: Option<Mono>,
     deaf_until: Option<Mono>,
     deaf_for: Span,
+    /// Since when the delay has been measured and within its limit.
+    calm: Option<Mono>,
 }
 
 impl Effort {
@@ -73,6 +75,7 @@ impl Effort {
             futile: None,
             deaf_until: None,
             deaf_for: DEAF_FOR,
+            calm: None,
         }
     }
 
@@ -90,9 +93,11 @@ impl Effort {
             return;
         }
         if delay <= DELAY_MAX {
+            self.calm.get_or_insert(now);
             self.relieved();
             return;
         }
+        self.calm = None;
         let fallen = u32::from(delay) * 1000 < u32::from(self.cause) * FUTILE_SHARE;
         if fallen {
             self.relieved();
@@ -118,6 +123,12 @@ impl Effort {
         if self.futile.take().is_some() {
             self.deaf_for = DEAF_FOR;
         }
+    }
+
+    /// Whether the owner's threads have not waited for a while although tasks ran.
+    pub(crate) fn proven(&self, now: Mono) -> bool {
+        let calm = self.calm.map(|since| now.since(since));
+        calm.is_some_and(|long| long >= PROVEN_AFTER)
     }
 
     /// Thousandths of a processor that tasks may use.

@@ -166,7 +166,9 @@ impl Brain {
             limit(half, &|_| Cause::Unsure { sense });
         }
         if self.active() {
-            if all >= at::FREE_CORE_FROM_MILLI {
+            let measured = self.senses.delay.value(now).is_some();
+            let proven = measured && self.effort.proven(now) && !self.presence.blind();
+            if all >= at::FREE_CORE_FROM_MILLI && !proven {
                 limit(all - 1000, &|cpus| Cause::Active { cpus });
             }
             if let Some(cpus) = self.settings.active_cpus {

@@ -41,10 +41,16 @@ pub const FUTURE_MAX: Span = Span::seconds(5);
 /// words, shorter than a thought.
 pub const ACTIVE_FOR: Span = Span::seconds(2);
 
-/// PCs with at least this many processors keep one free while the owner is active. On smaller
-/// ones a free core costs up to half of the harvest and, behind a group at idle priority, saves
-/// the owner nothing that could be measured.
+/// PCs with at least this many processors keep one free while the owner is active, until
+/// [`PROVEN_AFTER`] shows that this is not needed. On smaller ones a free core costs up to half of
+/// the harvest and, behind a group at idle priority, saves the owner nothing that could be
+/// measured.
 pub const FREE_CORE_FROM_MILLI: u32 = 4000;
+
+/// Where the owner's delay is measured and has kept below [`DELAY_MAX`] for this long while tasks
+/// ran, no core is kept free: the measurement decides, not a fixed rule. A single delay above it
+/// brings the rule back. One core of four is a sixth of what an owner leaves at a desk.
+pub const PROVEN_AFTER: Span = Span::seconds(60);
 
 /// Owner's threads may wait this share of wall time, in ‰: one percent is the smallest slow-down
 /// that people in studies of resource borrowing notice (Gupta, Lin, Dinda: "Measuring and

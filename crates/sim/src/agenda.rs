@@ -45,6 +45,10 @@ pub(crate) enum Due {
     PowerOn(Pc),
     /// The owner does something else.
     Owner(Pc),
+    /// The owner touches the PC.
+    Touch(Pc),
+    /// The judgement of a PC wants a sample.
+    Look(Pc),
     /// A user looks at the pool.
     User(u32),
     /// Trouble.

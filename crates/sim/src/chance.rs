@@ -20,6 +20,7 @@ pub(crate) fn fixed(a: u64, b: u64, c: u64) -> f64 {
     unit(mix(a ^ mix(b ^ mix(c))))
 }
 
+/// A number in 0..1 from 64 random bits.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit exactly")]
 fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
@@ -77,6 +78,45 @@ impl Chance {
     pub(crate) fn wait_ms(&mut self, mean_s: f64) -> u64 {
         let unit = unit(self.next()).min(1.0 - f64::EPSILON);
         (-(1.0 - unit).ln() * mean_s * 1000.0) as u64 + 1
+    }
+
+    /// A number in 0..1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        unit(self.next())
+    }
+
+    /// A length of Weibull's distribution, in milliseconds.
+    pub(crate) fn weibull_ms(&mut self, shape: f64, scale_s: f64) -> u64 {
+        let unit = self.unit().min(1.0 - f64::EPSILON);
+        whole(scale_s * 1000.0 * (-(1.0 - unit).ln()).powf(1.0 / shape)) + 1
+    }
+
+    /// A number of the normal distribution (Box and Muller, "A note on the generation of random
+    /// normal deviates", 1958).
+    pub(crate) fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).max(f64::MIN_POSITIVE).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// A length of the lognormal distribution, in milliseconds.
+    pub(crate) fn lognormal_ms(&mut self, median_s: f64, sigma: f64) -> u64 {
+        // Four deviations: longer ones are other states, not longer pauses.
+        let normal = self.normal().clamp(-4.0, 4.0);
+        whole(median_s * 1000.0 * (sigma * normal).exp()) + 1
+    }
+
+    /// A number of a distribution that is given by its quantiles.
+    pub(crate) fn quantile(&mut self, of: &[(f64, f64)]) -> f64 {
+        let unit = self.unit();
+        let above = of.iter().position(|(share, _)| *share >= unit).unwrap_or(0);
+        let (Some(high), Some(low)) = (of.get(above), of.get(above.saturating_sub(1))) else {
+            return 0.0;
+        };
+        let width = high.0 - low.0;
+        if width <= 0.0 {
+            return high.1;
+        }
+        low.1 + (high.1 - low.1) * (unit - low.0) / width
     }
 
     /// One of these.

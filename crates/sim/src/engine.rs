@@ -4,6 +4,7 @@
 use crate::agenda::{Due, Pc};
 use crate::chance::{fixed, whole};
 use crate::node::seconds;
+use crate::peers::offered;
 use crate::world::World;
 use gleaner_attempt::Event;
 use gleaner_model::{AttemptId, Bytes, Cpus, Reason};
@@ -11,12 +12,15 @@ use gleaner_model::{AttemptId, Bytes, Cpus, Reason};
 /// A program in the PC's engine. It outlives its agent.
 #[derive(Debug)]
 pub(crate) struct Program {
-    left_ms: u64,
+    /// Work left, in thousandths of a millisecond at full pace.
+    left_us: u64,
     /// Since when it runs; none while it is frozen.
     since: Option<u64>,
     /// Counts its runs: an end noted for an earlier one is void.
     run: u32,
+    /// Processor time it had, in milliseconds for each of its processors.
     pub(crate) ran_ms: u64,
+    ran_us: u64,
     /// How it will end if it is left alone.
     fate: Reason,
     pub(crate) ended: Option<Reason>,
@@ -49,75 +53,133 @@ impl World {
         let left_ms = whole(job.work_ms(seed, attempt.task) / node.speed).max(1);
         let fate = job.fate(seed, attempt);
         let program = Program {
-            left_ms,
+            left_us: left_ms * 1000,
             since: Some(self.now),
             run: 1,
             ran_ms: 0,
+            ran_us: 0,
             fate,
             ended: None,
             cpus: job.need.cpus,
             memory: job.need.memory,
         };
+        let end = self.now + program.needs_ms(node.pace);
         node.programs.insert(attempt, program);
         self.answer(pc, 1, Event::Started(attempt));
-        let end = self.now + left_ms;
         self.agenda.note(end, Due::Program(pc, attempt, 1));
+        self.rate(pc);
+    }
+
+    /// Sets the pace of a PC's programs by what owner and judgement leave them.
+    pub(crate) fn rate(&mut self, pc: Pc) {
+        let now = self.now;
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
+        };
+        let runs = |program: &&mut Program| program.since.is_some();
+        let asked: u32 = node
+            .programs
+            .values()
+            .filter(|program| program.since.is_some())
+            .map(|program| program.cpus.milli)
+            .sum();
+        let left = offered(node.cpus.milli, node.owner.usage.load).min(node.allowance);
+        // Programs share what is left in proportion; a full PC of the owner's leaves them a
+        // thousandth, as a group at idle priority does.
+        let pace = match asked {
+            0 => 1000,
+            asked => (u64::from(left) * 1000 / u64::from(asked)).clamp(1, 1000),
+        };
+        let pace = u32::try_from(pace).unwrap_or(1000);
+        let before = node.pace;
+        if pace == before {
+            return;
+        }
+        node.pace = pace;
+        for (attempt, program) in &mut node.programs {
+            let Some(program) = Some(program).filter(runs) else {
+                continue;
+            };
+            program.halt(now, before);
+            program.since = Some(now);
+            let end = now + program.needs_ms(pace);
+            self.agenda
+                .note(end, Due::Program(pc, *attempt, program.run));
+        }
     }
 
     pub(crate) fn freeze(&mut self, pc: Pc, attempt: AttemptId) {
         let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
-            return;
-        };
-        program.halt(now);
+        let Some(node) = self.pc(pc) else { return };
+        let pace = node.pace;
+        if let Some(program) = node.programs.get_mut(&attempt) {
+            program.halt(now, pace);
+        }
+        self.rate(pc);
     }
 
     pub(crate) fn thaw(&mut self, pc: Pc, attempt: AttemptId) {
         let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
+        let Some(node) = self.pc(pc) else { return };
+        let pace = node.pace;
+        let Some(program) = node.programs.get_mut(&attempt) else {
             return;
         };
         if program.ended.is_none() && program.since.is_none() {
             program.since = Some(now);
-            let (end, run) = (now + program.left_ms, program.run);
+            let (end, run) = (now + program.needs_ms(pace), program.run);
             self.agenda.note(end, Due::Program(pc, attempt, run));
+            self.rate(pc);
         }
     }
 
     pub(crate) fn stop(&mut self, pc: Pc, attempt: AttemptId) {
         let now = self.now;
         let after = self.chance.between(1, 50);
-        if let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) {
-            program.halt(now);
+        let Some(node) = self.pc(pc) else { return };
+        let pace = node.pace;
+        if let Some(program) = node.programs.get_mut(&attempt) {
+            program.halt(now, pace);
             program.ended = Some(Reason::Cancelled);
         }
         self.answer(pc, after, Event::Ended(attempt, Reason::Cancelled));
+        self.rate(pc);
     }
 
     /// A program may have come to its end.
     pub(crate) fn program_ends(&mut self, pc: Pc, attempt: AttemptId, run: u32) {
         let now = self.now;
-        let Some(program) = self.pc(pc).and_then(|n| n.programs.get_mut(&attempt)) else {
+        let Some(node) = self.pc(pc) else { return };
+        let pace = node.pace;
+        let Some(program) = node.programs.get_mut(&attempt) else {
             return;
         };
         if program.run != run || program.since.is_none() {
             return;
         }
-        program.halt(now);
+        program.halt(now, pace);
         let reason = program.fate.clone();
         program.ended = Some(reason.clone());
         // Where the agent is away, its shim keeps the end.
         self.feed(pc, Event::Ended(attempt, reason));
+        self.rate(pc);
     }
 }
 
 impl Program {
-    /// It runs no more, for now or for good.
-    pub(crate) fn halt(&mut self, now: u64) {
+    /// How long it runs from now on at this pace, in milliseconds.
+    const fn needs_ms(&self, pace: u32) -> u64 {
+        self.left_us.div_ceil(pace as u64)
+    }
+
+    /// It runs no more at this pace, for now or for good.
+    pub(crate) fn halt(&mut self, now: u64, pace: u32) {
         if let Some(since) = self.since.take() {
-            let ran = now.saturating_sub(since).min(self.left_ms);
-            self.ran_ms += ran;
-            self.left_ms -= ran;
+            let ran = now.saturating_sub(since) * u64::from(pace);
+            let ran = ran.min(self.left_us);
+            self.ran_us += ran;
+            self.ran_ms = self.ran_us / 1000;
+            self.left_us -= ran;
             self.run += 1;
         }
     }

@@ -2,10 +2,12 @@
 //! a link that its server may not answer.
 
 use crate::agenda::{Due, Pc};
-use crate::chance::{fixed, whole};
+use crate::chance::fixed;
 use crate::engine::Program;
 use crate::link::{Down, Link, Up};
-use crate::owner::{Doing, Owner};
+use crate::owner::Owner;
+use crate::peers::offered;
+use crate::report::Options;
 use crate::world::World;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
 use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeWish};
@@ -39,6 +41,12 @@ pub(crate) struct Computer {
     pub(crate) link: Link,
     pub(crate) owner: Owner,
     pub(crate) verdict: Verdict,
+    /// Thousandths of a processor that tasks may use while they run.
+    pub(crate) allowance: u32,
+    /// How fast programs run, in thousandths of what they could.
+    pub(crate) pace: u32,
+    /// It has no power before this time, whatever its owner wants.
+    pub(crate) outage_until: u64,
     /// A wake is noted for this time.
     woken_at: Option<u64>,
     /// Until when its idle processor time is accounted.
@@ -46,7 +54,8 @@ pub(crate) struct Computer {
 }
 
 impl Computer {
-    pub(crate) fn new(pc: Pc, seed: u64, now: u64) -> Self {
+    pub(crate) fn new(pc: Pc, options: &Options, now: u64) -> Self {
+        let seed = options.seed;
         let draw = |what: u64| fixed(seed, u64::from(pc), what);
         // The first PC can run anything, so that no user waits for ever.
         let cpus = match draw(1) {
@@ -55,7 +64,8 @@ impl Computer {
             x if x < 0.8 => 2,
             _ => 4,
         };
-        let day = 24.0 * 3_600_000.0;
+        let recorded = options.trace.as_ref().and_then(|trace| trace.cores(pc));
+        let cpus = recorded.unwrap_or(cpus);
         Self {
             id: NodeId(pc + 1),
             cpus: Cpus { milli: cpus * 1000 },
@@ -72,8 +82,11 @@ impl Computer {
             programs: BTreeMap::new(),
             kept: BTreeMap::new(),
             link: Link::default(),
-            owner: Owner::new(whole(draw(4) * day / 8.0)),
-            verdict: Verdict::Run,
+            owner: Owner::new(pc, options, now),
+            verdict: Verdict::Pause,
+            allowance: cpus * 1000,
+            pace: 1000,
+            outage_until: 0,
             woken_at: None,
             accounted: now,
         }
@@ -112,19 +125,23 @@ impl World {
         self.pcs.get_mut(pc as usize)
     }
 
-    /// Notes the processor time that the owner left over since the last time.
+    /// Notes the processor time that the owner left over since the last time, and how much of it
+    /// tasks were let use.
     pub(crate) fn account(&mut self, pc: Pc) {
         let now = self.now;
         let until = now.min(self.end);
         let Some(node) = self.pcs.get_mut(pc as usize) else {
             return;
         };
-        let passed = until.saturating_sub(node.accounted);
+        let passed = seconds(until.saturating_sub(node.accounted));
         node.accounted = node.accounted.max(now);
-        let idle = node.on && node.owner.doing != Doing::Heavy;
-        if idle {
-            let cpus = f64::from(node.cpus.milli) / 1000.0;
-            self.tally.idle_cpu += cpus * seconds(passed);
+        if node.on {
+            let idle = offered(node.cpus.milli, node.owner.usage.load);
+            self.tally.idle_cpu += f64::from(idle) / 1000.0 * passed;
+            if node.verdict == Verdict::Run && node.agent.is_some() {
+                let offered = idle.min(node.allowance);
+                self.tally.offered_cpu += f64::from(offered) / 1000.0 * passed;
+            }
         }
     }
 
@@ -400,13 +417,24 @@ impl World {
             return;
         };
         node.agent = None;
+        node.owner.end();
         node.killed_at = now;
         node.link.open = false;
         self.agenda.note(now + back_ms, Due::AgentUp(pc));
     }
 
-    /// Power goes: nothing is left of what ran.
+    /// Power fails for a while.
     pub(crate) fn power_off(&mut self, pc: Pc, back_ms: u64) {
+        let back = self.now + back_ms;
+        if let Some(node) = self.pc(pc) {
+            node.outage_until = node.outage_until.max(back);
+        }
+        self.power_goes(pc);
+        self.agenda.note(back, Due::PowerOn(pc));
+    }
+
+    /// Power goes: nothing is left of what ran.
+    pub(crate) fn power_goes(&mut self, pc: Pc) {
         self.account(pc);
         self.cut(pc, 0);
         let now = self.now;
@@ -415,41 +443,49 @@ impl World {
         };
         node.on = false;
         node.agent = None;
+        node.owner.end();
         node.link.open = false;
         node.kept.clear();
+        let pace = node.pace;
         let mut programs = std::mem::take(&mut node.programs);
         for program in programs.values_mut() {
-            program.halt(now);
+            program.halt(now, pace);
             self.spent(Some(program));
         }
-        self.agenda.note(now + back_ms, Due::PowerOn(pc));
     }
 
     pub(crate) fn power_on(&mut self, pc: Pc) {
         self.account(pc);
-        if let Some(node) = self.pc(pc) {
+        let now = self.now;
+        if let Some(node) = self.pc(pc)
+            && node.owner.usage.on
+            && node.outage_until <= now
+        {
             node.on = true;
+            self.agent_up(pc);
         }
-        self.agent_up(pc);
     }
 
     /// An agent starts, and adopts what its predecessor left running.
     pub(crate) fn agent_up(&mut self, pc: Pc) {
-        let now = self.now;
+        let (now, regime) = (self.now, self.options.regime);
+        self.account(pc);
         let Some(node) = self.pc(pc).filter(|n| n.on && n.agent.is_none()) else {
             return;
         };
+        node.owner.begin(regime, node.cpus, now);
+        node.verdict = Verdict::Pause;
         let alone_too_long = now.saturating_sub(node.killed_at) >= LEASE.ms;
         let capacity = Capacity {
             cpus: node.cpus,
             memory: node.memory,
         };
         node.agent = Some(Book::new(capacity));
-        let verdict = node.verdict;
+        let pace = node.pace;
         let mut adoptions = Vec::new();
         for (attempt, program) in &mut node.programs {
             if program.ended.is_none() && alone_too_long {
-                program.halt(now);
+                program.halt(now, pace);
                 let detail = "no agent came back while its lease lasted".into();
                 program.ended = Some(Reason::Lost { detail });
             }
@@ -471,7 +507,8 @@ impl World {
             self.feed(pc, Event::Adopted(adoption));
             self.thaw(pc, attempt);
         }
-        self.feed(pc, Event::Judged(verdict));
+        self.feed(pc, Event::Judged(Verdict::Pause));
+        self.judge(pc);
         self.agenda.note(now + 10, Due::Connect(pc, epoch));
     }
 

@@ -1,137 +1,347 @@
-//! The person at the PC: away, there and typing, or there and needing all of it; by day more than
-//! by night.
+//! The person at the PC, and the brain that judges when the PC works beside them.
+//!
+//! What the owner does changes a few dozen times a day; only then, at inputs, and when the brain
+//! asks for it, is there a sample. In between the same sample would change nothing.
 
 use crate::agenda::{Due, Pc};
-use crate::report::Policy;
+use crate::chance::{Chance, mix};
+use crate::generator::Generator;
+use crate::habits;
+use crate::peers::{Peer, Rules};
+use crate::replay::Replay;
+use crate::report::{Options, Regime};
+use crate::usage::{Source, Usage};
 use crate::world::World;
-use gleaner_attempt::{Event, Verdict};
+use gleaner_attempt as attempt;
+use gleaner_harvest::{Brain, Event, Settings};
+use gleaner_model::{
+    Bytes, Cpus, Load, Memory, Power, Pressure, Sample, Sessions, Signal, Span, Time, Verdict,
+};
 
-const HOUR_MS: u64 = 3_600_000;
+/// A simulated driver never misses a change: it promises a sample a week.
+const BEAT: Span = Span::seconds(7 * 86_400);
 
-/// What the owner does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doing {
-    /// Not there.
-    Away,
-    /// There; their programs need next to nothing.
-    Light,
-    /// There; their programs need the whole PC.
-    Heavy,
+/// Inputs come this often where only their being there matters: often enough that the PC counts
+/// as used all the while.
+const TOUCH_MS: u64 = 50_000;
+/// Inputs while somebody types, where a brain reacts to each: below its two seconds.
+const TYPE_MS: u64 = 1_900;
+
+/// Who decides when a PC works.
+#[derive(Debug)]
+enum Judge {
+    Brain(Box<Brain>),
+    Peer(Peer),
 }
 
 /// An owner.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Owner {
-    pub(crate) doing: Doing,
-    /// When the session at the PC ends.
-    until: u64,
-    /// When somebody was last there.
-    last: u64,
-    /// Shift of the day, in milliseconds: not everybody gets up at the same time.
-    phase: u64,
+    pub(crate) usage: Usage,
+    source: Source,
+    /// Streams of chance are each PC's own: every policy sees the same owners.
+    chance: Chance,
+    /// Keys are drawn for themselves: only some policies need them.
+    keys: Chance,
+    judge: Option<Judge>,
+    /// When somebody last touched the PC.
+    touched: u64,
+    typing_until: u64,
+    /// A look is noted for this time, and a touch for that.
+    looks: Option<u64>,
+    touches: Option<u64>,
+    /// Part of memory that is available.
+    available: f64,
 }
 
 impl Owner {
-    pub(crate) const fn new(phase: u64) -> Self {
+    pub(crate) fn new(pc: Pc, options: &Options, now: u64) -> Self {
+        let seed = options.seed;
+        let source = match &options.trace {
+            Some(trace) => Source::Recorded(Replay::new(trace.clone(), pc, now)),
+            None => Source::Habits(Box::new(Generator::new(pc, seed, now))),
+        };
+        let mut chance = Chance::new(mix(seed ^ mix(u64::from(pc) + (1 << 41))));
+        let available = 0.14 + 0.52 * chance.unit();
         Self {
-            doing: Doing::Away,
-            until: 0,
-            last: 0,
-            phase,
+            usage: Usage::ALONE,
+            source,
+            chance,
+            keys: Chance::new(mix(seed ^ mix(u64::from(pc) + (1 << 42)))),
+            judge: None,
+            touched: now.saturating_sub(3_600_000),
+            typing_until: 0,
+            looks: None,
+            touches: None,
+            available,
         }
     }
 
-    const fn hour(&self, now: u64) -> u64 {
-        (now + self.phase) / HOUR_MS % 24
+    /// The agent starts, and with it its judgement.
+    pub(crate) fn begin(&mut self, regime: Regime, cpus: Cpus, now: u64) {
+        let peer = |rules| Judge::Peer(Peer::new(rules, cpus.milli, now));
+        self.judge = Some(match regime {
+            Regime::PeerCondor => peer(Rules::Condor),
+            Regime::PeerBoinc => peer(Rules::Boinc),
+            Regime::Own(policy) => {
+                let settings = Settings {
+                    policy,
+                    ..Settings::default()
+                };
+                let brain = Brain::new(cpus, settings, Time { ms: now });
+                Judge::Brain(Box::new(brain.sampled_every(BEAT)))
+            }
+        });
     }
 
-    /// What the policy makes of it.
-    pub(crate) const fn verdict(&self, policy: Policy, now: u64) -> Verdict {
-        let hour = self.hour(now);
-        match (policy, self.doing) {
-            (Policy::Continuous | Policy::Screensaver, Doing::Away)
-            | (Policy::Continuous, Doing::Light) => Verdict::Run,
-            (Policy::Continuous, Doing::Heavy)
-            | (Policy::Screensaver, Doing::Light | Doing::Heavy) => Verdict::Pause,
-            (Policy::IdleAfter, Doing::Away) => {
-                if now < self.last + HOUR_MS / 4 {
-                    Verdict::Pause
-                } else {
-                    Verdict::Run
-                }
+    /// The agent is gone.
+    pub(crate) fn end(&mut self) {
+        self.judge = None;
+    }
+
+    fn sample(&self, now: u64, tasks: u16) -> Sample {
+        fn seen<T>(value: T, now: u64) -> Signal<T> {
+            Signal::Seen {
+                value,
+                at: Time { ms: now },
             }
-            (Policy::Night, Doing::Away) => {
-                if hour >= 20 || hour < 6 {
-                    Verdict::Run
-                } else {
-                    Verdict::Evict
-                }
-            }
-            (Policy::IdleAfter | Policy::Night, Doing::Light | Doing::Heavy) => Verdict::Evict,
         }
+        let people = u32::from(self.usage.logged_in);
+        let total = 8_u64 << 30;
+        let available = crate::chance::whole(self.available * 8.0 * 1024.0) << 20;
+        Sample {
+            at: Time { ms: now },
+            input: seen(Time { ms: self.touched }, now),
+            sessions: seen(
+                Sessions {
+                    people,
+                    active: people,
+                    locked: people == 0,
+                    ..Sessions::default()
+                },
+                now,
+            ),
+            load: seen(
+                Load {
+                    owner: self.usage.load,
+                    tasks,
+                    stolen: 0,
+                    busiest: self.usage.load,
+                },
+                now,
+            ),
+            delay: seen(0, now),
+            pressure: seen(Pressure::default(), now),
+            memory: seen(
+                Memory {
+                    total: Bytes(total),
+                    available: Bytes(available),
+                    major_faults: 0,
+                },
+                now,
+            ),
+            power: seen(
+                Power {
+                    mains: true,
+                    charge: None,
+                },
+                now,
+            ),
+            disk_free: seen(Bytes(100 << 30), now),
+            minute_of_week: self.source.minute_of_week(now),
+            ..Sample::default()
+        }
+    }
+
+    /// Looks at everything; says whether there is something new to carry out.
+    fn look(&mut self, now: u64) -> bool {
+        let sample = matches!(self.judge, Some(Judge::Brain(_))).then(|| self.sample(now, 100));
+        match (&mut self.judge, sample) {
+            (Some(Judge::Brain(brain)), Some(sample)) => {
+                brain.step(Time { ms: now }, Event::Sampled(Box::new(sample)))
+            }
+            (Some(Judge::Peer(peer)), _) => peer.look(now, self.touched, self.usage.load),
+            _ => false,
+        }
+    }
+
+    /// A key is pressed.
+    fn press(&mut self, now: u64) -> bool {
+        self.touched = now;
+        match &mut self.judge {
+            Some(Judge::Brain(brain)) => brain.step(Time { ms: now }, Event::Input),
+            Some(Judge::Peer(_)) | None => false,
+        }
+    }
+
+    fn decided(&self) -> Option<(Verdict, u32)> {
+        Some(match self.judge.as_ref()? {
+            Judge::Brain(brain) => {
+                let decision = brain.decision();
+                (decision.verdict, decision.allowance.milli)
+            }
+            Judge::Peer(peer) => (peer.verdict, u32::MAX),
+        })
+    }
+
+    /// When the judge wants to look again.
+    fn due(&self, now: u64) -> Option<u64> {
+        match self.judge.as_ref()? {
+            Judge::Brain(brain) => brain.sample_at().map(|at| at.ms),
+            Judge::Peer(peer) => peer.due(now),
+        }
+    }
+
+    /// When it sees what has just changed.
+    const fn notices(&self, now: u64) -> u64 {
+        match &self.judge {
+            Some(Judge::Peer(peer)) => now + peer.late(),
+            Some(Judge::Brain(_)) | None => now,
+        }
+    }
+
+    /// The next input, while somebody is at it.
+    fn next_touch(&mut self, now: u64, keen: bool) -> u64 {
+        if !keen {
+            return now + TOUCH_MS;
+        }
+        if now < self.typing_until {
+            return now + TYPE_MS;
+        }
+        let pause = self.keys.lognormal_ms(habits::PAUSE.0, habits::PAUSE.1);
+        let typing = self.keys.lognormal_ms(habits::TYPING.0, habits::TYPING.1);
+        self.typing_until = now + pause + typing;
+        now + pause.max(TYPE_MS)
     }
 }
 
 impl World {
-    /// The owner does something else, or a policy's hour has come.
+    /// The owner does something else.
     pub(crate) fn owner_acts(&mut self, pc: Pc) {
         let (now, draining) = (self.now, self.draining);
         self.account(pc);
-        let chance = &mut self.chance;
         let Some(node) = self.pcs.get_mut(pc as usize) else {
             return;
         };
         let owner = &mut node.owner;
-        if owner.doing != Doing::Away {
-            owner.last = now;
-        }
-        let day = (8..20).contains(&owner.hour(now));
-        let wait = if draining {
-            owner.doing = Doing::Away;
-            chance.wait_ms(3600.0).max(HOUR_MS / 2)
-        } else if owner.doing == Doing::Away && owner.until <= now {
-            // Somebody comes: for an hour or so, at night rarely.
-            if chance.likely(if day { 0.5 } else { 0.04 }) {
-                owner.doing = Doing::Light;
-                owner.until = now + chance.wait_ms(3600.0);
-                chance.wait_ms(240.0)
-            } else {
-                chance.wait_ms(1200.0)
-            }
-        } else if owner.until <= now {
-            owner.doing = Doing::Away;
-            chance.wait_ms(1800.0)
+        if draining {
+            owner.usage = Usage::ALONE;
         } else {
-            owner.doing = if owner.doing == Doing::Light && chance.likely(0.4) {
-                Doing::Heavy
-            } else {
-                Doing::Light
-            };
-            chance.wait_ms(if owner.doing == Doing::Heavy {
-                45.0
-            } else {
-                240.0
-            })
-        };
-        self.agenda.note(now + wait, Due::Owner(pc));
-        self.judge(pc);
+            let (usage, until) = owner.source.next(now, &mut owner.chance);
+            if usage.touching || owner.usage.touching {
+                owner.touched = now;
+            }
+            owner.usage = usage;
+            self.agenda.note(until, Due::Owner(pc));
+        }
+        let (wants, is_on, outage) = (node.owner.usage.on, node.on, node.outage_until);
+        let at = node.owner.notices(now);
+        if wants && !is_on && outage <= now {
+            self.power_on(pc);
+        } else if !wants && is_on {
+            self.tally.power_offs += 1;
+            self.power_goes(pc);
+        }
+        if at > now && !draining {
+            self.look_by(pc, at);
+        } else {
+            self.judge(pc);
+        }
+        self.rate(pc);
+        self.touch(pc);
     }
 
-    /// Tells the book what the policy makes of the owner, and the server at the next beat.
-    pub(crate) fn judge(&mut self, pc: Pc) {
-        let (now, draining, policy) = (self.now, self.draining, self.options.policy);
+    /// Somebody touches the PC, if somebody is there and it is time for it.
+    pub(crate) fn touch(&mut self, pc: Pc) {
+        let (now, keen) = (self.now, self.options.regime.is_keen());
+        let draining = self.draining;
         let Some(node) = self.pcs.get_mut(pc as usize) else {
             return;
         };
-        let verdict = if draining {
-            Verdict::Run
-        } else {
-            node.owner.verdict(policy, now)
+        let keen = keen && node.cpus.milli >= gleaner_harvest::thresholds::FREE_CORE_FROM_MILLI;
+        let owner = &mut node.owner;
+        if owner.touches.is_some_and(|noted| noted > now) || draining {
+            return;
+        }
+        owner.touches = None;
+        if !owner.usage.touching || !owner.usage.on {
+            return;
+        }
+        let next = owner.next_touch(now, keen);
+        owner.touches = Some(next);
+        self.agenda.note(next, Due::Touch(pc));
+        self.owner_steps += 1;
+        if node.owner.press(now) {
+            self.carry_out(pc);
+        }
+        self.note_look(pc);
+    }
+
+    /// The judge may want to look.
+    pub(crate) fn look(&mut self, pc: Pc) {
+        let now = self.now;
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
         };
+        if node.owner.looks.is_some_and(|noted| noted <= now) {
+            node.owner.looks = None;
+            self.judge(pc);
+        }
+    }
+
+    /// The judge looks, and what it decides is done.
+    pub(crate) fn judge(&mut self, pc: Pc) {
+        let (now, draining) = (self.now, self.draining);
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
+        };
+        if draining {
+            return self.carry_out(pc);
+        }
+        self.owner_steps += u64::from(node.owner.judge.is_some());
+        if node.owner.look(now) {
+            self.carry_out(pc);
+        }
+        self.note_look(pc);
+    }
+
+    fn note_look(&mut self, pc: Pc) {
+        let now = self.now;
+        let due = self.pcs.get(pc as usize).and_then(|n| n.owner.due(now));
+        if let Some(due) = due {
+            self.look_by(pc, due.max(now + 1));
+        }
+    }
+
+    fn look_by(&mut self, pc: Pc, at: u64) {
+        if let Some(node) = self.pcs.get_mut(pc as usize)
+            && node.owner.looks.is_none_or(|noted| at < noted)
+        {
+            node.owner.looks = Some(at);
+            self.agenda.note(at, Due::Look(pc));
+        }
+    }
+
+    /// Tells the book what was decided, and the server at the next beat.
+    fn carry_out(&mut self, pc: Pc) {
+        self.account(pc);
+        let draining = self.draining;
+        let Some(node) = self.pcs.get_mut(pc as usize) else {
+            return;
+        };
+        let decided = node.owner.decided();
+        let (verdict, allowance) = match decided {
+            _ if draining => (Verdict::Run, u32::MAX),
+            Some(decided) => decided,
+            None => return,
+        };
+        node.allowance = allowance.min(node.cpus.milli);
         if node.verdict != verdict {
+            self.tally.verdict_changes += 1;
             node.verdict = verdict;
-            self.feed(pc, Event::Judged(verdict));
+            self.feed(pc, attempt::Event::Judged(verdict));
             self.beat_now(pc);
         }
+        self.rate(pc);
     }
 }

@@ -1,9 +1,12 @@
 //! What a run is asked, and what it says in the end.
 
+use crate::trace::Trace;
+use gleaner_model::Policy;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// What to simulate.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// PCs; at least 1.
     pub nodes: u32,
@@ -15,7 +18,10 @@ pub struct Options {
     /// minds.
     pub faults: bool,
     /// When a PC works.
-    pub policy: Policy,
+    pub regime: Regime,
+    /// Owners out of a recording: PC `i` replays its machine `i`, again from the first where there
+    /// are more PCs than machines. Without one they are made of fits.
+    pub trace: Option<Arc<Trace>>,
     /// Whether all invariants are checked after each single step. Without it, each step checks
     /// the node and the durable rows that it touched, and every 256th step checks everything.
     pub check_all: bool,
@@ -28,53 +34,59 @@ impl Default for Options {
             days: 1.0,
             seed: 1,
             faults: false,
-            policy: Policy::Continuous,
+            regime: Regime::Own(Policy::Continuous),
+            trace: None,
             check_all: false,
         }
     }
 }
 
-/// When a PC works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Whenever its owner does not need all of it.
-    Continuous,
-    /// When nobody is at it.
-    Screensaver,
-    /// When nobody has been at it for a quarter of an hour.
-    IdleAfter,
-    /// From 20 to 6 o'clock, when nobody is at it.
-    Night,
+/// Whose rules say when a PC works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Regime {
+    /// One of our policies, judged by the real brain.
+    Own(Policy),
+    /// HTCondor's desktop policy.
+    PeerCondor,
+    /// BOINC's defaults.
+    PeerBoinc,
 }
 
-impl Policy {
-    /// Every policy.
-    pub const ALL: &'static [Self] = &[
-        Self::Continuous,
-        Self::Screensaver,
-        Self::IdleAfter,
-        Self::Night,
+impl Regime {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Own(Policy::Continuous),
+        Self::Own(Policy::Screensaver),
+        Self::Own(Policy::IdleAfter),
+        Self::Own(Policy::Night),
+        Self::PeerCondor,
+        Self::PeerBoinc,
     ];
 
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Continuous => "continuous",
-            Self::Screensaver => "screensaver",
-            Self::IdleAfter => "idle-after",
-            Self::Night => "night",
+            Self::Own(policy) => policy.as_str(),
+            Self::PeerCondor => "peer-condor",
+            Self::PeerBoinc => "peer-boinc",
         }
     }
 
-    /// The policy that a word names.
+    /// The one that a word names.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|policy| policy.as_str() == word)
+        Self::ALL.into_iter().find(|regime| regime.as_str() == word)
+    }
+
+    /// Whether most PCs work at any time.
+    pub(crate) const fn is_steady(self) -> bool {
+        matches!(self, Self::Own(Policy::Continuous) | Self::PeerBoinc)
+    }
+
+    /// Whether it acts on each single input.
+    pub(crate) const fn is_keen(self) -> bool {
+        matches!(self, Self::Own(Policy::Continuous))
     }
 }
 
@@ -90,7 +102,9 @@ pub struct Report {
     /// Whether there were faults.
     pub faults: bool,
     /// When PCs worked.
-    pub policy: Policy,
+    pub policy: &'static str,
+    /// The recording that owners came from, if they did.
+    pub trace: Option<String>,
     /// Over every action of the server's brain, in order, as 16 hex digits.
     pub hash: String,
     /// Steps of the real brains, the server's and the nodes' together.
@@ -101,11 +115,15 @@ pub struct Report {
     pub server_steps: u64,
     /// Steps of the nodes' brains.
     pub node_steps: u64,
+    /// Steps of the brains that judge PCs: samples and inputs.
+    pub owner_steps: u64,
     /// Virtual seconds that passed, the end included.
     pub virtual_seconds: f64,
     /// Of the processor time that owners left over on PCs that were on, the part that went into
     /// results that count; over the days asked for.
     pub harvested_share: f64,
+    /// The part that the judgement let tasks use, whether there were any or not.
+    pub offered_share: f64,
     /// That processor time, in CPU seconds.
     pub idle_cpu_seconds: f64,
     /// CPU seconds that went into results that count.
@@ -140,6 +158,10 @@ pub struct Report {
     pub reports_stale: u64,
     /// Connections that broke.
     pub link_breaks: u64,
+    /// Changes of the kind of a PC's verdict.
+    pub verdict_changes: u64,
+    /// Times that an owner switched a PC off or restarted it.
+    pub power_offs: u64,
     /// PCs that lost power.
     pub power_losses: u64,
     /// Agents that were killed.
@@ -176,9 +198,13 @@ impl Options {
             "gleaner sim --nodes {} --days {} --seed {}",
             self.nodes, self.days, self.seed
         );
-        if self.policy != Policy::Continuous {
+        if self.regime != Self::default().regime {
             command.push_str(" --policy ");
-            command.push_str(self.policy.as_str());
+            command.push_str(self.regime.as_str());
+        }
+        if let Some(trace) = &self.trace {
+            command.push_str(" --trace ");
+            command.push_str(&trace.name);
         }
         if self.faults {
             command.push_str(" --faults");

@@ -33,6 +33,9 @@ const DRAIN_TASKS: u64 = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) idle_cpu: f64,
+    pub(crate) offered_cpu: f64,
+    pub(crate) verdict_changes: u64,
+    pub(crate) power_offs: u64,
     pub(crate) useful_cpu: f64,
     pub(crate) useful_in_time: f64,
     pub(crate) spent_cpu: f64,
@@ -66,6 +69,8 @@ pub(crate) struct World {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) tally: Tally,
     pub(crate) node_steps: u64,
+    /// Steps of the brains that judge PCs.
+    pub(crate) owner_steps: u64,
     /// Processors of all PCs.
     pub(crate) slots: u32,
     /// Mean seconds between a user's looks at the pool.
@@ -82,7 +87,7 @@ pub(crate) struct World {
 /// # Errors
 /// The first broken invariant, with the command that shows it again.
 pub fn run(options: &Options) -> Result<Report, Failure> {
-    let mut world = World::new(*options);
+    let mut world = World::new(options);
     world.begin();
     while let Some((at, due)) = world.agenda.next() {
         world.now = at;
@@ -106,18 +111,21 @@ impl World {
         clippy::cast_sign_loss,
         reason = "days are clamped to a century"
     )]
-    fn new(options: Options) -> Self {
+    fn new(options: &Options) -> Self {
         let seconds = options.days.clamp(0.0, 36_500.0) * 86_400.0;
         let nodes = options.nodes.max(1);
         let pcs: Vec<Computer> = (0..nodes)
-            .map(|pc| Computer::new(pc, options.seed, START_MS))
+            .map(|pc| Computer::new(pc, options, START_MS))
             .collect();
         let longest_ms = (seconds * 1000.0 / 20.0).clamp(40_000.0, 3_600_000.0);
         // The slowest PC takes four times the median for the longest task of a job.
         let settle_ms = 4.0 * longest_ms + 30_000.0;
         let end = START_MS + (seconds * 1000.0) as u64;
         Self {
-            options: Options { nodes, ..options },
+            options: Options {
+                nodes,
+                ..options.clone()
+            },
             now: START_MS,
             end,
             last: end + DRAIN_MS.max(DRAIN_TASKS * settle_ms as u64),
@@ -131,6 +139,7 @@ impl World {
             jobs: BTreeMap::new(),
             tally: Tally::default(),
             node_steps: 0,
+            owner_steps: 0,
             pace_s: (seconds / 50.0).clamp(10.0, 600.0),
             longest_ms,
             settle_samples: (settle_ms / SAMPLE_MS as f64) as u32,
@@ -143,8 +152,7 @@ impl World {
         for pc in 0..self.options.nodes {
             let at = self.now + self.chance.between(0, 5_000);
             self.agenda.note(at, Due::AgentUp(pc));
-            let at = self.now + self.chance.between(0, 600_000);
-            self.agenda.note(at, Due::Owner(pc));
+            self.agenda.note(self.now, Due::Owner(pc));
         }
         for user in 0..USERS {
             let at = self.now + self.chance.between(0, 3_000);
@@ -183,7 +191,13 @@ impl World {
             Due::Wake(pc) => self.wake(pc),
             Due::AgentUp(pc) => self.agent_up(pc),
             Due::PowerOn(pc) => self.power_on(pc),
-            Due::Owner(pc) => self.owner_acts(pc),
+            Due::Owner(pc) => {
+                if !self.draining {
+                    self.owner_acts(pc);
+                }
+            }
+            Due::Touch(pc) => self.touch(pc),
+            Due::Look(pc) => self.look(pc),
             Due::User(user) => return self.user_acts(user),
             Due::Fault => return self.trouble(),
             Due::ServerKill => {
@@ -317,14 +331,17 @@ impl World {
             days: options.days,
             seed: options.seed,
             faults: options.faults,
-            policy: options.policy,
+            policy: options.regime.as_str(),
+            trace: options.trace.as_ref().map(|trace| trace.name.clone()),
             hash: server.hash.finish(),
-            steps: server.steps + self.node_steps,
+            steps: server.steps + self.node_steps + self.owner_steps,
             server_steps: server.steps,
             steps_per_second: None,
             node_steps: self.node_steps,
+            owner_steps: self.owner_steps,
             virtual_seconds: (self.now - START_MS) as f64 / 1000.0,
             harvested_share: tally.useful_in_time / tally.idle_cpu.max(1.0),
+            offered_share: tally.offered_cpu / tally.idle_cpu.max(1.0),
             idle_cpu_seconds: tally.idle_cpu,
             useful_cpu_seconds: tally.useful_cpu,
             wasted_cpu_seconds: (tally.spent_cpu - tally.useful_cpu).max(0.0),
@@ -342,6 +359,8 @@ impl World {
             attempts_evicted: server.ledger.evicted,
             reports_stale: server.stale,
             link_breaks: tally.link_breaks,
+            verdict_changes: tally.verdict_changes,
+            power_offs: tally.power_offs,
             power_losses: tally.power_losses,
             agent_kills: tally.agent_kills,
             server_kills: tally.server_kills,

@@ -2,11 +2,17 @@
 
 use crate::out::{self, Failure, Outcome};
 use crate::table::{self, Look};
-use gleaner_sim::{Options, Policy, Report};
+use gleaner_sim::{Options, Regime, Report, Trace};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Most nodes of a simulated fleet: what one server carries, ten times over.
 const NODES_MAX: u32 = 1_000_000;
+/// Nodes of a simulated fleet that replays nothing.
+const NODES: u32 = 1000;
+/// Most bytes of a recording: decades of a large pool; more is not a recording.
+const TRACE_MAX: u64 = 1 << 30;
 /// Most virtual days.
 const DAYS_MAX: f64 = 3650.0;
 
@@ -16,18 +22,23 @@ const DAYS_MAX: f64 = 3650.0;
 /// and the command that shows it again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// PCs
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
-    nodes: u32,
+    /// PCs: 1000, or as many as the recording has
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    nodes: Option<u32>,
     /// Virtual days
     #[arg(long, value_name = "D", default_value = "1", value_parser = days)]
     days: f64,
     /// Everything left to chance follows from it
     #[arg(long, value_name = "S", default_value = "1")]
     seed: u64,
-    /// When a PC works: continuous, screensaver, idle-after or night
-    #[arg(long, value_name = "P", default_value = "continuous", value_parser = policy)]
-    policy: Policy,
+    /// When a PC works: continuous, screensaver, idle-after or night; or by the rules of others,
+    /// peer-condor or peer-boinc
+    #[arg(long, value_name = "P", default_value = "continuous", value_parser = regime)]
+    policy: Regime,
+    /// Owners out of a recording instead of fits: the export of a PC's recorder, or a table (see
+    /// the manual)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Links break, PCs lose power, agents and the server are killed, users change their minds
     #[arg(long)]
     faults: bool,
@@ -48,21 +59,39 @@ fn days(text: &str) -> Result<f64, String> {
     }
 }
 
-fn policy(word: &str) -> Result<Policy, String> {
-    Policy::from_word(word).ok_or_else(|| {
-        let words: Vec<&str> = Policy::ALL.iter().map(|policy| policy.as_str()).collect();
+fn regime(word: &str) -> Result<Regime, String> {
+    Regime::from_word(word).ok_or_else(|| {
+        let words = Regime::ALL.map(Regime::as_str);
         format!("write one of {}", words.join(", "))
     })
 }
 
+/// Reads a recording.
+fn trace(path: &Path) -> Result<Trace, Failure> {
+    let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
+    if size.len() > TRACE_MAX {
+        return Err(wrong("more than 1 GiB; cut it into parts".into()));
+    }
+    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| wrong("not a text; unpack it first (gunzip, unxz)".into()))?;
+    let name = path.display().to_string();
+    Trace::parse(&name, &text).map_err(|e| wrong(e.to_string()))
+}
+
 impl Args {
     pub(crate) fn run(self) -> Outcome {
+        let recorded = self.trace.as_deref().map(trace).transpose()?;
+        let machines = recorded.as_ref().map(Trace::machines);
+        let machines = machines.map_or(NODES, |n| u32::try_from(n).unwrap_or(NODES_MAX));
         let options = Options {
-            nodes: self.nodes,
+            nodes: self.nodes.unwrap_or(machines),
             days: self.days,
             seed: self.seed,
             faults: self.faults,
-            policy: self.policy,
+            regime: self.policy,
+            trace: recorded.map(Arc::new),
             check_all: self.check_all,
         };
         let started = Instant::now();
@@ -99,7 +128,10 @@ fn text(report: &Report, look: Look) -> String {
             "steps a second",
             format!("{:.0}", report.steps_per_second.unwrap_or(0.0)),
         ),
+        ("policy", report.policy.to_owned()),
         ("idle CPU time harvested", percent(report.harvested_share)),
+        ("idle CPU time offered", percent(report.offered_share)),
+        ("changes of a verdict", report.verdict_changes.to_string()),
         (
             "wasted CPU seconds",
             format!("{:.0}", report.wasted_cpu_seconds),
@@ -114,6 +146,7 @@ fn text(report: &Report, look: Look) -> String {
         ("attempts lost", report.attempts_lost.to_string()),
         ("attempts evicted", report.attempts_evicted.to_string()),
         ("links broken", report.link_breaks.to_string()),
+        ("PCs switched off", report.power_offs.to_string()),
         ("PCs without power", report.power_losses.to_string()),
         ("agents killed", report.agent_kills.to_string()),
         ("server killed", report.server_kills.to_string()),
@@ -154,6 +187,20 @@ mod tests {
     fn days_and_policies_are_checked() {
         assert!(days("0").unwrap_err().contains("above 0"));
         assert!(days("NaN").is_err_and(|said| said.contains("number of days")));
-        assert!(policy("never").unwrap_err().contains("idle-after"));
+        assert!(regime("never").unwrap_err().contains("idle-after"));
+        assert!(regime("never").unwrap_err().contains("peer-boinc"));
+    }
+
+    #[test]
+    fn a_recording_is_read_or_refused_with_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("usage.csv");
+        std::fs::write(&path, "machine,dt_s,state\n1,700000000,U\n1,9000000,O\n").unwrap();
+        assert_eq!(trace(&path).ok().map(|trace| trace.machines()), Some(1));
+        std::fs::write(&path, [0xfd, b'7', b'z']).unwrap();
+        let said = trace(&path).err().map(|failure| failure.message);
+        assert!(said.is_some_and(|said| said.contains("usage.csv: not a text; unpack it")));
+        let none = trace(&dir.path().join("none")).err();
+        assert!(none.is_some_and(|failure| failure.message.contains("none")));
     }
 }

@@ -284,7 +284,7 @@ fn figures_out_of_all_bounds_are_taken_as_they_are() {
 fn ten_thousand_inputs_a_second_change_the_decision_once() {
     for word in [Policy::Continuous, Policy::Screensaver] {
         let mut desk = Desk::new(8, policy(word));
-        desk.pass(Span::seconds(60));
+        desk.pass(Span::seconds(40));
         let mut changed = 0;
         for input in 0..50_000_u64 {
             desk.now += u64::from(input % 10 == 0);

@@ -221,6 +221,25 @@ fn an_input_leaves_one_processor_free_for_two_seconds_where_there_are_four() {
 }
 
 #[test]
+fn where_no_delay_is_measured_no_processor_is_left_free() {
+    let mut desk = Desk::new(4, Settings::default());
+    desk.pass(S(61));
+    desk.input();
+    assert_eq!(desk.milli(), 4000);
+    desk.see(|sees| sees.delay = Some(11));
+    desk.see(|sees| sees.delay = Some(0));
+    desk.pass(S(50));
+    desk.input();
+    assert_eq!(desk.milli(), 3000, "one delay brings the rule back");
+    // What is not measured is not proven.
+    let mut desk = Desk::new(4, Settings::default());
+    desk.sees.delay = None;
+    desk.pass(S(600));
+    desk.input();
+    assert_eq!(desk.milli(), 3000);
+}
+
+#[test]
 fn measured_delay_halves_at_once_and_gives_back_a_processor_each_two_seconds() {
     let mut desk = Desk::new(8, Settings::default());
     desk.pass(S(10));
