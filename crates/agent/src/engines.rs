@@ -4,10 +4,12 @@
 use crate::AgentError;
 use crate::config::AgentConfig;
 use crate::dispatch::ENGINE_BEAT_MS;
-use crate::watch::sensing::{Begin, Nothing};
+use crate::watch::sensing::{Begin, Nothing, this_pc};
 use gleaner_engine::{Engine, Events};
+use gleaner_engine_process::cgroup::time_below;
 use gleaner_engine_process::priority::{Outcome, SelfTest};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
+use gleaner_sense::OwnTime;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +79,13 @@ pub(crate) fn build(
     }
     let engine = ProcessEngine::new(process, events)
         .map_err(|error| AgentError::Engine(error.to_string()))?;
+    let groups = engine.backend().accounts();
+    let own = match groups.is_empty() {
+        false => OwnTime::Groups(groups),
+        true => OwnTime::Ask(Arc::new(time_below)),
+    };
+    // Desktops report to one agent of a PC, and not to a pool for trying out.
+    let sensing = this_pc(own, home, config.dev.is_none());
     let mut testing = Testing {
         engine: engine.clone(),
         left,
@@ -97,7 +106,7 @@ pub(crate) fn build(
         engines: vec![Arc::new(engine)],
         refused,
         again,
-        sensing: no_sensing(),
+        sensing,
     })
 }
 

@@ -21,11 +21,12 @@ use crate::watch::roster::Held;
 use crate::watch::{Condition, Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
 use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
-use gleaner_harvest::Decision;
+use gleaner_harvest::{Cause, Decision};
 use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
+use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -168,6 +169,8 @@ pub(crate) struct Dispatch {
     next_look: Option<Time>,
     /// Since when the disk is full, where it is.
     low_since: Option<Time>,
+    /// Which rule was shown last as what decides.
+    shown: Option<(NodeState, bool, Option<Discriminant<Cause>>)>,
     /// What tasks could use together without taking memory from the owner.
     capacity: Capacity,
     /// Most memory that owner and admin let the pool have.
@@ -207,6 +210,7 @@ impl Dispatch {
             trouble: None,
             base,
             decision: None,
+            shown: None,
             beat_until: Time { ms: 0 },
             stop_by: None,
             parts,
@@ -384,17 +388,25 @@ impl Dispatch {
         self.show(condition);
     }
 
-    /// Tells the server and the owner's window, where there is anything new to tell.
-    fn show(&self, condition: Condition) {
-        let shown = self.parts.condition.send_if_modified(|old| {
-            let changed = *old != condition;
-            old.clone_from(&condition);
-            changed
-        });
-        if !shown {
+    /// Tells the owner's window, and the server: at once where something else decides now, with
+    /// the next beat where only its figures changed.
+    fn show(&mut self, condition: Condition) {
+        if *self.parts.condition.borrow() == condition {
             return;
         }
-        tracing::info!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
+        let rule = self
+            .decision
+            .as_ref()
+            .map(|decision| discriminant(&decision.cause));
+        let rule = (condition.state, self.trouble.is_some(), rule);
+        let other = self.shown.replace(rule) != Some(rule);
+        self.parts.condition.send_if_modified(|old| {
+            old.clone_from(&condition);
+            other
+        });
+        if other {
+            tracing::info!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
+        }
         self.parts.watching.shown.send_modify(|status| {
             status.state = condition.state;
             status.reason = condition.reason;

@@ -8,7 +8,7 @@
 use super::Heard;
 use super::keep::Keep;
 use super::pulse::Pulse;
-use super::sensing::Sensed;
+use super::sensing::{Sensed, Sensing};
 use super::slow::Wake;
 use super::status::{Order, Status};
 use crate::clock::Clock;
@@ -39,6 +39,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) keep: Keep,
     pub(super) rules: Rules,
+    pub(super) sensing: Arc<dyn Sensing>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) status: Arc<watch::Sender<Status>>,
     pub(super) slow: mpsc::Sender<Wake>,
@@ -182,6 +183,8 @@ impl Watch {
     fn sensed(&mut self, sensed: Sensed) {
         let event = match sensed {
             Sensed::Input => Event::Input,
+            // A pool for trying out works on a busy PC too.
+            Sensed::Pressed(_) if self.parts.rules.lenient => return,
             Sensed::Pressed(resource) => Event::Pressed(resource),
             Sensed::Sleeping(asleep) => Event::Sleeping(asleep),
             Sensed::Changed => return self.wake(Wake::Look),
@@ -189,6 +192,9 @@ impl Watch {
         self.step(event);
         // What is felt now decides how it goes on.
         self.carry_out();
+        if sensed == Sensed::Sleeping(true) {
+            self.parts.sensing.ready_to_sleep();
+        }
         self.wake(Wake::Look);
     }
 

@@ -15,7 +15,6 @@ mod events;
 mod keep;
 mod pulse;
 pub(crate) mod roster;
-#[expect(dead_code, reason = "sensors come in here")]
 pub(crate) mod sensing;
 mod slow;
 pub(crate) mod status;
@@ -130,6 +129,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
     let shown = Arc::new(shown);
     let roster = Roster::new(heard.clone());
     let pulse = Arc::new(Pulse::new());
+    let sensing = (setup.sensing)(SensedSink(heard.clone()));
     let events = events::Watch::new(
         events::Parts {
             engines: setup.engines.clone(),
@@ -137,6 +137,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
             clock: setup.clock,
             keep,
             rules,
+            sensing: Arc::clone(&sensing),
             pulse: Arc::clone(&pulse),
             status: Arc::clone(&shown),
             slow,
@@ -145,7 +146,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
         brain,
     )?;
     let looks = slow::Slow::new(slow::Parts {
-        sensing: (setup.sensing)(SensedSink(heard.clone())),
+        sensing,
         engines: setup.engines,
         roster: roster.clone(),
         heard: heard.clone(),
@@ -153,7 +154,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
         status: Arc::clone(&shown),
         clock: setup.clock,
         offer: setup.offer,
-        admits_by_memory: !setup.lenient,
+        lenient: setup.lenient,
     });
     thread("gleaner-watch", move || events.run(&queue))?;
     thread("gleaner-look", move || looks.run(&wakes))?;

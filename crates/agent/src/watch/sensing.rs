@@ -5,8 +5,11 @@ use super::Heard;
 use super::status::Source;
 use gleaner_harvest::{Resource, Sample};
 use gleaner_model::Time;
-use std::fmt;
+use gleaner_sense::{OwnTime, SenseConfig, SenseEvent, Sensors, SourceState};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs};
 
 /// Something that will not wait for the next look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,9 @@ pub(crate) trait Sensing: Send + Sync + fmt::Debug {
 
     /// Each of them and how it does.
     fn sources(&self) -> Vec<Source>;
+
+    /// Tasks stand still: the PC may sleep now.
+    fn ready_to_sleep(&self) {}
 }
 
 /// Where events go. Called from threads of the sensors; never blocks.
@@ -40,6 +46,76 @@ impl SensedSink {
             tracing::trace!(target: "gleaner::watch", "stopped; an event came too late");
         }
     }
+}
+
+/// The sensors of this PC.
+#[derive(Debug)]
+struct ThisPc(Sensors);
+
+impl Sensing for ThisPc {
+    fn sample(&self, now: Time) -> Sample {
+        self.0.sample(now)
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        let now = wall();
+        let reports = self.0.sources().into_iter();
+        reports
+            .map(|report| Source {
+                name: report.name.to_owned(),
+                state: match report.state {
+                    SourceState::Absent => "absent",
+                    SourceState::Failed => "failed",
+                    SourceState::Seen => "seen",
+                }
+                .to_owned(),
+                found: match report.fix {
+                    Some(fix) => format!("{}; {fix}", report.detail),
+                    None => report.detail,
+                },
+                at: report.age.map(|age| Time {
+                    ms: now.ms.saturating_sub(age.ms),
+                }),
+            })
+            .collect()
+    }
+
+    fn ready_to_sleep(&self) {
+        self.0.ready_to_sleep();
+    }
+}
+
+fn wall() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.unwrap_or_default().as_millis();
+    Time {
+        ms: u64::try_from(ms).unwrap_or(u64::MAX),
+    }
+}
+
+/// Senses this PC; processor time of `own` is that of tasks, and the disk under `home` counts.
+pub(crate) fn this_pc(own: OwnTime, home: &Path, desktops: bool) -> Begin {
+    let config = SenseConfig {
+        own,
+        disk: Some(home.to_owned()),
+        session_socket: SenseConfig::usual_session_socket().filter(|socket| {
+            let made = socket.parent().map(fs::create_dir_all);
+            desktops && made.is_some_and(|made| made.is_ok())
+        }),
+        ..SenseConfig::this_pc()
+    };
+    Box::new(move |sink| {
+        let events = move |event| {
+            sink.send(match event {
+                SenseEvent::Input => Sensed::Input,
+                SenseEvent::MemoryPressed => Sensed::Pressed(Resource::Memory),
+                SenseEvent::DiskPressed => Sensed::Pressed(Resource::Disk),
+                SenseEvent::Sleeping(asleep) => Sensed::Sleeping(asleep),
+                SenseEvent::Changed => Sensed::Changed,
+            });
+        };
+        Arc::new(ThisPc(Sensors::start(config, Arc::new(events))))
+    })
 }
 
 /// Begins sensing, once it is known where events go.

@@ -14,7 +14,7 @@ use crate::dispatch::{Input, Inputs};
 use gleaner_attempt::Capacity;
 use gleaner_engine::Engine;
 use gleaner_harvest::Verdict;
-use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Span, Time, Usage};
+use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Signal, Span, Time, Usage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -75,8 +75,8 @@ pub(super) struct Parts {
     pub(super) status: Arc<watch::Sender<Status>>,
     pub(super) clock: Clock,
     pub(super) offer: Offer,
-    /// Whether the offer shrinks with the memory that is free.
-    pub(super) admits_by_memory: bool,
+    /// Whether this is a pool for trying out, which works on a busy PC too.
+    pub(super) lenient: bool,
 }
 
 /// The loop's state.
@@ -132,7 +132,11 @@ impl Slow {
         let now = self.parts.clock.now();
         let sample = self.parts.sensing.sample(now);
         let ceiling = self.offer(&sample);
-        let looked = Heard::Looked(Box::new(sample), ceiling);
+        let judged = match self.parts.lenient {
+            true => without_load(sample),
+            false => sample,
+        };
+        let looked = Heard::Looked(Box::new(judged), ceiling);
         self.parts.heard.send(looked).unwrap_or_default();
         let holding = !self.parts.roster.is_empty();
         let running = (now >= self.usage_due || !holding).then(|| {
@@ -184,7 +188,7 @@ impl Slow {
     /// kernel shall begin to take it back from tasks.
     fn offer(&mut self, sample: &Sample) -> Option<Bytes> {
         let memory = sample.memory.value()?;
-        if !self.parts.admits_by_memory {
+        if self.parts.lenient {
             return None;
         }
         let held = self.parts.engines.iter();
@@ -260,6 +264,18 @@ impl Slow {
             .sum();
         self.reclaim_due = self.parts.clock.now() + Span { ms: RECLAIM_MS };
         tracing::debug!(target: "gleaner::watch", freed, "memory given back");
+    }
+}
+
+/// What a pool for trying out goes by: people, but not how busy the PC is. Its owner is the one
+/// who tries, and the load is often the pool's own.
+fn without_load(sample: Sample) -> Sample {
+    Sample {
+        load: Signal::Absent,
+        delay: Signal::Absent,
+        pressure: Signal::Absent,
+        memory: Signal::Absent,
+        ..sample
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) struct Args {
     /// How many agents of one `gleaner dev` share this PC
     #[arg(long, value_name = "N", hide = true)]
     dev_nodes: Option<u32>,
+    /// Heed schedule, battery, heat and memory also as one of a pool on one PC
+    #[arg(long, hide = true)]
+    strict: bool,
     /// Another agent of the same group has measured idle priority
     #[arg(long, hide = true)]
     no_self_test: bool,
@@ -134,7 +137,7 @@ impl Args {
             policy: self.policy,
             page: self.owner_page,
             // A pool for trying out works on any laptop at any hour.
-            lenient: self.dev_nodes.is_some(),
+            lenient: self.dev_nodes.is_some() && !self.strict,
             // A dev pool leaves nothing behind; a service is adopted by its next version.
             at_stop: if self.dev_nodes.is_some() {
                 AtStop::End

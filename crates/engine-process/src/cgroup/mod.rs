@@ -26,7 +26,7 @@ use device::Device;
 pub(crate) use files::own_path;
 use group::Inner;
 pub use group::{Group, join};
-pub use none::{ResourceLimit, resource_limits};
+pub use none::{ResourceLimit, resource_limits, time_below};
 pub use pool::GroupPool;
 
 use gleaner_model::Limits;
@@ -217,6 +217,21 @@ impl Backend {
             Kind::V1(tree) => tree.slices.get("cpu").map(PathBuf::as_path),
             Kind::None(_) => None,
         }
+    }
+
+    /// The groups whose processor time is that of all tasks on this PC; empty where none counts
+    /// it, see [`time_below`].
+    #[must_use]
+    pub fn accounts(&self) -> Vec<PathBuf> {
+        let found = match &self.inner {
+            Kind::V2(tree) => Some(&tree.slice),
+            Kind::V1(tree) => tree
+                .slices
+                .get("cpuacct")
+                .or_else(|| tree.slices.get("unified")),
+            Kind::None(_) => None,
+        };
+        found.into_iter().cloned().collect()
     }
 
     /// The top of the hierarchy that the CPU scheduler goes by.

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// How many nodes divide this PC between them
     #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
     nodes: u32,
+    /// Heed schedule, battery, heat and memory, as a node on an owner's PC does
+    #[arg(long)]
+    strict: bool,
     /// Address of the server [default: 127.0.0.1:8421, or a free port where that is taken]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -82,6 +85,7 @@ struct Pool {
     /// pool left behind is found by the next.
     group: String,
     nodes: u32,
+    strict: bool,
     listen: SocketAddr,
     children: Vec<Child>,
     // Held while the pool lives: two pools over one folder would fight.
@@ -112,6 +116,7 @@ impl Pool {
             launch: Launch::new(&data, args.daemon.log.as_deref()).map_err(failed)?,
             group: group_name(&data),
             nodes: args.nodes,
+            strict: args.strict,
             listen: args.listen.unwrap_or_else(usual_or_free),
             children: Vec::new(),
             data,
@@ -223,6 +228,9 @@ impl Pool {
         if number > 1 {
             // The first has measured for all: they share one group.
             words.push("--no-self-test");
+        }
+        if self.strict {
+            words.push("--strict");
         }
         self.children.push(self.launch.start(&name, &words)?);
         Ok(())
