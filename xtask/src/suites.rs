@@ -85,6 +85,11 @@ const PEERS: &[Need] = &[
         purpose: "a Wayland compositor without a screen",
     },
     Need {
+        program: "foot",
+        package: "foot",
+        purpose: "a window in the Wayland compositor",
+    },
+    Need {
         program: "wtype",
         package: "wtype",
         purpose: "keys pressed in the Wayland compositor",

@@ -2,6 +2,10 @@
 //!
 //! That covers consoles, terminal windows and logins over a network. The kernel moves a terminal's
 //! access time when its program reads, in steps of eight seconds; output does not move it.
+//!
+//! Where the daemon `idle_detect` runs (the one that BOINC recommends on Linux), its word is taken
+//! as if it were one more terminal: two numbers in shared memory, when it last looked and when it
+//! last saw activity. Whoever forges them makes the PC look used, which every user can.
 
 use crate::board::Board;
 use crate::moment::Moment;
@@ -17,13 +21,26 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Most terminals that are looked at.
 const TERMINALS_MAX: usize = 1024;
 
+/// Where `idle_detect` tells, below the device nodes.
+const OTHER_DETECTOR: &str = "shm/idle_detect_shmem";
+
+/// What it tells: two 64-bit numbers of seconds since 1970.
+const OTHER_BYTES: usize = 16;
+
 /// Looks until the stop.
 pub(crate) fn run(stop: &Stop, board: &Board, dev: &Path) {
+    let mut last: Option<(SystemTime, Moment)> = None;
     loop {
         let now = Moment::now();
         match look(dev) {
-            Ok(Some((count, last))) => {
-                board.terminal.seen(now.of_wall(last), now);
+            Ok(Some((count, wall))) => {
+                // The same time as before is the same moment, even if somebody set the clock.
+                let at = match last {
+                    Some((old, at)) if old == wall => at,
+                    _ => now.of_wall(wall),
+                };
+                last = Some((wall, at));
+                board.terminal.seen(at, now);
                 board.terminal.describe(&format!("{count} terminals"));
             }
             Ok(None) => {
@@ -49,8 +66,28 @@ fn look(dev: &Path) -> io::Result<Option<(usize, SystemTime)>> {
         other => other?,
     };
     let count = consoles.len() + windows.len();
-    let last = consoles.into_iter().chain(windows).max();
+    let other = other_detector(&dev.join(OTHER_DETECTOR));
+    let last = consoles.into_iter().chain(windows).chain(other).max();
     Ok(last.map(|last| (count, last)))
+}
+
+/// When `idle_detect` last saw activity. Anybody may put anything in that place, so only a plain
+/// file is read, and a word that is not kept up is taken for what it says: some time ago.
+fn other_detector(path: &Path) -> Option<SystemTime> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs::OpenOptions::new();
+    // A pipe in its place must not hold us up.
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut file = options.open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = [0_u8; OTHER_BYTES];
+    file.read_exact(&mut bytes).ok()?;
+    let seconds = i64::from_ne_bytes(bytes[8..].try_into().ok()?);
+    let since = Duration::from_secs(u64::try_from(seconds).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(since)
 }
 
 /// Access times of the entries called `prefix` and a number. `tty` alone is every process's own
@@ -106,6 +143,46 @@ mod tests {
         let last = touch(&dev.path().join("pts/4"), 60);
         touch(&dev.path().join("pts/11"), 300);
         assert_eq!(look(dev.path()).unwrap(), Some((3, last)));
+    }
+
+    #[test]
+    fn another_detector_is_believed_when_it_saw_somebody() {
+        let dev = tempfile::tempdir().unwrap();
+        let path = dev.path().join(OTHER_DETECTOR);
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        let long_ago = touch(&dev.path().join("tty1"), 900);
+        assert_eq!(look(dev.path()).unwrap(), Some((1, long_ago)));
+        let now = SystemTime::now();
+        let seconds = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let write = |active: i64| {
+            let words = [i64::try_from(seconds).unwrap(), active];
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            fs::write(&path, bytes).unwrap();
+        };
+        write(i64::try_from(seconds).unwrap() - 60);
+        let (_, last) = look(dev.path()).unwrap().unwrap();
+        let ago = now.duration_since(last).unwrap();
+        assert!(ago >= Duration::from_secs(60) && ago < Duration::from_secs(62));
+        // It cannot make anybody else's activity disappear.
+        for nonsense in [0, -1, i64::MIN] {
+            write(nonsense);
+            assert_eq!(look(dev.path()).unwrap(), Some((1, long_ago)));
+        }
+        fs::write(&path, "short").unwrap();
+        assert_eq!(look(dev.path()).unwrap(), Some((1, long_ago)));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(look(dev.path()).unwrap(), Some((1, long_ago)));
     }
 
     #[test]

@@ -150,7 +150,11 @@ fn sway(folder: &Path) -> (Running, PathBuf) {
     mode.set_mode(0o700);
     std::fs::set_permissions(folder, mode).unwrap();
     let config = folder.join("sway.conf");
-    std::fs::write(&config, "xwayland disable\n").unwrap();
+    std::fs::write(
+        &config,
+        "xwayland disable\nfor_window [app_id=\".*\"] fullscreen enable\n",
+    )
+    .unwrap();
     let mut command = Command::new("sway");
     command.arg("--config").arg(config);
     command.env("XDG_RUNTIME_DIR", folder);
@@ -193,6 +197,22 @@ fn a_wayland_compositor_is_sensed_and_its_end_noticed() {
     pc.event(SenseEvent::Input);
     pc.until("used", |pc| {
         pc.idle().is_some_and(|idle| idle < Duration::from_secs(3))
+    });
+    let mut window = Command::new("foot");
+    window
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .env("WAYLAND_DISPLAY", "wayland-1")
+        .args(["sleep", "3600"]);
+    let window = Running::start(window.stdout(Stdio::null()));
+    pc.until("full screen", |pc| {
+        pc.sample().attention.value().is_some_and(|a| a.full_screen)
+    });
+    drop(window);
+    pc.until("a window closed", |pc| {
+        pc.sample()
+            .attention
+            .value()
+            .is_some_and(|a| !a.full_screen)
     });
     drop(compositor);
     ended.recv_timeout(PATIENCE).unwrap();
