@@ -34,11 +34,7 @@ pub(crate) fn run(stop: &Stop, board: &Board, dev: &Path) {
         let now = Moment::now();
         match look(dev) {
             Ok(Some((count, wall))) => {
-                // The same time as before is the same moment, even if somebody set the clock.
-                let at = match last {
-                    Some((old, at)) if old == wall => at,
-                    _ => now.of_wall(wall),
-                };
+                let at = moment(last, wall, now);
                 last = Some((wall, at));
                 board.terminal.seen(at, now);
                 board.terminal.describe(&format!("{count} terminals"));
@@ -55,6 +51,15 @@ pub(crate) fn run(stop: &Stop, board: &Board, dev: &Path) {
         if !stop.wait(EVERY) {
             return;
         }
+    }
+}
+
+/// The moment of a time. The same time as before is the same moment, even if somebody set the
+/// clock meanwhile: else a clock set forward would make an owner who is there look long gone.
+fn moment(last: Option<(SystemTime, Moment)>, wall: SystemTime, now: Moment) -> Moment {
+    match last {
+        Some((old, at)) if old == wall => at,
+        _ => now.of_wall(wall),
     }
 }
 
@@ -183,6 +188,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!(look(dev.path()).unwrap(), Some((1, long_ago)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_nothing() {
+        let now = Moment::now();
+        // By a clock that was since set forward by a day.
+        let wall = SystemTime::now() - Duration::from_secs(86_400);
+        assert_eq!(moment(Some((wall, now)), wall, now), now);
+        let typed = SystemTime::now() + Duration::from_secs(60);
+        assert_eq!(moment(Some((wall, now)), typed, now), now);
     }
 
     #[test]

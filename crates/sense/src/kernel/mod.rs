@@ -78,7 +78,7 @@ pub(crate) fn run(stop: &Stop, board: &Board, sources: &Sources) {
             pressure.watch(&sources.owners());
         }
         let slept = slept();
-        if slept > asleep + SLEPT {
+        if woke(asleep, slept) {
             board.asleep.store(false, Ordering::SeqCst);
             board.emit(SenseEvent::Sleeping(false));
         }
@@ -93,6 +93,12 @@ pub(crate) fn run(stop: &Stop, board: &Board, sources: &Sources) {
             return;
         }
     }
+}
+
+/// Whether the PC slept between two looks at how long it has slept in all. On PCs without a
+/// session manager nothing else tells.
+fn woke(before: Duration, now: Duration) -> bool {
+    now > before + SLEPT
 }
 
 /// Time the PC has slept since boot.
@@ -126,5 +132,22 @@ fn wait(stop: &Stop, board: &Board, pressure: &mut pressure::Meter, until: Insta
         for event in pressure.fired(&answers) {
             board.emit(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sleep_moves_the_clocks_apart() {
+        let before = slept();
+        assert!(
+            !woke(before, slept()),
+            "the two clocks are read one after the other"
+        );
+        let second = Duration::from_secs(1);
+        assert!(woke(before, before + second));
+        assert!(!woke(before + second, before), "nothing runs backwards");
     }
 }

@@ -29,7 +29,11 @@ impl Running {
         let name = format!("{command:?}");
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn();
-        Self(child.unwrap_or_else(|error| panic!("{name}: {error}")))
+        Self(
+            child.unwrap_or_else(|error| {
+                panic!("{name}: {error}; cargo xtask test sense installs it")
+            }),
+        )
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
