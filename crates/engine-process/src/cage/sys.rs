@@ -4,7 +4,7 @@
 //! they are used for. Every other module of the cage is built from these and `rustix`.
 
 use rustix::io::Errno;
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -138,9 +138,9 @@ pub(crate) struct Attributes {
 }
 
 /// `FS_IOC_GETFLAGS`, `FS_IOC_GETVERSION` and `FS_IOC_FSGETXATTR`, see ioctl_fs(2).
-const GET_FLAGS: libc::c_ulong = 0x8008_6601;
-const GET_VERSION: libc::c_ulong = 0x8008_7601;
-const GET_EXTENDED: libc::c_ulong = 0x801c_581f;
+const GET_FLAGS: c_ulong = 0x8008_6601;
+const GET_VERSION: c_ulong = 0x8008_7601;
+const GET_EXTENDED: c_ulong = 0x801c_581f;
 
 /// Reads them.
 pub(crate) fn attributes(fd: BorrowedFd<'_>) -> Attributes {
@@ -164,6 +164,23 @@ pub(crate) fn become_idle() -> io::Result<()> {
     // SAFETY: takes numbers only; 0 is this thread.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE) })
         .map(drop)
+}
+
+/// Memory habits of this process and all after it, best effort. Huge pages only where a program
+/// asks for them: making one copies and clears 2 MiB in the kernel, with the owner's programs
+/// waiting (kernels before 6.18 cannot tell the two apart and are left as the PC has them). And
+/// no merging of equal pages: it costs processor time and tells one program of another's.
+pub(crate) fn be_modest_with_memory() {
+    /// `PR_THP_DISABLE_EXCEPT_ADVISED` of prctl(2).
+    const EXCEPT_ADVISED: c_ulong = 1 << 1;
+    /// `PR_SET_MEMORY_MERGE` of prctl(2).
+    const MEMORY_MERGE: c_int = 67;
+    const NO: c_ulong = 0;
+    const YES: c_ulong = 1;
+    // SAFETY: takes numbers only.
+    let _older = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, YES, EXCEPT_ADVISED, NO, NO) };
+    // SAFETY: takes numbers only.
+    let _older = unsafe { libc::prctl(MEMORY_MERGE, NO, NO, NO, NO) };
 }
 
 /// What a signal does: its default, or nothing.
@@ -323,8 +340,8 @@ struct Answer {
     flags: u32,
 }
 
-const NOTICE_RECEIVE: libc::c_ulong = 0xc050_2100;
-const NOTICE_SEND: libc::c_ulong = 0xc018_2101;
+const NOTICE_RECEIVE: c_ulong = 0xc050_2100;
+const NOTICE_SEND: c_ulong = 0xc018_2101;
 
 /// Takes the next waiting system call off a listener.
 pub(crate) fn receive_notice(listener: BorrowedFd<'_>) -> io::Result<Notice> {

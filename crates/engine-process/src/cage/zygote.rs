@@ -200,6 +200,7 @@ fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {
     // A task is what the kernel should end first where memory runs out.
     fs::write("/proc/self/oom_score_adj", "1000")
         .map_err(Trouble::at("be the first to go when memory is short"))?;
+    sys::be_modest_with_memory();
     let parts = Parts::open(&bundle.cages(), &bundle.read_only)?;
     if bundle.uid_first.is_some() {
         become_user(INNER_UID_FIRST + SLOTS)?;

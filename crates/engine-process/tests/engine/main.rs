@@ -11,6 +11,7 @@
 
 mod agents;
 mod hostile;
+mod together;
 
 use gleaner_engine::Events;
 use gleaner_engine::conformance::{BEAT, Bench, CASES};
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
     let word = |at: usize| args.get(at).map_or("", |word| word.to_str().unwrap());
     match word(1) {
         "__hostile" => return hostile::main(),
+        "__payload" => return together::payload(word(2)),
         "__agent" => return agents::main(Path::new(word(2)), word(3)),
         _ => {}
     }
@@ -153,7 +155,11 @@ fn main() -> ExitCode {
     } else {
         report.suite(dir().path(), &group_parent(), "", &[]);
         report.suite(dir().path(), NO_GROUPS, "no groups: ", &WITHOUT_GROUPS);
-        for (name, test) in hostile::TESTS.iter().chain(agents::TESTS) {
+        for (name, test) in hostile::TESTS
+            .iter()
+            .chain(agents::TESTS)
+            .chain(together::TESTS)
+        {
             report.try_one(name, test);
         }
         if rustix::process::geteuid().is_root() {

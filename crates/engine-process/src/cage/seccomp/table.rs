@@ -78,7 +78,7 @@ macro_rules! paste_number {
 pub(crate) const COMMON: &[Group] = groups! {
     Action::Allow, "files that the mounts show": read write close fstat lseek pread64 pwrite64
         readv writev preadv pwritev preadv2 pwritev2 openat openat2 close_range dup dup3 fcntl
-        flock fsync fdatasync syncfs sync sync_file_range truncate ftruncate fallocate fadvise64
+        flock fsync fdatasync sync_file_range truncate ftruncate fallocate fadvise64
         readahead sendfile splice tee vmsplice copy_file_range;
     Action::Allow, "directories and names in scratch": getdents64 getcwd chdir fchdir mkdirat
         unlinkat renameat2 linkat symlinkat readlinkat mknodat;
@@ -137,6 +137,7 @@ pub(crate) const COMMON: &[Group] = groups! {
         delete_module kexec_load;
     Action::Refuse, "kernel interfaces with a long record of holes": io_uring_setup
         io_uring_enter io_uring_register userfaultfd memfd_secret lookup_dcookie nfsservctl;
+    Action::Refuse, "writes out what the owner's programs keep for later": sync syncfs;
     Action::Refuse, "keys of the owner's sessions": add_key request_key keyctl;
     Action::Refuse, "opens files by inode, past every mount": name_to_handle_at
         open_by_handle_at;

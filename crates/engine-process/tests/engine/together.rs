@@ -1,0 +1,401 @@
+//! What is done to all tasks at once, what single ones are held to, and tasks that mean ill: the
+//! owner's side of the engine.
+
+use crate::{engine, group_parent};
+use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
+use gleaner_engine::{Allowance, AttemptSpec, Control, Ending, EngineEvent, Events};
+use gleaner_model::{Bytes, Cpus, LimitKind, Rate, Reason};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("all tasks are held at once and can still be stopped", held),
+    ("all tasks together are bounded", bounded),
+    ("a task keeps to its disk rate", disk_rate),
+    (
+        "a task that reads its memory back too often goes",
+        page_faults,
+    ),
+    ("a task is last in everything, and stays so", last),
+    ("ten thousand threads, all syncing", threads),
+];
+
+const MIB: usize = 1 << 20;
+
+/// Runs in the sandbox.
+pub(crate) fn payload(word: &str) -> ExitCode {
+    match word {
+        "write" => write_cached(),
+        "fault" => fault(),
+        "threads" => spawn_threads(),
+        "rise" => rise(),
+        other => panic!("{other}?"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// 64 MiB by way of the page cache, as most programs write, and then onto the disk.
+fn write_cached() {
+    let mut file = File::create("written").unwrap();
+    let block = vec![7; MIB];
+    for _ in 0..64 {
+        file.write_all(&block).unwrap();
+        // Longer than one look: a program that is over before anybody looks is not slowed.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    file.sync_all().unwrap();
+}
+
+/// Maps a file that lies on disk only and touches it here and there, again and again.
+fn fault() {
+    const LENGTH: usize = 64 * MIB;
+    let mut file = File::create_new("mapped").unwrap();
+    for _ in 0..LENGTH / MIB {
+        file.write_all(&vec![1; MIB]).unwrap();
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    let file = File::open("mapped").unwrap();
+    loop {
+        let (map, fd) = (libc::MAP_SHARED, file.as_raw_fd());
+        // SAFETY: a new mapping of a file that nobody changes.
+        let all = unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, libc::PROT_READ, map, fd, 0) };
+        assert_ne!(all, libc::MAP_FAILED);
+        // SAFETY: the mapping is ours and of this length.
+        unsafe { libc::madvise(all, LENGTH, libc::MADV_RANDOM) };
+        // SAFETY: the mapping is ours, readable and of this length until it is undone below.
+        let bytes = unsafe { std::slice::from_raw_parts(all.cast::<u8>(), LENGTH) };
+        let sum: u64 = bytes
+            .iter()
+            .step_by(64 * 1024)
+            .copied()
+            .map(u64::from)
+            .sum();
+        assert!(sum > 0);
+        // SAFETY: nothing refers to the mapping any more.
+        unsafe { libc::munmap(all, LENGTH) };
+        // SAFETY: takes numbers only. Nothing maps the file now, so its pages go.
+        unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+}
+
+/// As many threads as it may have, each of which syncs, writes and takes memory in bursts.
+fn spawn_threads() {
+    let mut got = 0;
+    for _ in 0..10_000 {
+        let thread = std::thread::Builder::new().stack_size(64 << 10);
+        let work = || {
+            loop {
+                // SAFETY: takes no arguments.
+                unsafe { libc::sync() };
+                std::hint::black_box(vec![1_u8; MIB]);
+            }
+        };
+        match thread.spawn(work) {
+            Ok(_) => got += 1,
+            Err(_) => break,
+        }
+    }
+    // SAFETY: takes no arguments.
+    unsafe { libc::sync() };
+    println!("{got}");
+}
+
+/// Every way up that a program has: each must fail or change nothing.
+fn rise() {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: takes numbers only.
+    let nice = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -5) };
+    // SAFETY: the pointer is to a whole sched_param.
+    let policy = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
+    // SAFETY: takes numbers only.
+    let disk = unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, 2 << 13) };
+    let tried = [
+        ("nice", nice.into()),
+        ("policy", policy.into()),
+        ("disk", disk),
+    ];
+    for (what, result) in tried {
+        println!("{what} {result}");
+    }
+    let lowered = fs::write("/proc/self/oom_score_adj", "0");
+    println!("oom {}", if lowered.is_ok() { 0 } else { -1 });
+    let left = fs::write("/sys/fs/cgroup/cgroup.procs", "0");
+    println!("group {}", if left.is_ok() { 0 } else { -1 });
+}
+
+fn bench(dir: &Path) -> Bench {
+    let make = |events: Events| engine(&dir.join("engine"), &group_parent(), BEAT, events);
+    Bench::new(dir.to_path_buf(), make)
+}
+
+fn spec(bench: &Bench, word: &str) -> AttemptSpec {
+    let mut spec = bench.spec(&["./payload", "__payload", word]);
+    let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    spec.inputs = vec![bench.input("payload", &own, 0o755)];
+    spec
+}
+
+fn length(bench: &Bench, spec: &AttemptSpec) -> u64 {
+    let [stdout, _] = bench.engine().streams(spec.attempt).unwrap();
+    stdout.metadata().unwrap().len()
+}
+
+fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !met() {
+        assert!(Instant::now() < end, "{what} never came true");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn held() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let chatter = || bench.script("while :; do echo x; sleep 0.005; done & while :; do :; done");
+    let all = [chatter(), chatter()];
+    for spec in &all {
+        bench.start(spec);
+        bench.started(spec.attempt);
+        until("it talks", || length(&bench, spec) > 0);
+    }
+    let lengths = || all.each_ref().map(|spec| length(&bench, spec));
+    let still = |what: &str| {
+        let mut last = lengths();
+        // They may be on their way to a stop; then nothing may move for a while.
+        until(what, || {
+            std::thread::sleep(Duration::from_millis(150));
+            let now = lengths();
+            std::mem::replace(&mut last, now) == now
+        });
+    };
+    bench.engine().hold(true);
+    still("all stand still");
+    bench.engine().hold(false);
+    let before = lengths();
+    until("all go on", || {
+        lengths().iter().zip(before).all(|(now, then)| *now > then)
+    });
+    // Frozen one by one below the hold, as the agent does; then one is given back.
+    bench.engine().hold(true);
+    let control = |spec: &AttemptSpec, control| {
+        bench.engine().control(spec.attempt, control).unwrap();
+    };
+    for spec in &all {
+        control(spec, Control::Pause);
+        bench.wait(spec.attempt, |event| {
+            matches!(event, EngineEvent::Paused { .. }).then_some(())
+        });
+    }
+    let before = lengths();
+    control(&all[0], Control::Stop { grace_ms: 60_000 });
+    assert_eq!(bench.ending(all[0].attempt).reason, Reason::Cancelled);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(lengths()[1], before[1], "the other one stays frozen");
+    bench.engine().hold(false);
+    control(&all[1], Control::Resume);
+    until("it goes on", || length(&bench, &all[1]) > before[1]);
+    control(&all[1], Control::Stop { grace_ms: 0 });
+    bench.ending(all[1].attempt);
+    for spec in &all {
+        bench.engine().discard(spec.attempt);
+    }
+}
+
+fn allowance(milli: u32, io_permille: u16) -> Allowance {
+    Allowance {
+        cpus: Cpus { milli },
+        io_permille,
+        memory: Some(Bytes(8 << 30)),
+    }
+}
+
+fn bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let mut spec = bench.script(
+        "grep Cpus_allowed_list /proc/self/status; \
+         (while :; do :; done) & (while :; do :; done) & \
+         until [ -e /tmp/x ]; do sleep 0.05; grep Cpus_allowed_list /proc/self/status; done",
+    );
+    spec.limits.cpus = Cpus { milli: 64_000 };
+    bench.start(&spec);
+    bench.started(spec.attempt);
+    until("it talks", || length(&bench, &spec) > 0);
+    bench.engine().allow(&allowance(500, 1000));
+    let cpu = || bench.engine().usage(spec.attempt).unwrap().cpu_seconds;
+    // The kernel hands out a tenth of a second at a time, and the word goes through a shim.
+    until("it is slowed", || {
+        let (start, before) = (Instant::now(), cpu());
+        std::thread::sleep(Duration::from_millis(500));
+        (cpu() - before) / start.elapsed().as_secs_f64() < 0.75
+    });
+    let last = || {
+        let [mut stdout, _] = bench.engine().streams(spec.attempt).unwrap();
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        let line = text.trim().lines().last().unwrap_or_default().to_owned();
+        line.split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let whole = std::thread::available_parallelism().unwrap().get();
+    if whole > 1 && Path::new("/sys/fs/cgroup/cpuset").exists() {
+        until("one processor is left to it", || {
+            last().parse::<u32>().is_ok()
+        });
+        bench.engine().allow(&allowance(64_000, 1000));
+        until("all are back", || last().parse::<u32>().is_err());
+    }
+    bench
+        .engine()
+        .control(spec.attempt, Control::Stop { grace_ms: 0 })
+        .unwrap();
+    bench.ending(spec.attempt);
+    bench.engine().discard(spec.attempt);
+    assert!(bench.engine().reclaim() < u64::MAX);
+    assert!(bench.engine().memory_now().is_some());
+}
+
+fn action(ending: &Ending, limit: LimitKind) -> &str {
+    let found = ending.limits.iter().find(|record| record.limit == limit);
+    found.map_or("", |record| record.action.as_str())
+}
+
+fn disk_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let mut limited = spec(&bench, "write");
+    limited.limits.disk_io = Some(Rate(16 << 20));
+    let (ending, _) = bench.run(&limited);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    // Four seconds' worth; what one look lets pass is paid back before the next.
+    assert!(ending.wall_seconds > 2.0, "{ending:?}");
+    assert!(
+        ending.paused_seconds < 1.0,
+        "slowed, not paused: {ending:?}"
+    );
+    // Where the kernel holds it by itself, it does not say so.
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(action(&ending, LimitKind::DiskIo), "slowed", "{ending:?}");
+    }
+    // The same by what the owner feels: a fifth of a plain disk.
+    bench.engine().allow(&allowance(64_000, 200));
+    let (ending, _) = bench.run(&spec(&bench, "write"));
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    assert!(ending.wall_seconds > 2.0, "{ending:?}");
+}
+
+fn page_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let mut spec = spec(&bench, "fault");
+    spec.limits.page_faults = Some(20);
+    bench.start(&spec);
+    bench.wait(spec.attempt, |event| {
+        matches!(event, EngineEvent::Paused { .. }).then_some(())
+    });
+    let ending = bench.ending(spec.attempt);
+    bench.engine().discard(spec.attempt);
+    assert!(
+        matches!(ending.reason, Reason::Evicted { .. }),
+        "{ending:?}"
+    );
+    assert!(ending.usage.page_faults > 20, "{ending:?}");
+    assert_eq!(
+        action(&ending, LimitKind::PageFaults),
+        "paused, then evicted"
+    );
+}
+
+fn last() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let (ending, files) = bench.run(&spec(&bench, "rise"));
+    let said = files.unwrap().remove("stdout").unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(
+        said, "nice -1\npolicy -1\ndisk -1\noom -1\ngroup -1\n",
+        "{ending:?}"
+    );
+    let mark = format!("{}", 70_000_000 + u64::from(std::process::id()));
+    let sleeper = bench.spec(&["sleep", &mark]);
+    bench.start(&sleeper);
+    bench.started(sleeper.attempt);
+    let pid = || {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let line = |path: &Path| fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+        let wanted = format!("sleep\0{mark}\0");
+        entries
+            .map(|entry| entry.path())
+            .find(|path| line(path) == wanted)
+    };
+    until("it sleeps", || pid().is_some());
+    let proc = pid().unwrap();
+    let text = |name: &str| fs::read_to_string(proc.join(name)).unwrap_or_default();
+    assert_eq!(text("oom_score_adj").trim(), "1000");
+    // Field 41 of proc_pid_stat(5), counted after the command; 5 is SCHED_IDLE.
+    let stat = text("stat");
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    assert_eq!(fields[38], "5", "{stat}");
+    let id: i32 = proc.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    // SAFETY: takes numbers only.
+    let class = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, id) } >> 13;
+    assert_eq!(class, 3, "the idle class");
+    let merges = text("ksm_stat");
+    assert!(!merges.contains("ksm_merge_any: yes"), "{merges}");
+    swaps_never(&text("cgroup"));
+    bench
+        .engine()
+        .control(sleeper.attempt, Control::Stop { grace_ms: 0 })
+        .unwrap();
+    bench.ending(sleeper.attempt);
+    bench.engine().discard(sleeper.attempt);
+}
+
+/// Reads back what keeps the group with these lines of `/proc/PID/cgroup` out of swap.
+fn swaps_never(groups: &str) {
+    let line = |name: &str| {
+        groups.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            (parts.next()? == name).then(|| parts.next()).flatten()
+        })
+    };
+    let read = |path: String| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    if let Some(path) = line("memory") {
+        let dir = format!("/sys/fs/cgroup/memory{path}");
+        assert_eq!(read(format!("{dir}/memory.swappiness")).unwrap(), "0");
+        // Where swap is accounted for, the two together are no larger than memory alone.
+        if let Ok(both) = read(format!("{dir}/memory.memsw.limit_in_bytes")) {
+            assert_eq!(both, read(format!("{dir}/memory.limit_in_bytes")).unwrap());
+        }
+    } else if let Some(path) = line("") {
+        let max = read(format!("/sys/fs/cgroup{path}/memory.swap.max"));
+        assert_eq!(max.unwrap_or_else(|_| "0".to_owned()), "0");
+    }
+}
+
+fn threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let mut spec = spec(&bench, "threads");
+    spec.limits.processes = 48;
+    spec.limits.memory = Bytes(256 << 20);
+    let (ending, files) = bench.run(&spec);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    let said = files.unwrap().remove("stdout").unwrap();
+    let got: u32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+    assert!(got < 48, "{got} threads");
+    assert_eq!(action(&ending, LimitKind::Processes), "fork failed");
+    assert!(ending.refused_calls.contains_key("sync"), "{ending:?}");
+}
