@@ -141,8 +141,9 @@ impl Effort {
         self.cause
     }
 
-    pub(crate) fn due(&self) -> Option<Mono> {
-        self.level.due()
+    pub(crate) fn due(&self) -> impl Iterator<Item = Mono> {
+        let proven = self.calm.map(|since| since.plus(PROVEN_AFTER));
+        self.level.due().into_iter().chain(proven)
     }
 }
 

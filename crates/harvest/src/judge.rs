@@ -107,7 +107,7 @@ impl Brain {
         }
         let busy = self.vetoes.busy.on() || (self.rule.quiet && self.vetoes.noisy.on());
         busy.then(|| Cause::Busy {
-            permille: self.senses.load.value(now).map_or(0, |load| load.owner),
+            permille: self.vetoes.load(),
         })
     }
 

@@ -30,6 +30,7 @@ mod clock;
 mod effort;
 mod gate;
 mod judge;
+mod mean;
 mod policy;
 mod presence;
 mod senses;

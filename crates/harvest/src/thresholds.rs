@@ -6,7 +6,7 @@
 //!
 //! | what | on | off |
 //! |---|---|---|
-//! | owner's load, any policy | [`BUSY_ON`] for [`BUSY_FOR`] | [`BUSY_OFF`] for [`BUSY_CALM`], doubled each time it comes back |
+//! | owner's load, any policy | [`BUSY_ON`] over [`LOAD_WINDOW`] for [`BUSY_FOR`] | [`BUSY_OFF`] for [`BUSY_CALM`], doubled each time it comes back |
 //! | owner's load, `idle-after` and `night` | [`QUIET_ON`] for [`QUIET_FOR`] | [`QUIET_OFF`] for [`QUIET_CALM`] |
 //! | memory pressure | [`MEMORY_ON`] | [`MEMORY_OFF`] for [`MEMORY_CALM`], doubled each time it comes back |
 //! | heat | the limit, or [`HEAT_BELOW_CRITICAL`] below critical | [`HEAT_OFF_BELOW`] lower for [`HEAT_CALM`] |
@@ -81,12 +81,16 @@ pub const DEAF_MAX: Span = Span::seconds(600);
 /// Tasks that use less than this, in ‰ of all processors, delay nobody.
 pub const TASKS_NEGLIGIBLE: u16 = 5;
 
+/// Owner's load is judged by its mean over this time: a program takes all processors for a tenth
+/// of a second each time it draws a window, and a build leaves some idle as often.
+pub const LOAD_WINDOW: Span = Span::seconds(1);
+
 /// Owner's load from which all is frozen, in ‰ of all processors: a parallel build takes every
 /// cycle, and frozen tasks leave it cache, bandwidth and turbo.
 pub const BUSY_ON: u16 = 800;
-/// How long it must last as seen by samples: longer than one second, so that a load that comes
-/// and goes each second never freezes anything, however it is sampled.
-pub const BUSY_FOR: Span = Span { ms: 1200 };
+/// How long that mean must last: longer than the 400 ms for which the mean of a load that comes
+/// and goes each second is that high, however it is sampled. Such a load freezes nothing.
+pub const BUSY_FOR: Span = Span { ms: 600 };
 /// Owner's load below which they thaw, in ‰.
 pub const BUSY_OFF: u16 = 600;
 /// How long it must stay there, the first time.

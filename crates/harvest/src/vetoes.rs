@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, Mono};
 use crate::gate::{Gate, Seen};
+use crate::mean::Mean;
 use crate::policy::Rule;
 use crate::senses::Senses;
 use crate::settings::{Settings, allows};
@@ -27,7 +28,9 @@ pub(crate) struct Vetoes {
     pub(crate) sleeping: Gate,
     /// Since when the PC says that it goes to sleep.
     sleepy: Option<Mono>,
-    /// No sample with the owner's load has come yet.
+    /// The owner's load.
+    load: Mean,
+    /// No sample with it has come yet.
     first_load: bool,
 }
 
@@ -46,6 +49,7 @@ impl Vetoes {
             day: Gate::new(NO_TIME, at::HOLD),
             sleeping: Gate::new(NO_TIME, at::HOLD),
             sleepy: None,
+            load: Mean::new(),
             first_load: true,
         }
     }
@@ -95,16 +99,21 @@ impl Vetoes {
     }
 
     fn look_at_load(&mut self, seen: &Senses, now: Mono, fresh: bool) {
-        let band = |on: u16, off: u16| match seen.load.value(now) {
-            Some(load) if load.owner > on => Seen::There,
-            Some(load) if load.owner < off => Seen::Gone,
+        let known = seen.load.value(now);
+        if let Some(load) = known.filter(|_| fresh) {
+            self.load.take(load.owner, now);
+        }
+        let mean = self.load.value().filter(|_| known.is_some());
+        let band = |on: u16, off: u16| match mean {
+            Some(load) if load > on => Seen::There,
+            Some(load) if load < off => Seen::Gone,
             None if !seen.load.exists() => Seen::Gone,
             Some(_) | None => Seen::Between,
         };
         self.busy.see(band(at::BUSY_ON, at::BUSY_OFF), now, fresh);
         let noise = band(at::QUIET_ON, at::QUIET_OFF);
         self.noisy.see(noise, now, fresh);
-        if self.first_load && seen.load.value(now).is_some() {
+        if self.first_load && known.is_some() {
             // It must be quiet before the first start, too.
             self.first_load = false;
             if noise != Seen::Gone {
@@ -169,6 +178,11 @@ impl Vetoes {
             Some(_) | None => Seen::Gone,
         };
         self.drained.see(drained, now, fresh);
+    }
+
+    /// The owner's load over the last second, in thousandths of all processors.
+    pub(crate) fn load(&self) -> u16 {
+        self.load.value().unwrap_or(0)
     }
 
     /// When time alone changes one of them.

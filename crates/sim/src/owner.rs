@@ -192,6 +192,14 @@ impl Owner {
         }
     }
 
+    /// Whether the judge would see nothing new yet.
+    fn is_early(&self, now: u64) -> bool {
+        match &self.judge {
+            Some(Judge::Brain(brain)) => brain.sample_at().is_some_and(|at| at.ms > now),
+            Some(Judge::Peer(_)) | None => false,
+        }
+    }
+
     /// When it sees what has just changed.
     const fn notices(&self, now: u64) -> u64 {
         match &self.judge {
@@ -283,8 +291,14 @@ impl World {
         let Some(node) = self.pcs.get_mut(pc as usize) else {
             return;
         };
-        if node.owner.looks.is_some_and(|noted| noted <= now) {
-            node.owner.looks = None;
+        if node.owner.looks.is_none_or(|noted| noted > now) {
+            return;
+        }
+        node.owner.looks = None;
+        // What it waited for may have moved on with each input since.
+        if node.owner.is_early(now) {
+            self.note_look(pc);
+        } else {
             self.judge(pc);
         }
     }

@@ -308,6 +308,7 @@ fn tasks_that_use_nothing_delay_nobody() {
 #[test]
 fn an_owner_who_needs_all_processors_gets_them() {
     let mut desk = Desk::new(2, Settings::default());
+    desk.pass(S(10));
     desk.owner_uses(950);
     desk.pass(S(1));
     assert_eq!(desk.verdict(), Verdict::Run);
@@ -324,6 +325,24 @@ fn an_owner_who_needs_all_processors_gets_them() {
     assert_eq!(desk.verdict(), Verdict::Pause);
     desk.pass(S(1));
     assert_eq!(desk.verdict(), Verdict::Run);
+}
+
+#[test]
+fn a_build_with_gaps_freezes_and_a_desktop_that_flickers_does_not_keep_frozen() {
+    let mut desk = Desk::new(2, Settings::default());
+    desk.pass(S(10));
+    let tenths = |desk: &mut Desk, count: u64, each: u64, often: u16, seldom: u16| {
+        for tenth in 0..count {
+            desk.now += 100;
+            let load = if tenth % each == 0 { seldom } else { often };
+            desk.owner_uses(load);
+            desk.look();
+        }
+    };
+    tenths(&mut desk, 20, 10, 1000, 100);
+    assert_eq!(desk.verdict(), Verdict::Pause, "a tenth of a second idle");
+    tenths(&mut desk, 45, 10, 50, 1000);
+    assert_eq!(desk.verdict(), Verdict::Run, "a tenth of a second busy");
 }
 
 #[test]
