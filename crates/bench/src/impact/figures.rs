@@ -219,7 +219,11 @@ fn is_base(segment: &Segment, beside: Beside) -> bool {
 
 fn ratio_of_sums(pairs: &[&Pair<'_>], of: fn(&Segment) -> f64, whole: fn(&Segment) -> f64) -> f64 {
     let sum = |of: fn(&Segment) -> f64| pairs.iter().map(|pair| of(pair.with)).sum::<f64>();
-    sum(of) / sum(whole)
+    // Nothing is no share of anything, also where there was nothing to have.
+    match sum(of) {
+        0.0 => 0.0,
+        some => some / sum(whole),
+    }
 }
 
 /// A statistic of all pairs, and its interval over resampled pairs.
@@ -244,7 +248,6 @@ fn estimates<const N: usize>(
             .map(|_| &pairs[chance.index(pairs.len())])
             .collect();
         for (kept, figure) in drawn.iter_mut().zip(statistic(&sample)) {
-            // A share of no idle time at all is no share.
             kept.extend(Some(figure).filter(|figure| !figure.is_nan()));
         }
     }

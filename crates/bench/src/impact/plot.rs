@@ -64,13 +64,34 @@ impl Paint {
         }
     }
 
-    /// Green where it costs nothing that could be seen, yellow up to a fifth, red above.
-    fn judged(self, ratio: f64, text: &str) -> String {
-        match ratio {
-            _ if ratio <= 1.05 => self.on("32", text),
-            _ if ratio <= 1.2 => self.on("33", text),
-            _ => self.on("31", text),
+    /// Red where the owner certainly feels it, yellow where perhaps.
+    fn judged(self, felt: Felt, text: &str) -> String {
+        match felt {
+            Felt::No => self.on("32", text),
+            Felt::Perhaps => self.on("33", text),
+            Felt::Yes => self.on("31", text),
         }
+    }
+}
+
+/// Whether an owner feels the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Felt {
+    No,
+    Perhaps,
+    Yes,
+}
+
+/// From this ratio on, somebody notices.
+const NOTICED: f64 = 1.1;
+
+/// The interval must be beyond what two measurements without tasks differ by.
+pub(super) fn felt(estimate: Estimate, noise: Option<Estimate>) -> Felt {
+    let floor = noise.map_or(1.0, |noise| noise.interval.high.max(1.0));
+    match () {
+        () if estimate.figure <= NOTICED => Felt::No,
+        () if estimate.interval.low > floor => Felt::Yes,
+        () => Felt::Perhaps,
     }
 }
 
@@ -104,7 +125,8 @@ fn line(cell: &Cell, noise: Option<&Answers>, paint: Paint) -> String {
     let axis = answers.map_or_else(String::new, |answers| {
         axis(answers.p99, noise.map(|noise| noise.p99))
     });
-    let number = paint.judged(ratio, &format!("{ratio:>6.2}"));
+    let felt = answers.map_or(Felt::No, |one| felt(one.p99, noise.map(|noise| noise.p99)));
+    let number = paint.judged(felt, &format!("{ratio:>6.2}"));
     format!("{rule:<20}{bar}{percent}  {axis} {number}\n")
 }
 
@@ -262,6 +284,25 @@ mod tests {
         }
         plain.push_str(rest);
         assert_eq!(plain, picture(&report, false));
+    }
+
+    #[test]
+    fn only_what_is_beyond_the_noise_is_felt() {
+        let near = |figure: f64, spread: f64| Estimate {
+            figure,
+            interval: crate::Interval {
+                low: figure - spread,
+                high: figure + spread,
+            },
+        };
+        for (ratio, noise, wanted) in [
+            (near(1.05, 0.01), near(1.0, 0.01), Felt::No),
+            (near(2.0, 0.3), near(1.0, 0.1), Felt::Yes),
+            (near(2.0, 0.3), near(1.0, 0.9), Felt::Perhaps),
+            (near(2.0, 1.3), near(1.0, 0.1), Felt::Perhaps),
+        ] {
+            assert_eq!(felt(ratio, Some(noise)), wanted, "{ratio:?} {noise:?}");
+        }
     }
 
     #[test]

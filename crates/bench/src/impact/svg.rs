@@ -4,10 +4,10 @@
 use super::ImpactReport;
 use super::figures::{Cell, Estimate};
 use super::plan::Rule;
-use super::plot::{Panel, panels, place};
+use super::plot::{Felt, Panel, felt, panels, place};
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 860.0;
+const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 20.0;
 /// Where bars begin, and how long the whole idle CPU is.
 const BAR_X: f64 = 190.0;
@@ -15,6 +15,8 @@ const BAR_WIDTH: f64 = 230.0;
 /// Where the axis of ratios begins, and its length.
 const AXIS_X: f64 = 500.0;
 const AXIS_WIDTH: f64 = 270.0;
+/// Where the share of waiting stands.
+const WAIT_X: f64 = 850.0;
 const ROW: f64 = 24.0;
 /// Title and heads of a panel.
 const HEAD: f64 = 52.0;
@@ -97,6 +99,9 @@ fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
     let model = panel.mix.models().first().map_or("", |model| model.text());
     let head = format!("{model} p99, times that without tasks (log)");
     text(svg, (AXIS_X, y + 40.0), "12", &head);
+    if panel.cells.iter().any(|cell| cell.task_wait.is_some()) {
+        text(svg, (WAIT_X, y + 40.0), "12", "waits behind a task");
+    }
     let height = ROW * f(panel.cells.len());
     if let Some(noise) = panel.noise {
         let (from, to) = span(noise.p99);
@@ -105,11 +110,16 @@ fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
     let one = AXIS_X + AXIS_WIDTH * place(1.0);
     rect(svg, (one - 0.5, y + HEAD - 4.0), (1.0, height), "#9aa5b1");
     for (row, cell) in panel.cells.iter().enumerate() {
-        draw_cell(svg, cell, y + HEAD + ROW * f(row));
+        draw_cell(
+            svg,
+            cell,
+            panel.noise.map(|noise| noise.p99),
+            y + HEAD + ROW * f(row),
+        );
     }
 }
 
-fn draw_cell(svg: &mut String, cell: &Cell, y: f64) {
+fn draw_cell(svg: &mut String, cell: &Cell, noise: Option<Estimate>, y: f64) {
     let rule = cell.rule.map_or("", Rule::text);
     let own = cell.rule == Some(Rule::Gleaner);
     text(svg, (LEFT, y + 12.0), "13", rule);
@@ -128,10 +138,9 @@ fn draw_cell(svg: &mut String, cell: &Cell, y: f64) {
         return;
     };
     let ratio = answers.p99.figure;
-    let ink = match ratio {
-        _ if own => OURS,
-        _ if ratio > 1.2 => BAD,
-        _ => THEIRS,
+    let ink = match felt(answers.p99, noise) {
+        Felt::Yes => BAD,
+        Felt::No | Felt::Perhaps => fill,
     };
     let (from, to) = span(answers.p99);
     rect(svg, (from, y + 6.0), (to - from, 2.0), ink);
@@ -147,6 +156,10 @@ fn draw_cell(svg: &mut String, cell: &Cell, y: f64) {
         "13",
         &format!("{ratio:.2}"),
     );
+    if let Some(wait) = cell.task_wait {
+        let words = format!("{:.2} % of its CPU time", wait.figure * 100.0);
+        text(svg, (WAIT_X, y + 12.0), "13", &words);
+    }
 }
 
 /// Both ends of an interval on the axis.
