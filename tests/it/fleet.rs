@@ -57,6 +57,15 @@ impl Fleet {
         self.dir.path().join("server/client.toml")
     }
 
+    /// Where the server and an agent keep what is theirs.
+    pub(crate) fn server_data(&self) -> PathBuf {
+        self.dir.path().join("server")
+    }
+
+    pub(crate) fn agent_data(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("agent-{index}"))
+    }
+
     /// Runs a command of ours to its end.
     #[track_caller]
     pub(crate) fn gleaner(&self, desk: &Desk, arguments: &[&str]) -> Outcome {

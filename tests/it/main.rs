@@ -20,6 +20,8 @@ mod job_files;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod recipes;

@@ -103,6 +103,10 @@ struct Minute {
     owner: u32,
     tasks: u32,
     paused: u32,
+    /// Whether tasks used anything.
+    busy: bool,
+    /// When a new job was written down.
+    new_job: Option<Instant>,
     unwritten: u64,
 }
 
@@ -121,7 +125,7 @@ impl Desk {
         let now = wall::now();
         let ledger = Ledger::open(&has.home, now)?;
         for (job, name, user) in ledger.names() {
-            has.guests.named(job, name, user);
+            has.guests.know(job, name, user);
         }
         let limits = Limits {
             owner: read_settings(&has.home.join(OWNER_FILE)),
@@ -242,7 +246,7 @@ impl Desk {
                 return Err(Refusal::no(words));
             }
         }
-        self.note_mode();
+        self.note_mode().await;
         self.overview().await.map(Answer::from)
     }
 
@@ -363,12 +367,13 @@ impl Desk {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut minute = Minute::default();
-        self.note_mode();
+        self.note_mode().await;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 _ = ticks.tick() => self.look(&mut minute).await,
-                Ok(()) = status.changed() => self.note_mode(),
+                Ok(()) = status.changed() => self.note_mode().await,
+                () = self.has.guests.a_new_job() => self.new_job(&mut minute).await,
                 settings = self.has.guests.settings() => self.hear_admin(&settings).await,
             }
         }
@@ -379,13 +384,30 @@ impl Desk {
     }
 
     /// A change of what the PC does is noted when it happens, and on the disk at once.
-    fn note_mode(&self) {
+    async fn note_mode(self: &Arc<Self>) {
         let offered = lock(&self.limits).offered.cpus;
         let (mode, rule, reason) = {
             let status = self.has.status.borrow();
             (mode(&status, offered), rule(&status), sentence(&status))
         };
-        lock(&self.ledger).changed(wall::now(), mode, (&rule, &reason));
+        let urgent = {
+            let mut ledger = lock(&self.ledger);
+            ledger.changed(wall::now(), mode, (&rule, &reason));
+            ledger.is_urgent()
+        };
+        if urgent {
+            self.flush().await;
+        }
+    }
+
+    /// Whom an attempt runs for must be known though this agent dies in the next moment. Many
+    /// small jobs wait for the next look instead of keeping the disk busy.
+    async fn new_job(self: &Arc<Self>, minute: &mut Minute) {
+        if minute.new_job.is_none_or(|then| then.elapsed() > LOOK) {
+            minute.new_job = Some(Instant::now());
+            minute.busy |= self.tally(wall::now());
+            self.flush().await;
+        }
     }
 
     async fn look(self: &Arc<Self>, minute: &mut Minute) {
@@ -412,11 +434,15 @@ impl Desk {
                 tasks_run: !status.running.is_empty(),
             });
         }
-        let number = now.ms / MINUTE_MS;
+        minute.busy |= self.tally(now);
+        let (number, urgent) = (now.ms / MINUTE_MS, lock(&self.ledger).is_urgent());
         if number == minute.number {
+            if urgent {
+                self.flush().await;
+            }
             return;
         }
-        let busy = self.tally(now);
+        let busy = minute.busy || urgent;
         if let Some(slot) = minute.close(number) {
             lock(&self.ledger).minute(number - 1, slot);
         }
@@ -489,6 +515,7 @@ impl Minute {
         let whole = self.number + 1 == next;
         *self = Self {
             number: next,
+            new_job: self.new_job,
             unwritten: self.unwritten + 1,
             ..Self::default()
         };

@@ -57,6 +57,7 @@ struct Inner {
 pub(crate) struct Guests {
     inner: Arc<Mutex<Inner>>,
     welcomed: Arc<Notify>,
+    fresh: Arc<Notify>,
 }
 
 impl Guests {
@@ -90,8 +91,22 @@ impl Guests {
         self.lock().linked
     }
 
-    /// The server said what a job is called and for whom it runs.
+    /// The server said what a job is called and for whom it runs. A job that is new here goes
+    /// into the history at once: its attempts may outlive this agent.
     pub(crate) fn named(&self, job: JobId, name: &str, user: &str) {
+        if self.know(job, name, user) {
+            self.lock().tallies.entry(job).or_default();
+            self.fresh.notify_one();
+        }
+    }
+
+    /// Waits for a job that is new here.
+    pub(crate) async fn a_new_job(&self) {
+        self.fresh.notified().await;
+    }
+
+    /// Remembers a name; says whether it is new.
+    pub(crate) fn know(&self, job: JobId, name: &str, user: &str) -> bool {
         let mut inner = self.lock();
         if inner.names.len() >= NAMES_MAX && !inner.names.contains_key(&job) {
             inner.names.pop_first();
@@ -100,7 +115,7 @@ impl Guests {
             job: shown(name),
             user: shown(user),
         };
-        inner.names.insert(job, name);
+        inner.names.insert(job, name).is_none()
     }
 
     pub(crate) fn name(&self, job: JobId) -> Name {
@@ -188,6 +203,16 @@ mod tests {
             processes_peak: 1,
             page_faults: 0,
         }
+    }
+
+    #[test]
+    fn a_new_job_is_in_the_history_before_it_used_anything() {
+        let guests = Guests::default();
+        assert!(guests.know(JobId(1), "old", "ada"));
+        assert!(guests.take().is_empty());
+        guests.named(JobId(1), "old", "ada");
+        guests.named(JobId(2), "new", "bob");
+        assert_eq!(guests.take(), [(JobId(2), Tally::default())].into());
     }
 
     #[test]

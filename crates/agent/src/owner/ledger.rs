@@ -70,6 +70,8 @@ pub(crate) struct Ledger {
     minutes: BTreeMap<u64, Slot>,
     /// Lines that are not in the file yet.
     fresh: Vec<Line>,
+    /// Whether one of them must not be lost: a pause, or a job not seen in this hour.
+    urgent: bool,
 }
 
 impl Ledger {
@@ -91,6 +93,7 @@ impl Ledger {
             pauses: BTreeMap::new(),
             minutes: BTreeMap::new(),
             fresh: Vec::new(),
+            urgent: false,
         };
         ledger.load()?;
         ledger.forget(now);
@@ -129,7 +132,13 @@ impl Ledger {
         }
     }
 
+    /// Whether something is not in the file that should not wait.
+    pub(crate) const fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     fn note(&mut self, line: Line) {
+        self.urgent |= matches!(line, Line::Pause(_));
         self.insert(line.clone());
         self.fresh.push(line);
     }
@@ -155,11 +164,12 @@ impl Ledger {
             disk: 0,
             network: 0,
         };
-        let mut work = self
-            .work
-            .get(&(now.ms / HOUR_MS, job))
-            .cloned()
-            .unwrap_or_else(new);
+        let known = self.work.get(&(now.ms / HOUR_MS, job));
+        self.urgent |= known.is_none();
+        let mut work = known.cloned().unwrap_or_else(new);
+        if work.user.is_empty() {
+            (work.name, work.user) = (names.0.to_owned(), names.1.to_owned());
+        }
         work.to = now;
         work.tasks += tally.tasks;
         // Milliseconds are enough, and shorter in the file.
@@ -231,6 +241,7 @@ impl Ledger {
         self.file.write_all(&text)?;
         self.file.sync_data()?;
         self.fresh.clear();
+        self.urgent = false;
         self.bytes += text.len() as u64;
         if self.bytes > FILE_BYTES_MAX {
             self.forget(now);
@@ -301,7 +312,13 @@ impl Ledger {
     /// Work and pauses since then, newest first. Work is summed a day, which `day` numbers.
     pub(crate) fn since(&self, from: Time, day: impl Fn(Time) -> i64) -> Vec<Entry> {
         let mut days: BTreeMap<(i64, JobId), Work> = BTreeMap::new();
-        for work in self.work.values().filter(|work| work.to >= from) {
+        let used = |work: &&Work| work.tasks > 0 || work.cpu_seconds > 0.0 || work.network > 0;
+        for work in self
+            .work
+            .values()
+            .filter(|work| work.to >= from)
+            .filter(used)
+        {
             days.entry((day(work.from), work.job))
                 .and_modify(|sum| add(sum, work))
                 .or_insert_with(|| work.clone());

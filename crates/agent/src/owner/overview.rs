@@ -102,11 +102,19 @@ pub(crate) fn overview(
         Some(OwnerWish::Pause { until }) => (true, until),
         Some(OwnerWish::Resume) | None => (false, None),
     };
+    let mode = mode(status, beside.offered.cpus);
+    let allowed = match mode {
+        Mode::Paused | Mode::Refused => 0.0,
+        // The brain knows all of the PC's processors; some of them may not be offered.
+        Mode::Idle | Mode::Working | Mode::Slowed => {
+            (f64::from(status.allowance.cpus.milli) / 1000.0).min(beside.offered.cpus)
+        }
+    };
     Overview {
         id: identity.id.clone(),
         name: identity.name.clone(),
         state: status.state,
-        mode: mode(status, beside.offered.cpus),
+        mode,
         reason: sentence(status),
         since: status.decision.since,
         owner_paused,
@@ -118,7 +126,7 @@ pub(crate) fn overview(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpu: CpuView {
             offered: beside.offered.cpus,
-            allowed: (f64::from(status.allowance.cpus.milli) / 1000.0).min(beside.offered.cpus),
+            allowed,
             owner: share(status.shares.owner),
             tasks: share(status.shares.harvested),
             idle: share(status.shares.idle),

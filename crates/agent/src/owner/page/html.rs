@@ -165,6 +165,14 @@ fn ratio(part: u64, whole: u64) -> f64 {
 fn cards(overview: &Overview) -> String {
     let (cpu, memory, disk) = (&overview.cpu, &overview.memory, &overview.disk);
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let may_use = match cpu.allowed {
+        none if none <= 0.0 => "Tasks may use none of them now.".to_owned(),
+        some => format!(
+            "Tasks may use {} of {} now, and only what you leave.",
+            number(some),
+            number(cpu.offered)
+        ),
+    };
     let processors = card(
         "Processors",
         &format!(
@@ -173,11 +181,7 @@ fn cards(overview: &Overview) -> String {
             percent(cpu.owner)
         ),
         &chart::parts(&[("owner", cpu.owner), ("tasks", cpu.tasks)]),
-        &format!(
-            "Tasks may use {} of {} now, and only what you leave.",
-            number(cpu.allowed),
-            number(cpu.offered)
-        ),
+        &may_use,
     );
     let free = match (memory.available, memory.total) {
         (Some(free), Some(total)) => {
@@ -242,7 +246,7 @@ fn today(shown: &Shown, zone: &TimeZone) -> String {
          </span><span><i class=\"held\"></i>paused</span></span></h2><div class=\"chart\">{}\
          <div class=\"hours\"><span>0:00</span><span>6:00</span><span>12:00</span>\
          <span>18:00</span><span>24:00</span></div></div><p class=\"small\">{}, {} of CPU time \
-         that nobody missed.</p>",
+         that you left.</p>",
         chart::day(&shown.today, time_of),
         counted(totals.tasks, "task"),
         seconds(totals.cpu_seconds),
