@@ -428,7 +428,10 @@ async fn a_client_that_never_reads_holds_nobody_up() {
 #[tokio::test]
 async fn what_ran_is_summed_for_whom_and_survives_a_restart() {
     let place = Place::new();
-    place.bell.status.send_modify(|status| status.running.clear());
+    place
+        .bell
+        .status
+        .send_modify(|status| status.running.clear());
     place.guests.named(JobId(9), "primes", "bob");
     let usage = gleaner_model::Usage {
         cpu_seconds: 12.5,
