@@ -73,6 +73,8 @@ pub struct AgentConfig {
     /// Port of loopback on which the owner's page is open from the start; where absent it opens
     /// when its owner asks for it.
     pub page: Option<u16>,
+    /// Whether no two tasks ever share a namespace, at several times the price of a start.
+    pub fresh_cages: bool,
     /// Set where several agents share one PC.
     pub dev: Option<DevShare>,
 }
@@ -101,6 +103,7 @@ impl AgentConfig {
             policy: Policy::Continuous,
             lenient: false,
             page: None,
+            fresh_cages: false,
             dev: None,
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn build(
     let mut process = ProcessConfig::new(home.join("process"));
     process.executable = Some(launcher);
     process.beat = Duration::from_millis(ENGINE_BEAT_MS);
+    process.fresh = config.fresh_cages;
     process.uid_range = config
         .uid_range
         .as_ref()

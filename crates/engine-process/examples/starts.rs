@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 fn spec(index: u32, bundle: u64) -> AttemptSpec {
     AttemptSpec {
-        attempt: TaskId::new(JobId(1), index).attempt(1),
+        attempt: TaskId::new(JobId(bundle), index).attempt(1),
         bundle: LeaseId(bundle),
         command: vec!["/bin/true".to_owned()],
         env: BTreeMap::new(),

@@ -22,15 +22,47 @@ for line in sys.stdin:
     print(time.monotonic() - start, flush=True)
 ";
 
+/// Lines that a driver may print before it is ready.
+const GREETING_LINES_MAX: u32 = 100;
+
+/// HyperQueue's Python package, for who has no `hq` program: server and worker in this process,
+/// without a journal. Speaks as the one above.
+const HQ: &str = "
+import sys, time
+from hyperqueue import Job, LocalCluster
+from hyperqueue.cluster import WorkerConfig
+with LocalCluster() as cluster:
+    cluster.start_worker(WorkerConfig(cores=2))
+    client = cluster.client()
+    def run(n):
+        job = Job()
+        for _ in range(n):
+            job.program(['/bin/true'], stdout=None, stderr=None)
+        client.wait_for_jobs([client.submit(job)])
+    run(20)
+    print('ready', flush=True)
+    for line in sys.stdin:
+        n = int(line)
+        start = time.monotonic()
+        run(n)
+        print(time.monotonic() - start, flush=True)
+";
+
+/// A Python process that runs as many tasks as it is told and prints the seconds it took.
+#[derive(Debug)]
+pub(super) struct Driver {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
 /// A peer that is up and takes work.
 #[derive(Debug)]
 pub(super) enum Peer {
     /// Ray, with two worker processes.
-    Ray {
-        driver: Child,
-        orders: ChildStdin,
-        answers: BufReader<ChildStdout>,
-    },
+    Ray(Driver),
+    /// HyperQueue in a Python process.
+    HqInPython(Driver),
     /// HyperQueue with a journal, one worker with two CPUs.
     Hq { dir: PathBuf, parts: [Child; 2] },
 }
@@ -39,8 +71,11 @@ impl Peer {
     /// Starts the peer called `name`.
     pub(super) fn start(name: &str, scratch: &Path) -> Result<Self, BenchError> {
         match name {
-            "ray" => start_ray(),
-            "hq" => start_hq(scratch),
+            "ray" => Driver::start("ray", RAY).map(Self::Ray),
+            "hq" => match hq(scratch).arg("--version").stdout(Stdio::null()).status() {
+                Ok(_) => start_hq(scratch),
+                Err(_) => Driver::start("hyperqueue", HQ).map(Self::HqInPython),
+            },
             _ => Err(BenchError::Broken(format!(
                 "cannot run beside {name:?}: known are ray and hq"
             ))),
@@ -50,7 +85,8 @@ impl Peer {
     /// What is measured, for the report.
     pub(super) const fn what(&self) -> &'static str {
         match self {
-            Self::Ray { .. } => "Ray, a program from a pooled worker (not durable)",
+            Self::Ray(_) => "Ray, a program from a pooled worker (not durable)",
+            Self::HqInPython(_) => "HyperQueue in Python, without a journal, not sandboxed",
             Self::Hq { .. } => "HyperQueue with its journal, not sandboxed",
         }
     }
@@ -58,30 +94,23 @@ impl Peer {
     /// Its name.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Ray { .. } => "Ray",
-            Self::Hq { .. } => "HyperQueue",
+            Self::Ray(_) => "Ray",
+            Self::HqInPython(_) | Self::Hq { .. } => "HyperQueue",
         }
     }
 
     /// What gleaner promises against it.
     pub(super) const fn goal(&self) -> Option<Goal> {
         match self {
-            Self::Ray { .. } => Some(Goal::AtLeast(2.0)),
-            Self::Hq { .. } => None,
+            Self::Ray(_) => Some(Goal::AtLeast(2.0)),
+            Self::HqInPython(_) | Self::Hq { .. } => None,
         }
     }
 
     /// Runs `tasks` no-op tasks; tasks a second.
     pub(super) fn rate(&mut self, tasks: u32) -> Result<f64, BenchError> {
         let seconds = match self {
-            Self::Ray {
-                orders, answers, ..
-            } => {
-                writeln!(orders, "{tasks}").doing("ask Ray")?;
-                line(answers)?
-                    .parse()
-                    .map_err(|_| BenchError::Broken("Ray's driver gave no time".into()))?
-            }
+            Self::Ray(driver) | Self::HqInPython(driver) => driver.seconds(tasks)?,
             Self::Hq { dir, .. } => {
                 let started = Instant::now();
                 let array = format!("--array=1-{tasks}");
@@ -104,7 +133,9 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         let parts: &mut [Child] = match self {
-            Self::Ray { driver, .. } => std::slice::from_mut(driver),
+            Self::Ray(driver) | Self::HqInPython(driver) => {
+                std::slice::from_mut(&mut driver.process)
+            }
             Self::Hq { parts, .. } => parts,
         };
         for part in parts {
@@ -115,33 +146,50 @@ impl Drop for Peer {
     }
 }
 
-fn line(answers: &mut BufReader<ChildStdout>) -> Result<String, BenchError> {
-    let mut text = String::new();
-    answers.read_line(&mut text).doing("read Ray's answer")?;
-    Ok(text.trim().to_owned())
-}
-
-fn start_ray() -> Result<Peer, BenchError> {
-    let mut driver = Command::new("python3")
-        .args(["-c", RAY])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .doing("start python3 for Ray")?;
-    let (Some(orders), Some(answers)) = (driver.stdin.take(), driver.stdout.take()) else {
-        return Err(BenchError::Broken("python3 started without pipes".into()));
-    };
-    let mut answers = BufReader::new(answers);
-    match line(&mut answers)?.as_str() {
-        "ready" => Ok(Peer::Ray {
-            driver,
+impl Driver {
+    /// Runs the script with whatever `python3` is on the path; `package` is what it needs.
+    fn start(package: &str, script: &str) -> Result<Self, BenchError> {
+        let mut process = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .doing(format!("start python3 for {package}"))?;
+        let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(BenchError::Broken("python3 started without pipes".into()));
+        };
+        let mut driver = Self {
+            process,
             orders,
-            answers,
-        }),
-        _ => Err(BenchError::Broken(
-            "Ray did not start; is the Python package `ray` installed?".into(),
-        )),
+            answers: BufReader::new(answers),
+        };
+        // A package may have something to say of itself first.
+        for _ in 0..GREETING_LINES_MAX {
+            match driver.line()?.as_str() {
+                "ready" => return Ok(driver),
+                "" => break,
+                _ => {}
+            }
+        }
+        Err(BenchError::Broken(format!(
+            "{package} did not start; is it installed for the python3 on the path?"
+        )))
+    }
+
+    fn line(&mut self) -> Result<String, BenchError> {
+        let mut text = String::new();
+        self.answers
+            .read_line(&mut text)
+            .doing("read an answer of python3")?;
+        Ok(text.trim().to_owned())
+    }
+
+    fn seconds(&mut self, tasks: u32) -> Result<f64, BenchError> {
+        writeln!(self.orders, "{tasks}").doing("order tasks of python3")?;
+        let text = self.line()?;
+        text.parse()
+            .map_err(|_| BenchError::Broken(format!("a driver gave no time but {text:?}")))
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Options {
 const NO_OP: &str = "/bin/true";
 /// Threads that launch the bare floor: as many as the slots of a small PC.
 const FLOOR_THREADS: u32 = 2;
+/// Of the tasks of a round, one in so many is run with a fresh cage.
+const FRESH_SHARE: u32 = 4;
 /// Submissions of each kind; the median counts.
 const SUBMISSIONS: u32 = 5;
 
@@ -49,10 +51,12 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, Bench
     let mut rows = Vec::new();
     submissions(options, say, &mut rows)?;
     let mut pool = Pool::start(&options.program)?;
-    pool.add_agent()?;
+    pool.set_agent("agent", &[])?;
     singles(options, &pool, say, &mut rows)?;
     rates(options, &pool, say, &mut rows)?;
     bulk(options, &pool, say, &mut rows)?;
+    pool.set_agent("fresh", &["--fresh-cages"])?;
+    fresh(options, &pool, say, &mut rows)?;
     Ok(Report {
         bench: "dispatch",
         version: env!("CARGO_PKG_VERSION"),
@@ -207,6 +211,36 @@ fn rates(
             None => row,
         });
     }
+    Ok(())
+}
+
+/// The rate where no two tasks share a namespace, against the bare floor of the same rounds.
+fn fresh(
+    options: &Options,
+    pool: &Pool,
+    say: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    let tasks = (options.tasks / FRESH_SHARE).max(FLOOR_THREADS);
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        say(&format!("fresh cages, round {round} of {}", options.rounds));
+        floor.push(floor_rate(tasks)?);
+        let started = Instant::now();
+        let (id, _) = pool.submit(&range_job(&[NO_OP, "{i}"], tasks))?;
+        pool.wait(&id)?;
+        ours.push(f64::from(tasks) / started.elapsed().as_secs_f64());
+    }
+    rows.push(
+        Row::new("no-op tasks, a fresh cage each", median(&ours), "tasks/s")
+            .interval(bootstrap(&ours, median)),
+    );
+    let (share, interval) = paired_ratio(&ours, &floor);
+    rows.push(
+        Row::new("fresh cages against the bare floor", share, "x")
+            .interval(interval)
+            .goal(Goal::AtLeast(0.6)),
+    );
     Ok(())
 }
 

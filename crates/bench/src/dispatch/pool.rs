@@ -46,8 +46,12 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Adds one agent with the real sandbox.
-    pub(crate) fn add_agent(&mut self) -> Result<(), BenchError> {
+    /// Adds one agent with the real sandbox, called `name`, with more options; another that was
+    /// there before ends first.
+    pub(crate) fn set_agent(&mut self, name: &str, more: &[&str]) -> Result<(), BenchError> {
+        if let Some(mut before) = self.agent.take() {
+            end(&mut before);
+        }
         let settings = fs::read_to_string(self.config()).doing("read client.toml")?;
         let address = settings
             .lines()
@@ -59,14 +63,15 @@ impl Pool {
             .args([
                 "agent",
                 "--name",
-                "bench",
+                name,
                 "--server",
                 &address,
                 "--token-file",
             ])
             .arg(self.dir.path().join("server/node.token"))
             .arg("--data")
-            .arg(self.dir.path().join("agent"))
+            .arg(self.dir.path().join(name))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -75,7 +80,10 @@ impl Pool {
         self.agent = Some(agent);
         self.until("the node is online", |pool| {
             let nodes = pool.call(&["nodes", "--json"])?;
-            Ok(nodes[0]["state"] == "online")
+            let online = |node: &Value| node["name"] == name && node["state"] == "online";
+            Ok(nodes
+                .as_array()
+                .is_some_and(|nodes| nodes.iter().any(online)))
         })
     }
 
@@ -221,9 +229,13 @@ impl Drop for Pool {
             .into_iter()
             .flatten()
         {
-            let pid = rustix::process::Pid::from_child(child);
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let _status = child.wait();
+            end(child);
         }
     }
+}
+
+fn end(child: &mut Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let _status = child.wait();
 }

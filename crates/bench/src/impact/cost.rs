@@ -17,7 +17,7 @@ const RUN_WITHIN: Duration = Duration::from_secs(60);
 /// Watches an agent for so many seconds without tasks, and as many with one task a CPU.
 pub(crate) fn measure(program: &Path, seconds: u32, stop: &Stop) -> Result<Vec<Row>, BenchError> {
     let mut pool = Pool::start(program)?;
-    pool.add_agent()?;
+    pool.set_agent("agent", &[])?;
     let Some(agent) = pool.agent_id() else {
         return Ok(Vec::new());
     };

@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Call now and then instead of keeping a connection
     #[arg(long)]
     poll: bool,
+    /// Share no namespace between tasks of a job, at several times the price of a start
+    #[arg(long)]
+    fresh_cages: bool,
     /// Name of the control group that holds all tasks
     #[arg(long, value_name = "NAME", hide = true)]
     group: Option<String>,
@@ -130,6 +133,7 @@ impl Args {
             disk: self.disk,
             cache: self.cache,
             uid_range: self.uid_range,
+            fresh_cages: self.fresh_cages,
             group: self.group,
             ca: self.ca,
             poll: self.poll,

@@ -4,8 +4,9 @@
 //! It must not know why an attempt is of no more use.
 
 use super::link::Link;
-use super::{Entry, Inner};
+use super::{Entry, GIVEN_MAX, Inner};
 use crate::bundle::{self, Bay, Bundle};
+use crate::message::ToShim;
 use crate::remove;
 use gleaner_model::AttemptId;
 use std::path::PathBuf;
@@ -57,6 +58,7 @@ impl Inner {
     }
 
     pub(super) fn discard(&self, attempt: AttemptId) {
+        let mut over = false;
         let (entry, link) = {
             let mut state = self.state();
             let Some(entry) = state.attempts.get_mut(&attempt) else {
@@ -77,13 +79,17 @@ impl Inner {
             let linked = state.links.get_mut(&lease);
             let link = linked.and_then(|linked| {
                 linked.idle_since = (!busy).then(Instant::now);
+                over = !busy && (self.config.fresh || linked.given >= GIVEN_MAX);
                 // Where it cannot be written down a later agent may report it twice, at worst.
                 let written = bundle::add_line(&linked.discarded, &attempt);
                 written.ok().map(|()| Arc::clone(&linked.link))
             });
             (entry, link)
         };
-        self.clear(&entry, link);
+        self.clear(&entry, link.clone());
+        if let Some(link) = link.filter(|_| over) {
+            let _gone = link.send(&ToShim::Quit);
+        }
         self.remove_if_unused(&entry.bundle);
     }
 

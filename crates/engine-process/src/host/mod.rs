@@ -5,6 +5,7 @@
 //! wrong with a task goes wrong in its shim. It must not know what an attempt is for.
 
 pub(crate) mod adopt;
+mod config;
 mod discard;
 pub(crate) mod link;
 mod steer;
@@ -16,6 +17,7 @@ use crate::cgroup::{Backend, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
+pub use config::ProcessConfig;
 use discard::Rubbish;
 use gleaner_engine::{
     Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
@@ -41,43 +43,14 @@ const KEEP_IDLE: Duration = Duration::from_secs(5);
 /// Attempts that one shim is given; then the job gets another, so that its journal stays small.
 const GIVEN_MAX: u32 = 4096;
 
+/// Room for the bundles of one millisecond, in bits.
+const FRESH_SHIFT: u32 = 16;
+
 /// How long a shim may take to answer a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// What is taken for a lease before the first beat.
 const FIRST_LEASE: Duration = Duration::from_secs(30);
-
-/// How the engine works on this PC.
-#[derive(Debug, Clone)]
-pub struct ProcessConfig {
-    /// The engine's own directory. Nothing on the way to it need be open to anybody else.
-    pub dir: PathBuf,
-    /// The `gleaner` binary, which is run again as shim; the running program by default.
-    pub executable: Option<PathBuf>,
-    /// User ids for tasks when we are root; chosen from what nobody uses by default.
-    pub uid_range: Option<Range<u32>>,
-    /// Name of the group that all tasks of this PC are in.
-    pub group_parent: String,
-    /// Time between the agent's calls of [`Engine::beat`].
-    pub beat: Duration,
-    /// Directories of the host, besides its userland, that tasks may read.
-    pub read_only: Vec<PathBuf>,
-}
-
-impl ProcessConfig {
-    /// The usual settings, in this directory.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            executable: None,
-            uid_range: None,
-            group_parent: DetectOptions::default().parent_name,
-            beat: Duration::from_secs(1),
-            read_only: Vec::new(),
-        }
-    }
-}
 
 /// Runs attempts as confined processes. Cheap to share: all clones are one engine.
 #[derive(Clone)]
@@ -109,6 +82,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     questions: Mutex<BTreeMap<u64, mpsc::Sender<Option<Usage>>>>,
     next_question: AtomicU64,
+    /// Names of bundles of one attempt; far above every lease, and never one of an earlier agent.
+    next_fresh: AtomicU64,
     rubbish: mpsc::Sender<Rubbish>,
 }
 
@@ -210,6 +185,7 @@ impl ProcessEngine {
             state: Mutex::default(),
             questions: Mutex::default(),
             next_question: AtomicU64::new(0),
+            next_fresh: AtomicU64::new(crate::shim::now().ms << FRESH_SHIFT),
             rubbish,
         };
         let inner = Arc::new(inner);
@@ -290,10 +266,15 @@ impl Inner {
     ) -> Result<(Arc<Link>, Bay), EngineError> {
         let job = attempt.task.job;
         let of_job = |linked: &&mut Linked| linked.job == Some(job) && linked.given < GIVEN_MAX;
+        let lease = match self.config.fresh {
+            true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
+            false => lease,
+        };
         let linked = match state.links.get_mut(&lease) {
             Some(linked) => Some(linked),
             None => state.links.values_mut().find(of_job),
         };
+        let linked = linked.filter(|_| !self.config.fresh);
         if let Some(linked) = linked {
             return Ok((Arc::clone(&linked.link), linked.bay()));
         }

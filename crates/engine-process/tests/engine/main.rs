@@ -43,12 +43,24 @@ const AS_PLAIN_USER: [&str; 6] = [
     "each other",
 ];
 
+/// What is worth a second look where every attempt has a shim of its own.
+const FRESH: [&str; 3] = ["exit", "pause", "each other"];
+
 pub(crate) fn engine(dir: &Path, parent: &str, beat: Duration, events: Events) -> ProcessEngine {
-    let config = ProcessConfig {
-        beat,
+    engine_with(dir, parent, events, |config| config.beat = beat)
+}
+
+fn engine_with(
+    dir: &Path,
+    parent: &str,
+    events: Events,
+    change: impl FnOnce(&mut ProcessConfig),
+) -> ProcessEngine {
+    let mut config = ProcessConfig {
         group_parent: parent.to_owned(),
         ..ProcessConfig::new(dir)
     };
+    change(&mut config);
     ProcessEngine::new(config, events).unwrap()
 }
 
@@ -94,15 +106,36 @@ impl Report {
     }
 
     fn suite(&mut self, dir: &Path, parent: &str, prefix: &str, only: &[&str]) {
+        let make = |events: Events| engine(&dir.join("engine"), parent, BEAT, events);
+        self.cases(dir, make, prefix, only);
+    }
+
+    fn cases(
+        &mut self,
+        dir: &Path,
+        make: impl FnOnce(Events) -> ProcessEngine,
+        prefix: &str,
+        only: &[&str],
+    ) {
         let blobs = dir.join("blobs");
         std::fs::create_dir(&blobs).unwrap();
-        let make = |events: Events| engine(&dir.join("engine"), parent, BEAT, events);
         let bench = Bench::new(blobs, make);
         for (name, case) in CASES {
             if only.is_empty() || only.iter().any(|part| name.contains(part)) {
                 self.try_one(&format!("{prefix}{name}"), || case(&bench));
             }
         }
+    }
+
+    /// The same with nothing shared between attempts.
+    fn fresh(&mut self, dir: &Path) {
+        let parent = group_parent();
+        let make = |events: Events| {
+            engine_with(&dir.join("engine"), &parent, events, |config| {
+                (config.beat, config.fresh) = (BEAT, true);
+            })
+        };
+        self.cases(dir, make, "fresh cages: ", &FRESH);
     }
 }
 
@@ -155,6 +188,7 @@ fn main() -> ExitCode {
     } else {
         report.suite(dir().path(), &group_parent(), "", &[]);
         report.suite(dir().path(), NO_GROUPS, "no groups: ", &WITHOUT_GROUPS);
+        report.fresh(dir().path());
         for (name, test) in hostile::TESTS
             .iter()
             .chain(agents::TESTS)

@@ -1,0 +1,41 @@
+//! What the engine is told when it is made.
+
+use crate::cgroup::DetectOptions;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How the engine works on this PC.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// The engine's own directory. Nothing on the way to it need be open to anybody else.
+    pub dir: PathBuf,
+    /// The `gleaner` binary, which is run again as shim; the running program by default.
+    pub executable: Option<PathBuf>,
+    /// User ids for tasks when we are root; chosen from what nobody uses by default.
+    pub uid_range: Option<Range<u32>>,
+    /// Name of the group that all tasks of this PC are in.
+    pub group_parent: String,
+    /// Time between the agent's calls of [`Engine::beat`].
+    pub beat: Duration,
+    /// Directories of the host, besides its userland, that tasks may read.
+    pub read_only: Vec<PathBuf>,
+    /// Whether each attempt gets a shim and namespaces that no other ever has.
+    pub fresh: bool,
+}
+
+impl ProcessConfig {
+    /// The usual settings, in this directory.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            executable: None,
+            uid_range: None,
+            group_parent: DetectOptions::default().parent_name,
+            beat: Duration::from_secs(1),
+            read_only: Vec::new(),
+            fresh: false,
+        }
+    }
+}
