@@ -47,7 +47,9 @@ impl Dispatch {
             return self.follow_up.push_back(Event::Fetched(attempt));
         }
         let (fetcher, inputs) = (self.parts.fetcher.clone(), self.parts.inputs.clone());
+        let window = self.parts.watching.window.clone();
         let work = self.parts.runtime.spawn(async move {
+            window.may_transfer().await;
             let outcome = fetcher.fetch(wanted).await;
             inputs.send(Input::Fetched(attempt, outcome));
         });

@@ -13,11 +13,15 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
 pub(super) struct FakeEngine {
     dir: tempfile::TempDir,
     state: Mutex<State>,
+    /// What was asked of all attempts at once.
+    held: Mutex<Option<bool>>,
+    hangs: AtomicBool,
 }
 
 #[derive(Default)]
@@ -47,6 +51,8 @@ impl FakeEngine {
         Self {
             dir: tempfile::tempdir().unwrap(),
             state: Mutex::default(),
+            held: Mutex::default(),
+            hangs: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +69,19 @@ impl FakeEngine {
     /// A `wait` ends well.
     pub(super) fn end(&self, attempt: AttemptId) {
         self.finish(attempt, Reason::Exit { code: 0 });
+    }
+
+    pub(super) fn held(&self) -> Option<bool> {
+        *self.held.lock().unwrap()
+    }
+
+    /// From now on it does not come back from a hold.
+    pub(super) fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn go_on(&self) {
+        self.hangs.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn starts(&self) -> Vec<AttemptId> {
@@ -207,6 +226,13 @@ impl Engine for FakeEngine {
     fn beat(&self, lease_left_ms: u64) {
         assert!(lease_left_ms > 0);
         self.state.lock().unwrap().beats += 1;
+    }
+
+    fn hold(&self, on: bool) {
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        *self.held.lock().unwrap() = Some(on);
     }
 
     fn usage(&self, _attempt: AttemptId) -> Result<Usage, EngineError> {

@@ -3,6 +3,7 @@
 
 mod engine;
 mod server;
+mod watch;
 
 use crate::config::{AgentConfig, AtStop, Token};
 use crate::engines::Built;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use watch::FakeSensors;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,18 @@ impl Agent {
         data: &Path,
         change: impl FnOnce(&mut AgentConfig),
     ) -> Self {
+        let sensors = Arc::default();
+        Self::sensing(server, engine, data, (change, &sensors))
+    }
+
+    /// An agent whose sensors say what the test wants.
+    fn sensing(
+        server: &FakeServer,
+        engine: &Arc<FakeEngine>,
+        data: &Path,
+        (change, sensors): (impl FnOnce(&mut AgentConfig), &Arc<FakeSensors>),
+    ) -> Self {
+        let sensors = Arc::clone(sensors);
         let token = Token::new(&server.token());
         let mut config = AgentConfig::new(&server.url(), token, data.to_owned());
         config.cpus = Some(Cpus { milli: 2000 });
@@ -50,7 +64,10 @@ impl Agent {
                 engines: vec![engine as Arc<dyn Engine>],
                 refused: None,
                 again: None,
-                sensing: crate::engines::no_sensing(),
+                sensing: Box::new(move |sink| {
+                    sensors.begin(sink);
+                    sensors
+                }),
             })
         });
         Self {

@@ -12,7 +12,7 @@
 pub(crate) mod capacity;
 pub(crate) mod disk;
 mod events;
-mod keep;
+pub(crate) mod keep;
 mod pulse;
 pub(crate) mod roster;
 pub(crate) mod sensing;

@@ -147,3 +147,13 @@ pub(crate) struct Window {
     /// What the owner wants goes here.
     pub(crate) orders: Orders,
 }
+
+impl Window {
+    /// Waits until blobs may travel. Returns where nobody is left to say so, too: the agent
+    /// stops then.
+    pub(crate) async fn may_transfer(&self) {
+        let mut status = self.status.clone();
+        let allowed = status.wait_for(|status| status.decision.transfers).await;
+        drop(allowed);
+    }
+}

@@ -168,6 +168,7 @@ fn held() {
         let mut last = lengths();
         // They may be on their way to a stop; then nothing may move for a while.
         until(what, || {
+            // On purpose: a span in which nothing may move.
             std::thread::sleep(Duration::from_millis(150));
             let now = lengths();
             std::mem::replace(&mut last, now) == now
@@ -194,6 +195,7 @@ fn held() {
     let before = lengths();
     control(&all[0], Control::Stop { grace_ms: 60_000 });
     assert_eq!(bench.ending(all[0].attempt).reason, Reason::Cancelled);
+    // On purpose: a span in which nothing may move.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(lengths()[1], before[1], "the other one stays frozen");
     bench.engine().hold(false);
@@ -231,6 +233,7 @@ fn bounded() {
     // The kernel hands out a tenth of a second at a time, and the word goes through a shim.
     until("it is slowed", || {
         let (start, before) = (Instant::now(), cpu());
+        // On purpose: a span to measure in.
         std::thread::sleep(Duration::from_millis(500));
         (cpu() - before) / start.elapsed().as_secs_f64() < 0.75
     });
