@@ -162,6 +162,16 @@ pub enum Cause {
     Metered,
 }
 
+/// "1 processor", "1.5 processors".
+struct Processors(Cpus);
+
+impl fmt::Display for Processors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.0 == Cpus::ONE { "" } else { "s" };
+        write!(f, "{} processor{end}", self.0)
+    }
+}
+
 /// Thousandths as percent.
 struct Percent(u16);
 
@@ -291,8 +301,10 @@ impl Cause {
     /// The reasons that only slow tasks down.
     fn reason_to_slow(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limit { cpus } => write!(f, "at most {cpus} processors, as set"),
-            Self::Active { cpus } => write!(f, "you are at the PC; tasks have {cpus} processors"),
+            Self::Limit { cpus } => write!(f, "at most {}, as set", Processors(cpus)),
+            Self::Active { cpus } => {
+                write!(f, "you are at the PC; tasks have {}", Processors(cpus))
+            }
             Self::Delay { permille } => write!(
                 f,
                 "your programs waited {} of the last second",
@@ -305,7 +317,11 @@ impl Cause {
             }),
             Self::Warm { celsius } => write!(f, "half for tasks, at {celsius} °C"),
             Self::Resuming { cpus } => {
-                write!(f, "resumed just now; tasks have {cpus} processors so far")
+                write!(
+                    f,
+                    "resumed just now; tasks have {} so far",
+                    Processors(cpus)
+                )
             }
             Self::Near { permille } => write!(
                 f,

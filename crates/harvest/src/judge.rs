@@ -167,7 +167,7 @@ impl Brain {
         }
         if self.active() {
             let measured = self.senses.delay.value(now).is_some();
-            let proven = measured && self.effort.proven(now) && !self.presence.blind();
+            let proven = measured && self.effort.proven(now);
             if all >= at::FREE_CORE_FROM_MILLI && !proven {
                 limit(all - 1000, &|cpus| Cause::Active { cpus });
             }

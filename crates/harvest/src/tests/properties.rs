@@ -331,6 +331,28 @@ proptest! {
     }
 
     #[test]
+    fn no_rhythm_of_load_changes_the_verdict_more_than_thirty_times_in_ten_minutes(
+        rhythm in many((0..=1000_u16, prop_oneof![100..4000_u64, 100..60_000_u64]), 2..40),
+        period in 50..1500_u64,
+    ) {
+        let mut desk = Desk::new(4, Settings::default());
+        let (begin, mut changes, mut ends) = (desk.now, 0, desk.now);
+        let mut load = rhythm.iter().cycle();
+        while desk.now < begin + 600_000 {
+            desk.now += period;
+            while ends <= desk.now {
+                let (permille, length) = load.next().unwrap();
+                desk.owner_uses(*permille);
+                ends += length;
+            }
+            let before = desk.verdict();
+            desk.look();
+            changes += u32::from(desk.verdict() != before);
+        }
+        prop_assert!(changes <= 30, "{}", changes);
+    }
+
+    #[test]
     fn two_resumes_are_never_closer_than_two_seconds(
         settings in settings(), steps in steps(false)
     ) {

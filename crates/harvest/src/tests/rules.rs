@@ -216,7 +216,7 @@ fn an_input_leaves_one_processor_free_for_two_seconds_where_there_are_four() {
     desk.input();
     assert_eq!(
         desk.says(),
-        "slowed: you are at the PC; tasks have 1 processors"
+        "slowed: you are at the PC; tasks have 1 processor"
     );
 }
 
