@@ -24,9 +24,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["core", "model"]),
     ("engine", &["model"]),
     ("engine-process", &["engine", "model"]),
-    ("engine-vm", &["engine", "model"]),
+    // A guest's kernel runs in the process engine's cage: one set of namespaces, limits, freezers
+    // and shims for both. Its host end and its process 1 are one program of their own.
+    ("engine-vm", &["engine", "engine-process", "guest", "model"]),
     ("engine-wasm", &["engine", "model"]),
-    ("guest", &["model"]),
+    ("guest", &[]),
     // The server never knows how an engine works.
     ("server", &["core", "store", "blob", "wire", "api", "model"]),
     // The agent never chooses what to run next: no core, no store.
@@ -67,6 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "client",
             "engine",
             "engine-process",
+            "engine-vm",
             "sense",
             "sim",
             "bench",

@@ -16,6 +16,7 @@ mod debian;
 mod demo;
 mod deps;
 mod documents;
+mod guest;
 mod process;
 mod sources;
 mod suites;
@@ -30,7 +31,8 @@ const EXIT_USAGE: u8 = 2;
 
 const USAGE: &str = "\
 usage: cargo xtask check [--fast]           format, lints, arrows, tidiness, documents, licences
-       cargo xtask test [--long] [SUITE…]   check unit sense conformance sim e2e uml; all without SUITE
+       cargo xtask test [--long] [SUITE…]   check unit sense conformance sim e2e uml vm; all without SUITE
+       cargo xtask guest                    the program that is process 1 of guests; prints its path
        cargo xtask demo                     render a picture on a small pool on this machine";
 
 /// Why a command ended without success.
@@ -48,6 +50,13 @@ impl From<String> for Failure {
     }
 }
 
+fn guest() -> Result<(), Failure> {
+    let workspace = workspace::Workspace::load()?;
+    let program = guest::build(&workspace, guest::BUILD_MAX)?;
+    println!("{}", program.display());
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -56,6 +65,7 @@ fn main() -> ExitCode {
         ["check", "--fast"] => check::run(check::Extent::Fast),
         ["test", rest @ ..] => suites::run(rest),
         ["demo"] => demo::run(),
+        ["guest"] => guest(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::apparmor;
 use crate::check::{self, Extent};
 use crate::debian::{self, Need};
+use crate::guest;
 use crate::process::{self, Counts, End};
 use crate::uml;
 use crate::workspace::{Workspace, cargo_command};
@@ -35,6 +36,8 @@ enum Work {
     Cargo(&'static [&'static [&'static str]]),
     /// The sandbox's tests in a guest.
     Uml,
+    /// The tests of the engine that runs guests.
+    Guest,
 }
 
 const PERL: Need = Need {
@@ -56,6 +59,11 @@ const GUEST: Need = Need {
     program: "linux.uml",
     package: "user-mode-linux",
     purpose: "a guest with control groups of version 2",
+};
+const EROFS: Need = Need {
+    program: "mkfs.erofs",
+    package: "erofs-utils",
+    purpose: "the guests' base image",
 };
 /// What the sensors' tests sense: a message bus with mocked services, displays without screens.
 const PEERS: &[Need] = &[
@@ -100,13 +108,13 @@ const PEERS: &[Need] = &[
 const SUITES: &[Suite] = &[
     Suite {
         name: "check",
-        budget_minutes: 8,
+        budget_minutes: 7,
         needs: &[],
         work: Work::Check,
     },
     Suite {
         name: "unit",
-        budget_minutes: 9,
+        budget_minutes: 8,
         needs: &[],
         work: Work::Cargo(&[&[
             "test",
@@ -115,6 +123,7 @@ const SUITES: &[Suite] = &[
             "--workspace",
             "--exclude=gleaner-tests",
             "--exclude=gleaner-engine-process",
+            "--exclude=gleaner-engine-vm",
             "--exclude=gleaner-sim",
             "--exclude=gleaner-sense",
         ]]),
@@ -139,13 +148,13 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "sim",
-        budget_minutes: 5,
+        budget_minutes: 4,
         needs: &[],
         work: Work::Cargo(&[&["test", "--locked", "--no-fail-fast", "-p", "gleaner-sim"]]),
     },
     Suite {
         name: "e2e",
-        budget_minutes: 9,
+        budget_minutes: 8,
         needs: &[PERL, PYTHON],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
@@ -154,9 +163,15 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uml",
-        budget_minutes: 7,
+        budget_minutes: 6,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
+    },
+    Suite {
+        name: "vm",
+        budget_minutes: 5,
+        needs: &[GUEST, MKFS, EROFS, PERL],
+        work: Work::Guest,
     },
 ];
 
@@ -232,6 +247,7 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
         Work::Check => (End::Success, check::checks(Extent::Whole)?),
         Work::Cargo(steps) => calls(steps, long, start + deadline)?,
         Work::Uml => uml::run(&Workspace::load()?, deadline)?,
+        Work::Guest => guest::test(&Workspace::load()?, start + deadline)?,
     };
     let took = start.elapsed();
     let result = match end {

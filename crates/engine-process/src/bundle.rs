@@ -41,6 +41,9 @@ pub(crate) struct Bundle {
     pub(crate) lease_left_ms: u64,
     /// Further directories of the host that tasks may read.
     pub(crate) read_only: Vec<PathBuf>,
+    /// What a guest is made of, where the cages hold guests.
+    #[serde(default)]
+    pub(crate) guest: Option<PathBuf>,
     /// The parent of all groups of tasks, and what this bundle's begin with.
     pub(crate) group_parent: String,
     /// The agent's own part of that parent.
@@ -205,6 +208,7 @@ mod tests {
             beat_ms: 1000,
             lease_left_ms: 1000,
             read_only: Vec::new(),
+            guest: None,
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

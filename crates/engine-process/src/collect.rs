@@ -56,9 +56,40 @@ fn is_up(part: std::path::Component<'_>) -> bool {
     matches!(part, std::path::Component::ParentDir)
 }
 
-/// Every output below `scratch`, and the streams; together at most `max_bytes`.
+/// Where outputs lie.
+#[derive(Debug)]
+pub(crate) struct Top<'a> {
+    /// The scratch directory, whose name is ours.
+    pub(crate) scratch: &'a Path,
+    /// A directory in it, whose name the attempt may have made; `.` for scratch itself.
+    pub(crate) directory: &'a str,
+}
+
+impl<'a> Top<'a> {
+    /// All of scratch.
+    pub(crate) const fn whole(scratch: &'a Path) -> Self {
+        let directory = ".";
+        Self { scratch, directory }
+    }
+
+    fn open(&self) -> Result<OwnedFd, EngineError> {
+        let doing = |error| io_error("open the scratch directory", error);
+        let scratch: OwnedFd = File::open(self.scratch).map_err(doing)?.into();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&scratch, self.directory, flags, Mode::empty(), WITHIN)
+            .map_err(|error| doing(error.into()))
+    }
+}
+
+/// One plain file below `scratch`.
+pub(crate) fn open_one(scratch: &Path, name: &str) -> Result<File, EngineError> {
+    let top = Top::whole(scratch).open()?;
+    open_output(top.as_fd(), Path::new(name)).map(|(_, file)| file)
+}
+
+/// Every output below `top`, and the streams; together at most `max_bytes`.
 pub(crate) fn collect(
-    scratch: &Path,
+    top: &Top<'_>,
     run: &Path,
     outputs: &[String],
     max_bytes: u64,
@@ -74,9 +105,7 @@ pub(crate) fn collect(
         return Ok(files);
     }
     let set = globs(outputs)?;
-    let top: OwnedFd = File::open(scratch)
-        .map_err(|error| io_error("open the scratch directory", error))?
-        .into();
+    let top = top.open()?;
     let mut seen = vec![false; outputs.len()];
     for path in matches(&top, &set)? {
         for at in set.matches(&path) {
@@ -224,7 +253,8 @@ mod tests {
         }
         fill(&scratch);
         let outputs: Vec<String> = outputs.iter().map(|&text| text.to_owned()).collect();
-        let files = collect(&scratch, &run, &outputs, max).map_err(|error| error.to_string())?;
+        let files = collect(&Top::whole(&scratch), &run, &outputs, max)
+            .map_err(|error| error.to_string())?;
         Ok(files.into_iter().map(|file| file.name).collect())
     }
 

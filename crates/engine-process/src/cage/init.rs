@@ -7,7 +7,7 @@
 
 use super::etc::PROC_HIDDEN;
 use super::root::{CAGES, EMPTY, OUTSIDE};
-use super::seccomp::bpf::{Refusal, program};
+use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::sys::Instruction;
 use super::{Trouble, landlock, sys, zygote};
 use crate::message::{Exited, GoOn, Launch, Status, buffer, receive, send};
@@ -31,8 +31,10 @@ pub(crate) struct Setting {
     pub(crate) uid_given: bool,
     /// The system call filter, made once.
     pub(crate) filter: Vec<Instruction>,
-    /// Whether programs may begin a session.
-    pub(crate) sessions: bool,
+    /// What the filter allows here.
+    pub(crate) allowed: Allowed,
+    /// Whether the programs are guests' kernels.
+    pub(crate) guest: bool,
     /// Devices that the program may write to, for Landlock.
     pub(crate) devices: Vec<OwnedFd>,
 }
@@ -79,7 +81,7 @@ fn cage(
     streams: [OwnedFd; 2],
     groups: Vec<OwnedFd>,
 ) -> Result<Status, Trouble> {
-    mounts(launch)?;
+    mounts(launch, setting)?;
     // For the shim to let go of: whoever is last waits for every processor, and that should be
     // neither the program's end nor anybody at idle priority.
     let mounts =
@@ -89,7 +91,7 @@ fn cage(
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
         .map_err(Trouble::at("count what is read and written"))?;
     let counts = File::open("/proc/self/io").ok();
-    if setting.sessions {
+    if setting.allowed.sessions {
         rustix::process::setsid().map_err(Trouble::at("begin a session"))?;
     }
     bounds(launch).map_err(Trouble::at("set the limits of the process"))?;
@@ -123,14 +125,14 @@ fn cage(
     match start(launch, streams)? {
         Ok(main) => {
             started(status, handed)?;
-            Ok(Status::Exited(watch(main, counts.as_ref())))
+            Ok(Status::Exited(watch(main, setting.guest, counts.as_ref())))
         }
         Err(not_started) => Ok(not_started),
     }
 }
 
 /// Adds to the bundle's root what is this cage's own, and takes away what is not.
-fn mounts(launch: &Launch) -> Result<(), Trouble> {
+fn mounts(launch: &Launch, setting: &Setting) -> Result<(), Trouble> {
     let scratch = format!("{CAGES}/{}", launch.scratch);
     mount_bind(scratch.as_str(), "/scratch").map_err(Trouble::at("show the scratch directory"))?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -143,9 +145,15 @@ fn mounts(launch: &Launch) -> Result<(), Trouble> {
             Err(error) => return Err(Trouble::at("hide parts of /proc")(error)),
         }
     }
+    let shared = if setting.guest {
+        // A guest's memory lies here, and with it the programs that it runs.
+        quiet - MountFlags::NOEXEC
+    } else {
+        quiet
+    };
     let size = CString::new(format!("size={},mode=1777", launch.shared_memory_max));
     let size = size.map_err(Trouble::at("bound shared memory"))?;
-    mount("tmpfs", "/dev/shm", "tmpfs", quiet, size.as_c_str())
+    mount("tmpfs", "/dev/shm", "tmpfs", shared, size.as_c_str())
         .map_err(Trouble::at("mount a /dev/shm of its own"))?;
     mount_bind(EMPTY, OUTSIDE).map_err(Trouble::at("cover other cages"))?;
     rustix::process::chdir("/scratch").map_err(Trouble::at("go to the scratch directory"))?;
@@ -219,7 +227,7 @@ fn filter(mounts: OwnedFd, setting: &Setting) -> Result<Handed, Trouble> {
     let (listener, degraded) = match sys::install_filter(&setting.filter, true) {
         Ok(listener) => (listener, Vec::new()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {
-            sys::install_filter(&program(Refusal::Silent, setting.sessions), false).map_err(at)?;
+            sys::install_filter(&program(Refusal::Silent, setting.allowed), false).map_err(at)?;
             let why = "refused system calls are not counted: this kernel gives no listener";
             (None, vec![why.to_owned()])
         }
@@ -379,12 +387,17 @@ fn exists(path: &CString) -> bool {
     rustix::fs::stat(path.as_c_str()).is_ok()
 }
 
-/// Waits for the program, then ends and counts everything it left behind.
-fn watch(main: i32, counts: Option<&File>) -> Exited {
+/// Waits for the program, then ends and counts everything it left behind. Of a guest only the
+/// program is told to end: it tells the guest, whose kernel would take it for the end of all.
+fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
     let status = 'ended: loop {
         let (signal, from_outside) = sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM]);
         if signal == libc::SIGTERM && from_outside {
-            sys::signal_all(libc::SIGTERM);
+            if guest {
+                sys::signal(main, libc::SIGTERM);
+            } else {
+                sys::signal_all(libc::SIGTERM);
+            }
         }
         while let Ok(Some((pid, status))) = sys::reap() {
             if pid == main {

@@ -11,6 +11,8 @@ use super::etc::{
 };
 use super::sys;
 use super::{INNER_UID_FIRST, Trouble};
+use crate::GUEST_DIR;
+use crate::bundle::Bundle;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -56,15 +58,18 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Opens what a lesser user could not reach.
-    pub(crate) fn open(cages: &Path, read_only: &[PathBuf]) -> Result<Self, Trouble> {
+    pub(crate) fn open(bundle: &Bundle) -> Result<Self, Trouble> {
+        let cages = &bundle.cages();
         mount_change(
             "/",
             MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
         )
         .map_err(Trouble::at("cut the mounts off from the host's"))?;
-        let extra = read_only.iter().filter_map(|path| {
+        let guest = bundle.guest.iter().map(|path| (path, Path::new(GUEST_DIR)));
+        let places = bundle.read_only.iter().map(|path| (path, path.as_path()));
+        let extra = places.chain(guest).filter_map(|(path, shown_at)| {
             let tree = tree_at(CWD, path, true).ok()?;
-            Some((path.clone(), tree))
+            Some((shown_at.to_owned(), tree))
         });
         let place = openat(CWD, cages, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(Trouble::at("open the scratch directories"))?;

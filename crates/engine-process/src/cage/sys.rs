@@ -245,6 +245,12 @@ pub(crate) fn signal_all(signal: c_int) {
     let _none_left = unsafe { libc::kill(-1, signal) };
 }
 
+/// Sends `signal` to a child that has not been waited for.
+pub(crate) fn signal(child: i32, signal: c_int) {
+    // SAFETY: takes numbers only.
+    let _ended = unsafe { libc::kill(child, signal) };
+}
+
 /// Waits until a child ends and takes it off the kernel; an error when there is none.
 pub(crate) fn reap_one() -> io::Result<(i32, c_int)> {
     let mut status = 0;

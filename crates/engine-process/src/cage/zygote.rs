@@ -6,7 +6,7 @@
 //! is the shim's child, not its own, so that a dead zygote takes nothing with it.
 
 use super::root::{self, Parts};
-use super::seccomp::bpf::{Refusal, program};
+use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
 use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
@@ -178,13 +178,17 @@ fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
 
 /// What would be the same in each cage is made here, once.
 fn setting(bundle: &Bundle, means: Means) -> Result<init::Setting, Trouble> {
-    let sessions = !means.new_session_escapes();
+    let allowed = Allowed {
+        sessions: !means.new_session_escapes(),
+        tracing: bundle.guest.is_some(),
+    };
     let devices = landlock::devices().map_err(Trouble::at("open the harmless devices"))?;
     Ok(init::Setting {
         landlock: landlock::version(),
         uid_given: bundle.uid_first.is_some(),
-        filter: program(Refusal::Counted, sessions),
-        sessions,
+        filter: program(Refusal::Counted, allowed),
+        allowed,
+        guest: bundle.guest.is_some(),
         devices,
     })
 }
@@ -201,7 +205,7 @@ fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {
     fs::write("/proc/self/oom_score_adj", "1000")
         .map_err(Trouble::at("be the first to go when memory is short"))?;
     sys::be_modest_with_memory();
-    let parts = Parts::open(&bundle.cages(), &bundle.read_only)?;
+    let parts = Parts::open(bundle)?;
     if bundle.uid_first.is_some() {
         become_user(INNER_UID_FIRST + SLOTS)?;
     }

@@ -20,6 +20,9 @@ pub struct ProcessConfig {
     pub beat: Duration,
     /// Directories of the host, besides its userland, that tasks may read.
     pub read_only: Vec<PathBuf>,
+    /// What guests are made of, shown at [`crate::GUEST_DIR`]. Its cages hold guests' kernels,
+    /// which may trace their own processes, and whose memory is shared memory with programs.
+    pub guest: Option<PathBuf>,
     /// Whether each attempt gets a shim and namespaces that no other ever has.
     pub fresh: bool,
 }
@@ -35,6 +38,7 @@ impl ProcessConfig {
             group_parent: DetectOptions::default().parent_name,
             beat: Duration::from_secs(1),
             read_only: Vec::new(),
+            guest: None,
             fresh: false,
         }
     }

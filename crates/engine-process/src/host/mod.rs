@@ -5,6 +5,7 @@
 //! wrong with a task goes wrong in its shim. It must not know what an attempt is for.
 
 pub(crate) mod adopt;
+mod below;
 mod config;
 mod discard;
 pub(crate) mod link;
@@ -239,6 +240,7 @@ impl Inner {
             beat_ms: millis(self.config.beat),
             lease_left_ms: millis(FIRST_LEASE),
             read_only: self.config.read_only.clone(),
+            guest: self.config.guest.clone(),
             group_parent: self.config.group_parent.clone(),
             group_domain: Some(self.tag.clone()),
             group_prefix: self.group_prefix(lease),
@@ -557,7 +559,7 @@ impl Engine for ProcessEngine {
                 entry.output_max,
             )
         };
-        collect::collect(&scratch, &run, &outputs, max)
+        collect::collect(&collect::Top::whole(&scratch), &run, &outputs, max)
     }
 
     fn discard(&self, attempt: AttemptId) {

@@ -277,6 +277,7 @@ mod tests {
             beat_ms: 1000,
             lease_left_ms: 1000,
             read_only: Vec::new(),
+            guest: None,
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

@@ -160,6 +160,10 @@ impl Shim {
         let mut launch = launch_of(run, per_task_uid, grouped);
         let group = run.group.insert(group);
         let files = group.join_files()?;
+        if self.bundle.guest.is_some() {
+            // All of a guest's memory is shared memory to the host.
+            launch.shared_memory_max = run.spec.limits.memory.0;
+        }
         launch.waits = files.is_none();
         let mut fds = vec![theirs.as_fd(), stdout.as_fd(), stderr.as_fd()];
         fds.extend(files.iter().flatten().map(AsFd::as_fd));

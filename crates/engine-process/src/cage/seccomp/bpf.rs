@@ -47,8 +47,18 @@ pub(crate) enum Refusal {
     Silent,
 }
 
-/// The whole filter; `sessions` says whether the program may begin a session.
-pub(crate) fn program(refusal: Refusal, sessions: bool) -> Vec<Instruction> {
+/// What depends on the cage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// Whether the program may begin a session.
+    pub(crate) sessions: bool,
+    /// Whether it may trace processes: a guest's kernel that has no hardware to help it runs
+    /// the guest's processes so. What it reaches so lies in the same cage.
+    pub(crate) tracing: bool,
+}
+
+/// The whole filter.
+pub(crate) fn program(refusal: Refusal, allowed: Allowed) -> Vec<Instruction> {
     let mut all = vec![
         load(ARCH_AT),
         jump(JUMP_EQUAL, ARCH, 1, 0),
@@ -57,16 +67,17 @@ pub(crate) fn program(refusal: Refusal, sessions: bool) -> Vec<Instruction> {
     ];
     #[cfg(target_arch = "x86_64")]
     all.extend([jump(JUMP_ANY_BIT, X32_BIT, 0, 1), give(absent())]);
-    let ranges = ranges(sessions);
+    let ranges = ranges(allowed);
     search(&ranges, refusal, &mut all);
     all
 }
 
 /// First number of each range and what becomes of the calls in it, from 0 on.
-fn ranges(sessions: bool) -> Vec<(u32, Action)> {
+fn ranges(allowed: Allowed) -> Vec<(u32, Action)> {
     let action = |number, usual| match number {
         // Where the kernel keeps sessions apart, a new one starts at normal priority.
-        libc::SYS_setsid if !sessions => Action::Refuse,
+        libc::SYS_setsid if !allowed.sessions => Action::Refuse,
+        libc::SYS_ptrace if allowed.tracing => Action::Allow,
         _ => usual,
     };
     let mut calls: Vec<(u32, Action)> = groups()
@@ -203,6 +214,11 @@ const fn absent() -> u32 {
 mod tests {
     use super::*;
 
+    const USUAL: Allowed = Allowed {
+        sessions: true,
+        tracing: false,
+    };
+
     /// What the kernel's machine would do with one call.
     fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
         let mut accumulator = 0;
@@ -237,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_call_of_the_table_gets_its_action() {
-        let program = program(Refusal::Silent, true);
+        let program = program(Refusal::Silent, USUAL);
         assert!(program.len() < 4096, "the kernel takes 4096 instructions");
         for group in groups() {
             assert!(group.reason.len() > 10, "{:?}", group.calls);
@@ -268,7 +284,7 @@ mod tests {
 
     #[test]
     fn arguments_decide() {
-        let program = program(Refusal::Counted, true);
+        let program = program(Refusal::Counted, USUAL);
         let call =
             |number: i64, args: [u64; 6]| run(&program, ARCH, u32::try_from(number).unwrap(), args);
         for (family, what) in [
@@ -323,7 +339,7 @@ mod tests {
 
     #[test]
     fn foreign_architectures_kill_and_unknown_calls_are_absent() {
-        let program = program(Refusal::Counted, true);
+        let program = program(Refusal::Counted, USUAL);
         assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), KILL_PROCESS);
         for number in [9999, 0x3FFF_FFFF, u32::MAX] {
             assert_eq!(run(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
@@ -344,14 +360,23 @@ mod tests {
     fn no_session_begins_where_sessions_are_what_keeps_it_idle() {
         let setsid = u32::try_from(libc::SYS_setsid).unwrap();
         for (sessions, got) in [(true, ALLOW), (false, EPERM)] {
-            let program = program(Refusal::Silent, sessions);
+            let program = program(Refusal::Silent, Allowed { sessions, ..USUAL });
             assert_eq!(run(&program, ARCH, setsid, [0; 6]), got);
         }
     }
 
     #[test]
+    fn only_a_guests_kernel_traces() {
+        let ptrace = u32::try_from(libc::SYS_ptrace).unwrap();
+        for (tracing, got) in [(true, ALLOW), (false, EPERM)] {
+            let program = program(Refusal::Silent, Allowed { tracing, ..USUAL });
+            assert_eq!(run(&program, ARCH, ptrace, [0; 6]), got);
+        }
+    }
+
+    #[test]
     fn hot_calls_never_wait_for_the_shim() {
-        let program = program(Refusal::Counted, true);
+        let program = program(Refusal::Counted, USUAL);
         for number in [
             libc::SYS_read,
             libc::SYS_write,

@@ -1,0 +1,264 @@
+//! The engine: tasks in, guests in cages, endings out.
+
+use crate::image::Image;
+use crate::translate;
+use gleaner_engine::{
+    Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
+    EngineError, EngineEvent, Events,
+};
+use gleaner_engine_process::{ProcessConfig, ProcessEngine};
+use gleaner_guest::task::{OUT_DIR, RECORD_FILE, Record};
+use gleaner_model::{AttemptId, Usage};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// Largest record that a guest's host end writes, in bytes.
+const RECORD_MAX_BYTES: u64 = 64 << 10;
+
+/// A busy PC boots a guest in half a minute, since guests run at idle priority.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// How the engine works on this PC.
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// How cages are made. Its directory must be the engine's own.
+    pub process: ProcessConfig,
+    /// What guests are made of.
+    pub image: Image,
+    /// How long a guest may be silent while it boots or is asked for something; pauses do not
+    /// count.
+    pub silence: Duration,
+}
+
+impl VmConfig {
+    /// The usual settings.
+    #[must_use]
+    pub const fn new(process: ProcessConfig, image: Image) -> Self {
+        let silence = SILENCE;
+        Self {
+            process,
+            image,
+            silence,
+        }
+    }
+}
+
+/// Runs attempts in guests. Cheap to share: all clones are one engine.
+#[derive(Debug, Clone)]
+pub struct VmEngine {
+    inner: Arc<OnceLock<ProcessEngine>>,
+    cages: ProcessEngine,
+    image: Image,
+    silence: Duration,
+    tasks: PathBuf,
+}
+
+fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
+    EngineError::Io {
+        doing: doing.to_owned(),
+        source: source.into(),
+    }
+}
+
+impl VmEngine {
+    /// An engine in `config.process.dir`. Events are called from its own threads.
+    ///
+    /// # Errors
+    /// As [`ProcessEngine::new`].
+    pub fn new(config: VmConfig, events: Events) -> Result<Self, EngineError> {
+        let tasks = config.process.dir.join("tasks");
+        fs::create_dir_all(&tasks).map_err(|error| io_error("make the tasks' directory", error))?;
+        let inner: Arc<OnceLock<ProcessEngine>> = Arc::default();
+        let (weak, of_tasks) = (Arc::downgrade(&inner), tasks.clone());
+        let translated: Events = Arc::new(move |event| events(translate(&weak, &of_tasks, event)));
+        let process = ProcessConfig {
+            guest: Some(config.image.dir.clone()),
+            ..config.process
+        };
+        let cages = ProcessEngine::new(process, translated)?;
+        let cages = inner.get_or_init(|| cages).clone();
+        Ok(Self {
+            inner,
+            cages,
+            image: config.image,
+            silence: config.silence,
+            tasks,
+        })
+    }
+
+    /// The engine of the cages around the guests.
+    #[must_use]
+    pub fn cages(&self) -> &ProcessEngine {
+        self.inner.get().unwrap_or(&self.cages)
+    }
+
+    /// What guests are made of.
+    #[must_use]
+    pub const fn image(&self) -> &Image {
+        &self.image
+    }
+
+    fn task_file(&self, attempt: AttemptId) -> PathBuf {
+        task_file(&self.tasks, attempt)
+    }
+
+    fn task(&self, attempt: AttemptId) -> Result<AttemptSpec, EngineError> {
+        read_task(&self.tasks, attempt).map_err(|_| EngineError::Unknown(attempt))
+    }
+}
+
+fn task_file(tasks: &Path, attempt: AttemptId) -> PathBuf {
+    tasks.join(format!("{attempt}.json"))
+}
+
+fn read_task(tasks: &Path, attempt: AttemptId) -> io::Result<AttemptSpec> {
+    Ok(serde_json::from_slice(&fs::read(task_file(
+        tasks, attempt,
+    ))?)?)
+}
+
+/// An event of the cage as one of the guest's.
+fn translate(
+    cages: &Weak<OnceLock<ProcessEngine>>,
+    tasks: &Path,
+    event: EngineEvent,
+) -> EngineEvent {
+    match event {
+        EngineEvent::Ended { attempt, ending } => {
+            let cages = cages.upgrade();
+            let cages = cages.as_deref().and_then(OnceLock::get);
+            let ending = cages.map_or_else(
+                || (*ending).clone(),
+                |cages| ending_of(cages, tasks, attempt, &ending),
+            );
+            EngineEvent::Ended {
+                attempt,
+                ending: Box::new(ending),
+            }
+        }
+        other @ (EngineEvent::Started { .. }
+        | EngineEvent::Paused { .. }
+        | EngineEvent::Resumed { .. }) => other,
+    }
+}
+
+/// The guest's ending, from the cage's and what the guest's host end wrote down.
+fn ending_of(cages: &ProcessEngine, tasks: &Path, attempt: AttemptId, ending: &Ending) -> Ending {
+    let Ok(spec) = read_task(tasks, attempt) else {
+        return ending.clone();
+    };
+    translate::ending(&spec, ending, record(cages, attempt).as_ref())
+}
+
+fn record(cages: &ProcessEngine, attempt: AttemptId) -> Option<Record> {
+    let file = cages.open_in_scratch(attempt, RECORD_FILE).ok()?;
+    let mut text = Vec::new();
+    file.take(RECORD_MAX_BYTES).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+impl Engine for VmEngine {
+    fn kind(&self) -> gleaner_model::Engine {
+        gleaner_model::Engine::Vm
+    }
+
+    fn probe(&self) -> Vec<Capability> {
+        crate::probe::rows(Ok(&self.image), self.cages().backend().has_groups())
+    }
+
+    fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        let attempt = spec.attempt;
+        let cannot = |error| io_error("write down the task", error);
+        let text = serde_json::to_vec(&spec).map_err(|error| cannot(error.into()))?;
+        fs::write(self.task_file(attempt), text).map_err(cannot)?;
+        // What the guest reads of it lies beside, and goes onto its disk as an input.
+        let guest_file = self.task_file(attempt).with_extension("guest");
+        let text = serde_json::to_vec(&translate::guest_task(&spec, self.silence));
+        let text = text.map_err(|error| cannot(error.into()))?;
+        fs::write(&guest_file, &text).map_err(cannot)?;
+        self.cages()
+            .start(translate::cage(&spec, &guest_file, &text))
+    }
+
+    fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
+        self.cages().control(attempt, control)
+    }
+
+    fn beat(&self, lease_left_ms: u64) {
+        self.cages().beat(lease_left_ms);
+    }
+
+    fn hold(&self, on: bool) {
+        self.cages().hold(on);
+    }
+
+    fn allow(&self, allowance: &Allowance) {
+        self.cages().allow(allowance);
+    }
+
+    fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {
+        self.cages().usage(attempt)
+    }
+
+    fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
+        self.cages().streams(attempt)
+    }
+
+    fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let spec = self.task(attempt)?;
+        let has_outputs = self.cages().open_in_scratch(attempt, RECORD_FILE).is_ok();
+        // A guest that ended before it could tell has no directory of outputs.
+        let directory = if has_outputs { OUT_DIR } else { "." };
+        let max = spec.limits.output.0;
+        self.cages()
+            .collect_below(attempt, directory, &spec.outputs, max)
+    }
+
+    fn discard(&self, attempt: AttemptId) {
+        self.cages().discard(attempt);
+        for file in [
+            self.task_file(attempt),
+            self.task_file(attempt).with_extension("guest"),
+        ] {
+            let _gone_already = fs::remove_file(file);
+        }
+    }
+
+    fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
+        let mut adopted = self.cages().adopt()?;
+        for one in &mut adopted {
+            let attempt = one.spec.attempt;
+            if let Some(ending) = &mut one.ending {
+                **ending = ending_of(self.cages(), &self.tasks, attempt, ending);
+            }
+            if let Ok(spec) = self.task(attempt) {
+                one.spec = spec;
+            }
+        }
+        sweep(&self.tasks, &adopted);
+        Ok(adopted)
+    }
+}
+
+/// Removes descriptions of tasks that nobody has any more.
+fn sweep(tasks: &Path, adopted: &[Adopted]) {
+    let kept: BTreeSet<String> = adopted
+        .iter()
+        .map(|one| one.spec.attempt.to_string())
+        .collect();
+    for path in fs::read_dir(tasks)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+    {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if !kept.contains(&*name) {
+            let _gone_already = fs::remove_file(&path);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! What a guest is made of: a kernel, a first file system with our process 1, and the base image
+//! that programs see, each one read-only file.
+//!
+//! Built from packages that are installed here, without rights and without the network; the
+//! same packages and the same program give the same bytes. [`Image::open`] believes a file only
+//! while it is what was hashed. Nothing here runs a guest.
+
+mod base;
+mod cpio;
+mod packages;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Of what is written to disk here; another version is built anew.
+const FORMAT: u32 = 1;
+
+/// User-mode Linux, where Debian and Ubuntu install it.
+const KERNEL: &str = "/usr/bin/linux.uml";
+const MODULES: &str = "/usr/lib/uml/modules";
+
+/// Drivers that the kernel has as modules, in the order of loading.
+const DRIVERS: [&str; 1] = ["kernel/fs/erofs/erofs.ko"];
+
+/// Names of the files in an image's directory. The guest's host end knows them too.
+const MANIFEST: &str = "guest.json";
+const PROGRAM: &str = "gleaner-guest";
+const FILES: [&str; 4] = ["kernel", "initramfs", "base.img", PROGRAM];
+
+/// No guest can be had here: what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A package is missing.
+    #[error("{what} is missing; install {package}")]
+    Missing {
+        /// The program or file.
+        what: String,
+        /// The package of Debian and Ubuntu that has it.
+        package: &'static str,
+    },
+    /// Our own program for the guest.
+    #[error("{path} {problem}; build it with `cargo xtask guest`, or install gleaner's package")]
+    Program {
+        /// Where it was looked for.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A file is not what was built.
+    #[error("{0} is not what was built; remove its directory and it is built anew")]
+    Altered(String),
+    /// A program that builds failed.
+    #[error("{program} failed: {said}")]
+    Build {
+        /// Which.
+        program: String,
+        /// Its last line.
+        said: String,
+    },
+    /// The disk.
+    #[error("failed to {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// What the PC said.
+        source: io::Error,
+    },
+}
+
+fn io_at(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ImageError {
+    let doing = doing.into();
+    move |source| ImageError::Io { doing, source }
+}
+
+/// What an image consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of this file.
+    format: u32,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Packages in the base image, with their versions.
+    pub packages: BTreeMap<String, String>,
+    /// Each file's BLAKE3 digest, in hexadecimal digits.
+    pub files: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// One digest over all of it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let all: String = self
+            .files
+            .iter()
+            .map(|(name, digest)| format!("{name} {digest}\n"))
+            .collect();
+        blake3::hash(all.as_bytes()).to_hex().to_string()
+    }
+}
+
+/// A directory with everything that a guest needs.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The directory.
+    pub dir: PathBuf,
+    /// What is in it.
+    pub manifest: Manifest,
+}
+
+impl Image {
+    /// The image in `dir`, built there where it is missing or was made of another `program`.
+    /// Building takes some ten seconds; whoever else wants it meanwhile waits.
+    ///
+    /// # Errors
+    /// Where something is missing, or a file is not what was built.
+    pub fn open_or_build(dir: &Path, program: &Path) -> Result<Self, ImageError> {
+        let parent = dir.parent().unwrap_or_else(|| Path::new("."));
+        fs::create_dir_all(parent).map_err(io_at("make the directory of images"))?;
+        let lock = File::create(dir.with_extension("lock")).map_err(io_at("lock the image"))?;
+        flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|error| io_at("lock the image")(error.into()))?;
+        check_program(program)?;
+        let wanted = hash(program).map_err(io_at("read the guest's program"))?;
+        if let Ok(image) = Self::open(dir)
+            && image.manifest.files.get(PROGRAM) == Some(&wanted)
+        {
+            return Ok(image);
+        }
+        let part = dir.with_extension("part");
+        remove(&part)?;
+        let image = build(&part, program)?;
+        remove(dir)?;
+        fs::rename(&part, dir).map_err(io_at("put the image in its place"))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            ..image
+        })
+    }
+
+    /// The image in `dir`, if it is whole.
+    ///
+    /// # Errors
+    /// Where there is none, or a file is not what was built.
+    pub fn open(dir: &Path) -> Result<Self, ImageError> {
+        let text = fs::read(dir.join(MANIFEST)).map_err(io_at("read the image's manifest"))?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .ok()
+            .filter(|manifest: &Manifest| manifest.format == FORMAT)
+            .ok_or_else(|| ImageError::Altered(dir.join(MANIFEST).display().to_string()))?;
+        for name in FILES {
+            let path = dir.join(name);
+            let found = hash(&path).map_err(io_at(format!("read {}", path.display())))?;
+            if manifest.files.get(name) != Some(&found) {
+                return Err(ImageError::Altered(path.display().to_string()));
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            manifest,
+        })
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), ImageError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_at("remove an older image")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn build(dir: &Path, program: &Path) -> Result<Image, ImageError> {
+    let begun = std::time::Instant::now();
+    fs::create_dir_all(dir).map_err(io_at("make the image's directory"))?;
+    let (release, modules) = modules()?;
+    install(Path::new(KERNEL), &dir.join("kernel"), 0o755)?;
+    install(program, &dir.join(PROGRAM), 0o755)?;
+    let drivers = DRIVERS.iter().map(|name| modules.join(name));
+    let first = cpio::initramfs(program, drivers).map_err(io_at("pack the first file system"))?;
+    let path = dir.join("initramfs");
+    fs::write(&path, first).map_err(io_at("write the first file system"))?;
+    readable(&path, 0o644)?;
+    let packages = base::build(dir, &dir.join("base.img"))?;
+    readable(&dir.join("base.img"), 0o644)?;
+    let mut files = BTreeMap::new();
+    for name in FILES {
+        let digest = hash(&dir.join(name)).map_err(io_at(format!("read {name}")))?;
+        files.insert(name.to_owned(), digest);
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        kernel: release,
+        packages,
+        files,
+    };
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| io_at("write the manifest")(error.into()))?;
+    fs::write(dir.join(MANIFEST), text).map_err(io_at("write the manifest"))?;
+    // Tasks of other users see it, read-only, by way of their cages.
+    readable(dir, 0o755)?;
+    tracing::info!(
+        digest = manifest.digest(),
+        seconds = begun.elapsed().as_secs(),
+        "guest image built"
+    );
+    Ok(Image {
+        dir: dir.to_owned(),
+        manifest,
+    })
+}
+
+/// The kernel's release and its modules. They come in one package, so there is one release.
+fn modules() -> Result<(String, PathBuf), ImageError> {
+    let missing = |what: &str| ImageError::Missing {
+        what: what.to_owned(),
+        package: "user-mode-linux",
+    };
+    if !Path::new(KERNEL).exists() {
+        return Err(missing(KERNEL));
+    }
+    let found = fs::read_dir(MODULES).map_err(|_| missing(MODULES))?;
+    let mut releases: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
+    releases.sort();
+    let newest = releases.pop().ok_or_else(|| missing(MODULES))?;
+    let name = newest.file_name().unwrap_or_default();
+    Ok((name.to_string_lossy().into_owned(), newest))
+}
+
+/// A program that is not static, or for another processor, would end the guest at once.
+fn check_program(path: &Path) -> Result<(), ImageError> {
+    let wrong = |problem| ImageError::Program {
+        path: path.display().to_string(),
+        problem,
+    };
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(|_| wrong("is missing"))?;
+    let mut start = file.take(4096);
+    start
+        .read_to_end(&mut head)
+        .map_err(|_| wrong("cannot be read"))?;
+    match needs_loader(&head) {
+        Some(false) => Ok(()),
+        Some(true) => Err(wrong("is not linked statically")),
+        None => Err(wrong("is not a program of this processor")),
+    }
+}
+
+/// Whether an ELF file for 64 bits names an interpreter: the System V ABI's `PT_INTERP`.
+fn needs_loader(head: &[u8]) -> Option<bool> {
+    const INTERPRETER: u32 = 3;
+    let number = |at: usize, bytes: usize| -> Option<u64> {
+        let all = head.get(at..at + bytes)?;
+        let sum = all
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Some(sum)
+    };
+    // Class 64 bits, little-endian.
+    (head.get(..6)? == b"\x7fELF\x02\x01").then_some(())?;
+    let start = usize::try_from(number(32, 8)?).ok()?;
+    let (size, count) = (usize::try_from(number(54, 2)?).ok()?, number(56, 2)?);
+    let mut at = start;
+    for _ in 0..count {
+        if number(at, 4)? == u64::from(INTERPRETER) {
+            return Some(true);
+        }
+        at = at.checked_add(size)?;
+    }
+    Some(false)
+}
+
+fn install(from: &Path, to: &Path, mode: u32) -> Result<(), ImageError> {
+    fs::copy(from, to).map_err(io_at(format!("copy {}", from.display())))?;
+    readable(to, mode)
+}
+
+fn readable(path: &Path, mode: u32) -> Result<(), ImageError> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(io_at(format!("open {} to tasks", path.display())))
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Runs a program that builds; what it wrote.
+fn run(command: &mut Command, package: &'static str) -> Result<String, ImageError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let done = command.stdin(Stdio::null()).output().map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            let what = program.clone();
+            ImageError::Missing { what, package }
+        } else {
+            io_at(format!("run {program}"))(error)
+        }
+    })?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        let said = said.lines().last().unwrap_or("nothing").to_owned();
+        return Err(ImageError::Build { program, said });
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_needs_a_loader_is_told_from_one_that_does_not() {
+        let elf = |kind: u8| {
+            let mut head = b"\x7fELF\x02\x01".to_vec();
+            head.resize(64, 0);
+            head[32] = 64;
+            head[54] = 56;
+            head[56] = 2;
+            head.resize(64 + 2 * 56, 0);
+            head[64] = 1;
+            head[64 + 56] = kind;
+            head
+        };
+        assert_eq!(needs_loader(&elf(1)), Some(false));
+        assert_eq!(needs_loader(&elf(3)), Some(true));
+        assert_eq!(needs_loader(b"#!/bin/sh"), None);
+        assert_eq!(needs_loader(&elf(1)[..100]), None);
+        let error = check_program(Path::new("/no/such")).unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
+    }
+
+    #[test]
+    fn an_image_that_was_changed_or_cut_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = BTreeMap::new();
+        for name in FILES {
+            fs::write(dir.path().join(name), name).unwrap();
+            files.insert(name.to_owned(), hash(&dir.path().join(name)).unwrap());
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            kernel: "6.1".to_owned(),
+            packages: BTreeMap::new(),
+            files,
+        };
+        let text = serde_json::to_vec(&manifest).unwrap();
+        fs::write(dir.path().join(MANIFEST), &text).unwrap();
+        assert_eq!(Image::open(dir.path()).unwrap().manifest, manifest);
+        for (name, content) in [
+            ("base.img", "base.imG"),
+            ("kernel", "kern"),
+            (MANIFEST, "{"),
+        ] {
+            let before = fs::read(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name), content).unwrap();
+            let error = Image::open(dir.path()).unwrap_err();
+            assert!(matches!(error, ImageError::Altered(_)), "{name}: {error}");
+            fs::write(dir.path().join(name), before).unwrap();
+        }
+        fs::remove_file(dir.path().join("kernel")).unwrap();
+        Image::open(dir.path()).unwrap_err();
+    }
+}

@@ -1,0 +1,245 @@
+//! From a task to the attempt that holds its guest, and from that attempt's ending to the
+//! task's. Values only.
+
+use gleaner_engine::{AttemptSpec, Ending, InputFile};
+use gleaner_engine_process::GUEST_DIR;
+use gleaner_guest::task::{DISK_DIR, End, GuestTask, Record, TASK_FILE, WORK};
+use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
+use std::path::Path;
+use std::time::Duration;
+
+/// What a guest's kernel and process 1 need for themselves, in bytes.
+const GUEST_OWN_BYTES: u64 = 64 << 20;
+
+/// The kernel's list of pages: its share of all memory.
+const PAGE_LIST_SHARE: u64 = 32;
+
+/// What a guest costs the host besides its memory, in bytes: page tables, the program that is
+/// its kernel, the host end.
+const HOST_OWN_BYTES: u64 = 128 << 20;
+
+/// Each page of the guest is mapped by its processes; share of memory for the tables.
+const PAGE_TABLE_SHARE: u64 = 32;
+
+/// Disk on the host besides inputs, scratch and outputs, in bytes.
+const HOST_DISK_BYTES: u64 = 256 << 20;
+
+/// Processes of the host that belong to the kernel and to the host end.
+const HOST_PROCESSES: u32 = 64;
+
+/// Longest boot that is not the task's, in milliseconds: its clocks begin with the cage.
+const BOOT_MS: u64 = 5_000;
+
+/// CPU time of a boot that is not the task's, in milliseconds.
+const BOOT_CPU_MS: u64 = 3_000;
+
+/// What every attempt in a cage is told, and what is different here: the disk holds.
+const WATCHED_DISK: &str = "disk: ";
+
+/// What the guest is asked to do.
+pub(crate) fn guest_task(spec: &AttemptSpec, silence: Duration) -> GuestTask {
+    let mut env = spec.env.clone();
+    for (name, value) in [
+        (
+            "PATH",
+            "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+        ),
+        ("HOME", "/scratch"),
+        ("TMPDIR", "/scratch/.tmp"),
+        ("LANG", "C.UTF-8"),
+    ] {
+        env.entry(name.to_owned())
+            .or_insert_with(|| value.to_owned());
+    }
+    GuestTask {
+        command: spec.command.clone(),
+        env,
+        stdin: spec.stdin.clone(),
+        outputs: spec.outputs.clone(),
+        output_bytes: spec.limits.output.0,
+        memory_bytes: spec.limits.memory.0,
+        disk_bytes: spec.limits.disk.0,
+        processes: spec.limits.processes,
+        inputs: spec.inputs.len() as u64,
+        guest_mib: guest_bytes(&spec.limits) >> 20,
+        silence_seconds: u32::try_from(silence.as_secs()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Memory of the whole guest.
+fn guest_bytes(limits: &Limits) -> u64 {
+    let memory = limits.memory.0;
+    (memory + memory / PAGE_LIST_SHARE + GUEST_OWN_BYTES).next_multiple_of(1 << 20)
+}
+
+/// The attempt that holds the guest. `text` is the content of `guest_file`, the guest's task.
+pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> AttemptSpec {
+    let on_disk = |input: &InputFile| InputFile {
+        name: format!("{DISK_DIR}/{WORK}/{}", input.name),
+        ..input.clone()
+    };
+    let mut inputs: Vec<InputFile> = spec.inputs.iter().map(on_disk).collect();
+    inputs.push(InputFile {
+        name: format!("{DISK_DIR}/{TASK_FILE}"),
+        source: guest_file.to_owned(),
+        digest: Digest(*blake3::hash(text).as_bytes()),
+        mode: 0o644,
+    });
+    let guest = guest_bytes(&spec.limits);
+    let (disk, output) = (spec.limits.disk.0, spec.limits.output.0);
+    let longer = |span: Span, by: u64| Span {
+        ms: span.ms.saturating_add(by),
+    };
+    AttemptSpec {
+        attempt: spec.attempt,
+        bundle: spec.bundle,
+        command: [&format!("{GUEST_DIR}/gleaner-guest"), "run"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: std::collections::BTreeMap::new(),
+        stdin: None,
+        inputs,
+        outputs: Vec::new(),
+        limits: Limits {
+            memory: Bytes(guest + guest / PAGE_TABLE_SHARE + HOST_OWN_BYTES),
+            // Inputs twice for a moment; the guest's memory is a file too.
+            disk: Bytes(disk.saturating_mul(2) + disk / 8 + output + guest + HOST_DISK_BYTES),
+            processes: spec.limits.processes.saturating_add(HOST_PROCESSES),
+            time: longer(spec.limits.time, BOOT_MS),
+            cpu_time: spec.limits.cpu_time.map(|span| longer(span, BOOT_CPU_MS)),
+            ..spec.limits.clone()
+        },
+    }
+}
+
+/// The task's ending.
+pub(crate) fn ending(spec: &AttemptSpec, cage: &Ending, record: Option<&Record>) -> Ending {
+    let empty = Record::default();
+    let said = record.unwrap_or(&empty);
+    let boot_s = seconds(said.boot_ms);
+    let wall_seconds = (cage.wall_seconds - boot_s).max(cage.paused_seconds);
+    let reason = reason(&cage.reason, record);
+    let mut degraded: Vec<String> = cage
+        .degraded
+        .iter()
+        .filter(|text| !text.starts_with(WATCHED_DISK))
+        .cloned()
+        .collect();
+    degraded.extend(said.degraded.iter().take(16).cloned());
+    let records = cage.limits.iter();
+    Ending {
+        started: cage.started.map(|at| Time {
+            ms: at.ms.saturating_add(said.boot_ms).min(cage.ended.ms),
+        }),
+        ended: cage.ended,
+        wall_seconds,
+        paused_seconds: cage.paused_seconds,
+        usage: Usage {
+            cpu_seconds: cage.usage.cpu_seconds,
+            memory_peak: said.memory_peak.max(u64::from(record.is_none())),
+            read_bytes: said.read_bytes,
+            written_bytes: said.written_bytes,
+            processes_peak: said.processes_peak,
+            page_faults: said.page_faults,
+        },
+        limits: records.map(|one| limit(spec, one, said, &reason)).collect(),
+        refused_calls: cage.refused_calls.clone(),
+        degraded,
+        reason,
+    }
+}
+
+/// What was done to the cage comes first; what the program did, the guest knows.
+fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
+    let engine = |detail: &str| Reason::Engine {
+        detail: detail.to_owned(),
+    };
+    let lost = "the guest's host end ended without a word; see the agent's log";
+    if matches!(cage, Reason::Signal { .. } | Reason::NoProgram { .. }) {
+        return engine(lost);
+    }
+    if !matches!(cage, Reason::Exit { .. }) {
+        return cage.clone();
+    }
+    match record.map(|record| &record.end) {
+        Some(End::Exit(code)) => Reason::Exit { code: *code },
+        Some(End::Signal(signal)) => Reason::Signal { signal: *signal },
+        Some(End::Memory) => Reason::Limit {
+            limit: LimitKind::Memory,
+        },
+        Some(End::Output) => Reason::Limit {
+            limit: LimitKind::Output,
+        },
+        Some(End::NoProgram(program)) => Reason::NoProgram {
+            program: program.clone(),
+        },
+        Some(End::Failed(detail)) => engine(detail),
+        Some(End::Unknown) | None => engine(lost),
+    }
+}
+
+/// One limit's record: the task's value instead of the cage's, and what the guest saw of it.
+fn limit(spec: &AttemptSpec, cage: &LimitRecord, said: &Record, reason: &Reason) -> LimitRecord {
+    let limits = &spec.limits;
+    let mut record = cage.clone();
+    let ended = *reason
+        == Reason::Limit {
+            limit: record.limit,
+        };
+    let mut seen = |value: f64, peak: f64, at: Option<u64>, action: &str| {
+        record.value = value;
+        record.peak = peak;
+        record.at = at
+            .map(|ms| Time { ms })
+            .or_else(|| record.at.filter(|_| ended));
+        let done = if ended { "ended" } else { action };
+        let done = if record.at.is_some() { done } else { "none" };
+        done.clone_into(&mut record.action);
+    };
+    match cage.limit {
+        LimitKind::Memory => {
+            let peak =
+                count(said.memory_peak).max(if ended { count(limits.memory.0) } else { 0.0 });
+            seen(count(limits.memory.0), peak, said.memory_at, "none");
+        }
+        LimitKind::Disk => {
+            let (value, peak) = (count(limits.disk.0), count(said.disk_peak));
+            seen(value, peak, said.disk_at, "enospc");
+        }
+        LimitKind::Processes => {
+            let (value, peak) = (limits.processes.into(), said.processes_peak.into());
+            seen(value, peak, said.processes_at, "fork failed");
+        }
+        LimitKind::Output => {
+            let peak = cage.peak.max(count(said.outputs_bytes));
+            seen(count(limits.output.0), peak, said.output_at, "none");
+        }
+        LimitKind::Time => {
+            record.value = seconds(limits.time.ms);
+            record.peak = (record.peak - seconds(said.boot_ms)).max(0.0);
+        }
+        LimitKind::CpuTime => {
+            record.value = limits
+                .cpu_time
+                .map_or(record.value, |span| seconds(span.ms));
+        }
+        LimitKind::Cpus
+        | LimitKind::DiskIo
+        | LimitKind::PageFaults
+        | LimitKind::Network
+        | LimitKind::NetIo => {}
+    }
+    record
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "records are floating point; 2^53 bytes are enough"
+)]
+const fn count(number: u64) -> f64 {
+    number as f64
+}
+
+fn seconds(ms: u64) -> f64 {
+    count(ms) / 1000.0
+}

@@ -1,0 +1,267 @@
+//! What only guests can get wrong, and what must become of it.
+
+use crate::group_parent;
+use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
+use gleaner_engine::{Engine as _, EngineEvent, Events};
+use gleaner_engine_process::ProcessConfig;
+use gleaner_engine_vm::image::Image;
+use gleaner_engine_vm::probe::{Outcome, outcome};
+use gleaner_engine_vm::{VmConfig, VmEngine};
+use gleaner_model::{Bytes, LimitKind, Reason};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+type Test = fn(&Bench, &Image);
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("the program runs on another kernel", another_kernel),
+    ("a full disk is an error of the program", full_disk),
+    (
+        "a kernel that is killed ends its task with the reason",
+        killed,
+    ),
+    ("a guest that panics says so", panics),
+    ("guests that lie, flood or say nothing are ended", fakes),
+    ("a new agent takes a running guest over", taken_over),
+    ("the trial boots a guest and is remembered", trial),
+    ("the same packages give the same image", same_image),
+];
+
+fn another_kernel(bench: &Bench, image: &Image) {
+    let release = bench.stdout_of(&bench.script("uname -r"));
+    assert_eq!(release.trim(), image.manifest.kernel);
+    // No device leads out of it.
+    let devices = bench.stdout_of(&bench.script("ls /sys/class/net; nproc"));
+    assert_eq!(devices, "lo\n1\n");
+}
+
+fn full_disk(bench: &Bench, _: &Image) {
+    let mut spec = bench.script(
+        "head -c 20m /dev/zero > a && echo fits; head -c 40m /dev/zero > b || echo full; exit 0",
+    );
+    spec.limits.disk = Bytes(32 << 20);
+    bench.start(&spec);
+    let ending = bench.ending(spec.attempt);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    let held = record(&ending, LimitKind::Disk);
+    assert_eq!((held.action.as_str(), held.at.is_some()), ("enospc", true));
+    let mut text = String::new();
+    let [mut stdout, _] = bench.engine().streams(spec.attempt).unwrap();
+    std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
+    assert_eq!(text, "fits\nfull\n");
+    bench.engine().discard(spec.attempt);
+}
+
+/// Kernels of guests that this process began, by the chain of parents.
+fn kernels() -> Vec<u32> {
+    let field = |pid: u32, name: &str| -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().to_owned())
+    };
+    let ours = |pid: u32| {
+        let mut at = pid;
+        while at > 1 && at != std::process::id() {
+            at = field(at, "PPid:")
+                .and_then(|pid| pid.parse().ok())
+                .unwrap_or(0);
+        }
+        at == std::process::id()
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with("/run/guest/kernel") && ours(*pid)
+    })
+    .collect()
+}
+
+fn killed(bench: &Bench, _: &Image) {
+    let spec = bench.script("echo ready; sleep 1000");
+    bench.start(&spec);
+    bench.started(spec.attempt);
+    let end = Instant::now() + DEADLINE;
+    let said = || {
+        let [stdout, _] = bench.engine().streams(spec.attempt).unwrap();
+        stdout.metadata().unwrap().len()
+    };
+    while said() == 0 {
+        assert!(Instant::now() < end, "the guest never got ready");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let first = kernels().into_iter().min().unwrap();
+    let pid = rustix::process::Pid::from_raw(first.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let ending = bench.ending(spec.attempt);
+    assert!(
+        matches!(ending.reason, Reason::Engine { .. }),
+        "{:?}",
+        ending.reason
+    );
+    assert!(
+        ending.reason.to_string().contains("ended by itself"),
+        "{}",
+        ending.reason
+    );
+    bench.engine().discard(spec.attempt);
+}
+
+/// A copy of the image with one file replaced. The engine trusts the one it was given: what a
+/// file must be is checked when an image is opened.
+fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Image {
+    let dir = dir.join(format!("image-{name}"));
+    fs::create_dir_all(&dir).unwrap();
+    for file in fs::read_dir(&image.dir).unwrap().flatten() {
+        let copy = dir.join(file.file_name());
+        let _replaced = fs::remove_file(&copy);
+        fs::copy(file.path(), copy).unwrap();
+    }
+    fs::write(dir.join(name), content).unwrap();
+    let manifest = image.manifest.clone();
+    Image { dir, manifest }
+}
+
+/// Runs `true` on an image with a silence of two seconds; why it ended.
+fn reason_on(image: &Image) -> Reason {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = dir.path().join("blobs");
+    fs::create_dir(&blobs).unwrap();
+    let bench = Bench::new(blobs, |events: Events| {
+        let process = ProcessConfig {
+            beat: BEAT,
+            group_parent: group_parent(),
+            ..ProcessConfig::new(dir.path().join("engine"))
+        };
+        let config = VmConfig {
+            silence: Duration::from_secs(2),
+            ..VmConfig::new(process, image.clone())
+        };
+        VmEngine::new(config, events).unwrap()
+    });
+    let (ending, _) = bench.run(&bench.spec(&["true"]));
+    ending.reason
+}
+
+fn panics(_: &Bench, image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = with(image, dir.path(), "initramfs", &[0; 4096]);
+    let reason = reason_on(&broken).to_string();
+    assert!(reason.contains("Kernel panic"), "{reason}");
+    // One whose root is no file system comes as far as our own process 1.
+    let rootless = with(image, dir.path(), "base.img", &[0; 1 << 20]);
+    let reason = reason_on(&rootless).to_string();
+    assert!(reason.contains("mount the image"), "{reason}");
+    let changed = Image::open(&rootless.dir).unwrap_err().to_string();
+    assert!(changed.contains("is not what was built"), "{changed}");
+}
+
+/// Programs that stand in for a kernel whose guest has been taken over.
+fn fakes(_: &Bench, image: &Image) {
+    let channel =
+        "for word in \"$@\"; do case $word in ssl0=fd:*) fd=${word#ssl0=fd:};; esac; done";
+    let cases = [
+        ("sleep 1000", "was silent for 2 s"),
+        ("yes a long line on the console", "was silent for 2 s"),
+        (
+            "head -c 1000000 /dev/urandom >&$fd; sleep 1000",
+            "make no sense",
+        ),
+        ("yes >&$fd", "make no sense"),
+        ("exit 0", "ended by itself"),
+        ("kill -SEGV $$", "ended by itself"),
+        // A frame as large as four bytes can say, and never sent.
+        (
+            "printf '\\377\\377\\377\\377aaaaa' >&$fd; sleep 1000",
+            "make no sense",
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (script, says) in cases {
+        let text = format!("#!/bin/bash\n{channel}\n{script}\n");
+        let fake = with(image, dir.path(), "kernel", text.as_bytes());
+        fs::set_permissions(fake.dir.join("kernel"), fs::Permissions::from_mode(0o755)).unwrap();
+        let reason = reason_on(&fake);
+        assert!(
+            matches!(reason, Reason::Engine { .. }),
+            "{script}: {reason:?}"
+        );
+        assert!(reason.to_string().contains(says), "{script}: {reason}");
+    }
+}
+
+fn taken_over(bench: &Bench, image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| {
+        let dir = dir.path().join("engine");
+        crate::engine(image, &dir, &group_parent(), events)
+    };
+    let listen = || -> (Events, mpsc::Receiver<EngineEvent>) {
+        let (told, heard) = mpsc::channel();
+        let told = Mutex::new(told);
+        let events = Arc::new(move |event| {
+            let _nobody_listens = told.lock().unwrap().send(event);
+        });
+        (events, heard)
+    };
+    let (events, heard_first) = listen();
+    let first = make(events);
+    let mut spec =
+        bench.script("until [ -e stop ]; do sleep 0.05; done & sleep 3; touch stop; wait; exit 9");
+    spec.outputs = vec!["stop".to_owned()];
+    first.start(spec.clone()).unwrap();
+    let started = heard_first.recv_timeout(DEADLINE).unwrap();
+    assert!(
+        matches!(started, EngineEvent::Started { .. }),
+        "{started:?}"
+    );
+    let (events, heard) = listen();
+    let second = make(events);
+    let end = Instant::now() + DEADLINE;
+    let adopted = second.adopt().unwrap().pop().unwrap();
+    assert_eq!(
+        adopted.spec, spec,
+        "as it was asked for, not as its cage was"
+    );
+    let reason = loop {
+        second.beat(30_000);
+        assert!(Instant::now() < end, "it never ended");
+        if let Ok(EngineEvent::Ended { ending, .. }) = heard.recv_timeout(BEAT) {
+            break ending.reason;
+        }
+    };
+    assert_eq!(reason, Reason::Exit { code: 9 });
+    let names: Vec<String> = second
+        .collect(spec.attempt)
+        .unwrap()
+        .into_iter()
+        .map(|file| file.name)
+        .collect();
+    assert_eq!(names, ["stdout", "stderr", "stop"]);
+    second.discard(spec.attempt);
+}
+
+fn trial(_: &Bench, image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("probe.json");
+    let config = || {
+        let process = ProcessConfig {
+            group_parent: group_parent(),
+            ..ProcessConfig::new(dir.path().join("trial"))
+        };
+        VmConfig::new(process, image.clone())
+    };
+    let first = outcome(config(), &cache);
+    assert!(matches!(first, Outcome::Works { .. }), "{first:?}");
+    assert_eq!(outcome(config(), &cache), first, "the second is remembered");
+    assert!(!dir.path().join("trial").exists());
+}
+
+fn same_image(_: &Bench, image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let again = Image::open_or_build(&dir.path().join("image"), &image.dir.join("gleaner-guest"));
+    assert_eq!(again.unwrap().manifest, image.manifest);
+}

@@ -1,0 +1,166 @@
+//! Process 1 of the guest: makes the guest's world, runs one task in it, and says what it did.
+//!
+//! It must not know where the guest runs: devices come from the kernel's command line. It obeys
+//! the host's few messages and nobody else; the program cannot reach it, having another user id
+//! and no way out of its root.
+
+pub mod start;
+
+mod channel;
+mod list;
+mod mounts;
+mod program;
+
+use crate::message::{ToGuest, ToHost, VERSION};
+use crate::task::{End, GuestTask, Record, TASK_FILE};
+use channel::Channel;
+use program::Program;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::system::{RebootCommand, reboot};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The root of the initial file system, where all else is mounted.
+const ROOT: &str = "/root";
+const DISK: &str = "/disk";
+const CGROUP: &str = "/cgroup";
+
+/// How often limits are looked at, in nanoseconds.
+const LOOK_NS: i64 = 100_000_000;
+
+/// One read of a stream, in bytes: a frame's payload.
+const READ_BYTES: usize = crate::frame::TO_HOST_MAX_BYTES;
+
+/// Runs the guest. The machine is switched off at the end.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Err(error) = guest() {
+        // The console is the host's log of the kernel.
+        let _nobody_reads = writeln!(io::stderr(), "gleaner-guest: {error}");
+    }
+    rustix::fs::sync();
+    let _off = reboot(RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}
+
+fn guest() -> io::Result<()> {
+    let begun = Instant::now();
+    mounts::kernel()?;
+    let wanted = mounts::Wanted::read()?;
+    let mut channel = Channel::open(&wanted.channel)?;
+    let served = serve(&mut channel, &wanted, begun);
+    if let Err(error) = &served {
+        channel.send(&ToHost::Trouble(error.to_string()))?;
+    }
+    // The host ends us when it has what it wants.
+    served.and_then(|()| channel.wait_for_the_end())
+}
+
+fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::Result<()> {
+    mounts::modules(&wanted.modules)?;
+    mounts::disks(wanted)?;
+    let text = std::fs::read(Path::new(DISK).join(TASK_FILE))?;
+    let task: GuestTask = serde_json::from_slice(&text)?;
+    let degraded = mounts::world(&task)?;
+    channel.send(&ToHost::Hello(VERSION))?;
+    let mut record = Record {
+        degraded,
+        ..Record::default()
+    };
+    match Program::start(&task, &mut record) {
+        Ok((program, streams)) => {
+            record.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+            channel.send(&ToHost::Started)?;
+            watch(channel, program, streams, &mut record)?;
+        }
+        Err(error) => record.end = End::Failed(error.to_string()),
+    }
+    let json = serde_json::to_vec(&record)?;
+    channel.send(&ToHost::Ended(json))?;
+    list::serve(channel)
+}
+
+/// Carries the program's streams until nothing of it runs any more and all is said.
+fn watch(
+    channel: &mut Channel,
+    mut program: Program,
+    streams: [File; 2],
+    record: &mut Record,
+) -> io::Result<()> {
+    let mut streams = streams.map(Some);
+    let mut buffer = vec![0; READ_BYTES];
+    while !program.is_over() || streams.iter().any(Option::is_some) {
+        let woken = wait(channel, &program, &streams)?;
+        if woken.channel {
+            channel.receive()?;
+        }
+        while let Some(message) = channel.next_request() {
+            if message == ToGuest::Stop {
+                program.stop();
+            }
+        }
+        if woken.program {
+            program.hear()?;
+        }
+        for (stream, (ready, slot)) in woken.streams.into_iter().zip(&mut streams).enumerate() {
+            let (true, Some(file)) = (ready, slot.as_mut()) else {
+                continue;
+            };
+            let room = usize::try_from(channel.room()).unwrap_or(READ_BYTES);
+            let most = room.min(READ_BYTES);
+            let length = file.read(buffer.get_mut(..most).unwrap_or_default())?;
+            let bytes = buffer.get(..length).unwrap_or_default().to_vec();
+            if bytes.is_empty() {
+                *slot = None;
+            } else if stream == 0 {
+                channel.send(&ToHost::Stdout(bytes))?;
+            } else {
+                channel.send(&ToHost::Stderr(bytes))?;
+            }
+        }
+        program.look(record);
+    }
+    program.finish(record);
+    Ok(())
+}
+
+/// What the poll woke us for.
+struct Woken {
+    channel: bool,
+    program: bool,
+    streams: [bool; 2],
+}
+
+fn wait(channel: &Channel, program: &Program, streams: &[Option<File>; 2]) -> io::Result<Woken> {
+    let mut polls = vec![
+        PollFd::new(channel, PollFlags::IN),
+        PollFd::new(program, PollFlags::IN),
+    ];
+    // A program that writes more than the host takes waits in its own write.
+    let room = channel.room() > 0;
+    for stream in streams.iter().flatten().filter(|_| room) {
+        polls.push(PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN));
+    }
+    let tick = Timespec {
+        tv_sec: 0,
+        tv_nsec: LOOK_NS,
+    };
+    match poll(&mut polls, Some(&tick)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut ready = polls.iter().map(|poll| !poll.revents().is_empty());
+    let mut next = || ready.next().unwrap_or(false);
+    Ok(Woken {
+        channel: next(),
+        // Its end is told once; then the descriptor is at its end for good.
+        program: next() && !program.is_over(),
+        streams: streams
+            .each_ref()
+            .map(|stream| stream.is_some() && room && next()),
+    })
+}

@@ -1,0 +1,126 @@
+//! What runs the guest's kernel: user-mode Linux, a kernel that is a program.
+//!
+//! Its memory is a file in shared memory, its disks are files, its terminal is our socket, and
+//! it has no network device. The cage around it is the boundary, not the kernel: it has access
+//! to the cage's files if its guest takes it over, and to nothing else.
+
+use crate::task::GuestTask;
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io::{self, PipeReader, Read as _, pipe};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Where the guest's kernel and disks lie in the cage.
+const GUEST_DIR: &str = "/run/guest";
+
+/// The end of the console's text that is kept, in bytes.
+const CONSOLE_BYTES: usize = 2048;
+
+pub(super) struct Guest {
+    child: Child,
+    console: Option<PipeReader>,
+    said: Vec<u8>,
+}
+
+impl Guest {
+    /// Starts the kernel. Gives our end of the channel.
+    pub(super) fn start(task: &GuestTask, scratch: &Path) -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The kernel finds it by its number.
+        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+        let (console, writer) = pipe()?;
+        let child = Command::new(format!("{GUEST_DIR}/kernel"))
+            .args(arguments(task, scratch, theirs.as_raw_fd()))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("TMPDIR", "/dev/shm")
+            .env("HOME", "/scratch/.tmp")
+            .stdin(Stdio::null())
+            .stderr(writer.try_clone()?)
+            .stdout(writer)
+            .spawn()
+            .map_err(|error| {
+                io::Error::other(format!("the guest's kernel could not be started: {error}"))
+            })?;
+        let guest = Self {
+            child,
+            console: Some(console),
+            said: Vec::new(),
+        };
+        Ok((guest, ours))
+    }
+
+    /// Where the kernel's messages come from.
+    pub(super) const fn console(&self) -> Option<&PipeReader> {
+        self.console.as_ref()
+    }
+
+    /// Takes what the kernel says, and keeps the end of it.
+    pub(super) fn read_console(&mut self) {
+        let mut buffer = [0; 4096];
+        let Some(console) = &mut self.console else {
+            return;
+        };
+        match console.read(&mut buffer) {
+            Ok(length) if length > 0 => {
+                self.said.extend(buffer.get(..length).unwrap_or_default());
+                let excess = self.said.len().saturating_sub(CONSOLE_BYTES);
+                self.said.drain(..excess);
+            }
+            _ => self.console = None,
+        }
+    }
+
+    /// The end of what it said, as one line.
+    pub(super) fn last_words(&mut self) -> String {
+        // What is still in the pipe fits one read; more is not worth waiting for.
+        let waiting = self.console.as_ref().is_some_and(|console| {
+            rustix::io::ioctl_fionread(console).is_ok_and(|bytes| bytes > 0)
+        });
+        if waiting {
+            self.read_console();
+        }
+        let text = String::from_utf8_lossy(&self.said);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+        let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+        let from = panic.unwrap_or_else(|| lines.len().saturating_sub(4));
+        let words = lines.get(from..).unwrap_or_default().join(" | ");
+        words
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(500)
+            .collect()
+    }
+
+    /// Ends the kernel. Its processes end with the cage.
+    pub(super) fn end(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn arguments(task: &GuestTask, scratch: &Path, channel: i32) -> Vec<String> {
+    vec![
+        format!("mem={}M", task.guest_mib),
+        format!("initrd={GUEST_DIR}/initramfs"),
+        format!("ubd0r={GUEST_DIR}/base.img"),
+        format!("ubd1={}", scratch.display()),
+        "con=null".to_owned(),
+        "con0=null,fd:1".to_owned(),
+        "ssl=null".to_owned(),
+        format!("ssl0=fd:{channel}"),
+        "uml_dir=/scratch/.tmp/".to_owned(),
+        "quiet".to_owned(),
+        "noreboot".to_owned(),
+        "panic=-1".to_owned(),
+        "gl.channel=/dev/ttyS0".to_owned(),
+        "gl.modules=erofs".to_owned(),
+        "gl.root=/dev/ubda".to_owned(),
+        "gl.rootfs=erofs".to_owned(),
+        "gl.scratch=/dev/ubdb".to_owned(),
+    ]
+}

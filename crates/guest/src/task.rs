@@ -1,0 +1,100 @@
+//! What the guest is asked to do, and what it says became of it. Data only.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Name of the task's description on the scratch disk, beside [`WORK`].
+pub const TASK_FILE: &str = "task.json";
+
+/// The task's scratch directory on the scratch disk.
+pub const WORK: &str = "work";
+
+/// Directory of the cage's scratch that becomes the guest's scratch disk.
+pub const DISK_DIR: &str = "disk";
+
+/// Where the outputs lie when the guest has ended, in the cage's scratch.
+pub const OUT_DIR: &str = "out";
+
+/// Where the [`Record`] lies then.
+pub const RECORD_FILE: &str = "record.json";
+
+/// A task for a guest. Written by the engine, read by both ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestTask {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Standard input, a name in scratch; nothing where absent.
+    pub stdin: Option<String>,
+    /// Globs of the files that come home.
+    pub outputs: Vec<String>,
+    /// Most bytes of them.
+    pub output_bytes: u64,
+    /// Most memory of the program, in bytes.
+    pub memory_bytes: u64,
+    /// Room in scratch, in bytes.
+    pub disk_bytes: u64,
+    /// Most processes and threads.
+    pub processes: u32,
+    /// Number of input files, for the disk's table of files.
+    pub inputs: u64,
+    /// The guest's memory in MiB.
+    pub guest_mib: u64,
+    /// Longest silence of a guest that boots, is asked for something, or has ended its program,
+    /// in seconds in which its host end ran: time frozen does not count.
+    pub silence_seconds: u32,
+}
+
+/// What became of a task, in the guest's words.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// How it ended.
+    pub end: End,
+    /// Milliseconds from the guest's start to the program's.
+    pub boot_ms: u64,
+    /// Most memory at once, in bytes.
+    pub memory_peak: u64,
+    /// Most processes at once.
+    pub processes_peak: u32,
+    /// Most room taken in scratch, in bytes.
+    pub disk_peak: u64,
+    /// Bytes of all outputs together.
+    pub outputs_bytes: u64,
+    /// Bytes read and written by the program.
+    pub read_bytes: u64,
+    /// See `read_bytes`.
+    pub written_bytes: u64,
+    /// Major page faults.
+    pub page_faults: u64,
+    /// A fork failed, in milliseconds since 1970 by the host's clock.
+    pub processes_at: Option<u64>,
+    /// Scratch was full, likewise.
+    pub disk_at: Option<u64>,
+    /// Memory was at its limit, likewise.
+    pub memory_at: Option<u64>,
+    /// The outputs were too much, likewise.
+    pub output_at: Option<u64>,
+    /// What could not be had, in words.
+    pub degraded: Vec<String>,
+}
+
+/// How a task ended in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum End {
+    /// The guest never said.
+    #[default]
+    Unknown,
+    /// By itself.
+    Exit(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It used more memory than it may.
+    Memory,
+    /// Its outputs are larger than they may be.
+    Output,
+    /// There is no such program.
+    NoProgram(String),
+    /// It could not be run; why.
+    Failed(String),
+}

@@ -1,0 +1,60 @@
+//! The guest's program: static, so that it runs where nothing else is, and the tests that need
+//! it.
+//!
+//! No further target of the toolchain is needed: the C library of the host is linked in.
+
+use crate::process::{self, Counts, End};
+use crate::workspace::{Workspace, cargo_command};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const PACKAGE: &str = "gleaner-guest";
+
+/// Longest build that somebody waits for.
+pub(crate) const BUILD_MAX: Duration = Duration::from_secs(1200);
+
+/// Tells the tests where the program is.
+const PROGRAM: &str = "GLEANER_GUEST";
+
+/// Builds the program; where it lies. It has a target directory of its own, since its parts are
+/// linked otherwise than everybody else's.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build(workspace: &Workspace, deadline: Duration) -> Result<PathBuf, String> {
+    let target = workspace.target.join("guest");
+    let mut command = cargo_command();
+    command
+        .args(["rustc", "--locked", "--release", "--bin", PACKAGE])
+        .args(["-p", PACKAGE, "--target-dir"])
+        .arg(&target)
+        .args(["--", "-C", "target-feature=+crt-static"])
+        // A kernel that starts its first process needs no position independence.
+        .args(["-C", "relocation-model=static", "-C", "panic=abort"])
+        .current_dir(&workspace.root);
+    let outcome = process::run(&mut command, deadline).map_err(|e| format!("cargo: {e}"))?;
+    match outcome.end {
+        End::Success => Ok(target.join("release").join(PACKAGE)),
+        End::Failure(_) | End::Stuck => Err("the guest's program does not build".to_owned()),
+    }
+}
+
+/// Builds it and runs the tests of the engine.
+///
+/// # Errors
+/// The program does not build.
+pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Counts), String> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let program = build(workspace, left())?;
+    let mut command = cargo_command();
+    command
+        .args(["test", "--locked", "--no-fail-fast", "-p"])
+        .arg("gleaner-engine-vm")
+        .env(PROGRAM, program);
+    let outcome = process::run(&mut command, left()).map_err(|e| format!("cargo: {e}"))?;
+    let mut counts = outcome.counts;
+    if outcome.end != End::Success {
+        counts.failed = counts.failed.max(1);
+    }
+    Ok((outcome.end, counts))
+}
