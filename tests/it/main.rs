@@ -27,3 +27,5 @@ mod pool;
 mod recipes;
 #[cfg(test)]
 mod steering;
+#[cfg(test)]
+mod watch;
