@@ -100,7 +100,7 @@ fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
     let head = format!("{model} p99, times that without tasks (log)");
     text(svg, (AXIS_X, y + 40.0), "12", &head);
     if panel.cells.iter().any(|cell| cell.task_wait.is_some()) {
-        text(svg, (WAIT_X, y + 40.0), "12", "waits behind a task");
+        text(svg, (WAIT_X, y + 40.0), "12", "waits behind tasks / CPU");
     }
     let height = ROW * f(panel.cells.len());
     if let Some(noise) = panel.noise {
@@ -157,7 +157,7 @@ fn draw_cell(svg: &mut String, cell: &Cell, noise: Option<Estimate>, y: f64) {
         &format!("{ratio:.2}"),
     );
     if let Some(wait) = cell.task_wait {
-        let words = format!("{:.2} % of its CPU time", wait.figure * 100.0);
+        let words = format!("{:.2} %", wait.figure * 100.0);
         text(svg, (WAIT_X, y + 12.0), "13", &words);
     }
 }
