@@ -108,6 +108,19 @@ fn an_owner_needs_no_server() {
 }
 
 #[test]
+fn an_owner_hears_what_the_admin_wants() {
+    let (fleet, desk) = (Fleet::start(1), Desk::new());
+    let why = || owner(&fleet, 0, &["why", "--json"]).exits(0).json();
+    fleet.gleaner(&desk, &["node", "node-0", "pause"]).exits(0);
+    until("the owner hears of it", || why()["rule"] == "admin");
+    let now = status(&fleet);
+    let owners = (&now["mode"], &now["owner_paused"]);
+    assert_eq!(owners, (&"paused".into(), &false.into()), "{now}");
+    fleet.gleaner(&desk, &["node", "node-0", "resume"]).exits(0);
+    until("and of its end", || why()["rule"] != "admin");
+}
+
+#[test]
 fn the_admins_rules_hold_and_an_owner_is_only_stricter() {
     let mut fleet = Fleet::start(1);
     let file = fleet.server_data().join("node-settings.toml");

@@ -75,15 +75,24 @@ impl Dispatch {
                 let attempts = acknowledge.attempts.into_iter().map(Into::into).collect();
                 self.step(Event::Acknowledged(attempts));
             }
-            Some(Kind::Wish(wish)) => match wish.wish.as_str() {
-                "pause" => self.step(Event::Wished(Wish::Pause)),
-                "resume" => self.step(Event::Wished(Wish::Resume)),
-                "drain" => self.step(Event::Wished(Wish::Drain)),
-                "evict" => self.step(Event::Wished(Wish::Evict)),
-                other => tracing::warn!(target: "gleaner::agent", wish = other, "unknown wish"),
-            },
+            Some(Kind::Wish(wish)) => self.wished(&wish.wish),
             Some(Kind::LogRequest(request)) => self.log_request(request),
         }
+    }
+
+    fn wished(&mut self, word: &str) {
+        let (wish, told) = match word {
+            "pause" => (Wish::Pause, Some("pause")),
+            "resume" => (Wish::Resume, None),
+            "drain" => (Wish::Drain, Some("drain")),
+            "evict" => (Wish::Evict, Some("evict")),
+            other => {
+                tracing::warn!(target: "gleaner::agent", wish = other, "unknown wish");
+                return;
+            }
+        };
+        self.parts.guests.wished(told);
+        self.step(Event::Wished(wish));
     }
 
     fn bundle(&mut self, bundle: v1::Bundle) {

@@ -4,7 +4,7 @@
 use super::guests::Guests;
 use super::ledger::{Ledger, MINUTE_MS};
 use super::limits::{NodeSettings, must_be_stricter};
-use super::overview::{Beside, Identity, mode, overview, rule, sentence, why};
+use super::overview::{Beside, Identity, Judged, judge, overview, why};
 use super::page::Page;
 use super::page::html::Shown;
 use super::protocol::{Answer, Ask, LimitsView, Mode, Offered, Overview, Refusal, Slot, Today};
@@ -26,6 +26,9 @@ const ORDER_WAIT: Duration = Duration::from_secs(10);
 
 /// Time between two looks for the timeline and the history.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Time between two writes because of new jobs; of what comes in between, the next look writes.
+const NEWS: Duration = Duration::from_secs(1);
 
 /// The minutes of an idle PC are written this seldom, so that a disk that sleeps goes on
 /// sleeping; what a crash loses of them is a gap in a drawing.
@@ -188,12 +191,14 @@ impl Desk {
     }
 
     fn why(&self) -> Answer {
+        let (judged, status) = (self.judged(), self.has.status.borrow());
+        Answer::Why(Box::new(why(&self.has.identity, &status, judged)))
+    }
+
+    /// What the PC does now and why.
+    fn judged(&self) -> Judged {
         let offered = lock(&self.limits).offered.cpus;
-        Answer::Why(Box::new(why(
-            &self.has.identity,
-            &self.has.status.borrow(),
-            offered,
-        )))
+        judge(&self.has.status.borrow(), offered, self.has.guests.wish())
     }
 
     fn history(&self, days: u32) -> Answer {
@@ -373,7 +378,7 @@ impl Desk {
                 () = self.stop.cancelled() => break,
                 _ = ticks.tick() => self.look(&mut minute).await,
                 Ok(()) = status.changed() => self.note_mode().await,
-                () = self.has.guests.a_new_job() => self.new_job(&mut minute).await,
+                () = self.has.guests.news() => self.hear_news(&mut minute).await,
                 settings = self.has.guests.settings() => self.hear_admin(&settings).await,
             }
         }
@@ -385,14 +390,10 @@ impl Desk {
 
     /// A change of what the PC does is noted when it happens, and on the disk at once.
     async fn note_mode(self: &Arc<Self>) {
-        let offered = lock(&self.limits).offered.cpus;
-        let (mode, rule, reason) = {
-            let status = self.has.status.borrow();
-            (mode(&status, offered), rule(&status), sentence(&status))
-        };
+        let judged = self.judged();
         let urgent = {
             let mut ledger = lock(&self.ledger);
-            ledger.changed(wall::now(), mode, (&rule, &reason));
+            ledger.changed(wall::now(), judged.mode, (&judged.rule, &judged.reason));
             ledger.is_urgent()
         };
         if urgent {
@@ -402,10 +403,12 @@ impl Desk {
 
     /// Whom an attempt runs for must be known though this agent dies in the next moment. Many
     /// small jobs wait for the next look instead of keeping the disk busy.
-    async fn new_job(self: &Arc<Self>, minute: &mut Minute) {
-        if minute.new_job.is_none_or(|then| then.elapsed() > LOOK) {
+    async fn hear_news(self: &Arc<Self>, minute: &mut Minute) {
+        self.note_mode().await;
+        let news = self.tally(wall::now());
+        minute.busy |= news;
+        if news && minute.new_job.is_none_or(|then| then.elapsed() > NEWS) {
             minute.new_job = Some(Instant::now());
-            minute.busy |= self.tally(wall::now());
             self.flush().await;
         }
     }
@@ -413,7 +416,7 @@ impl Desk {
     async fn look(self: &Arc<Self>, minute: &mut Minute) {
         let now = wall::now();
         {
-            let offered = lock(&self.limits).offered.cpus;
+            let mode = self.judged().mode;
             let status = self.has.status.borrow();
             for one in &status.running {
                 let usage = Usage {
@@ -424,7 +427,7 @@ impl Desk {
                 };
                 self.has.guests.uses(one.attempt, &usage);
             }
-            let held = matches!(mode(&status, offered), Mode::Paused | Mode::Refused);
+            let held = matches!(mode, Mode::Paused | Mode::Refused);
             minute.look(status.shares.owner, status.shares.harvested, held);
             self.recorder.note(Moment {
                 now,

@@ -48,6 +48,8 @@ struct Inner {
     seen: BTreeMap<AttemptId, Seen>,
     /// Whether the pool can be reached.
     linked: bool,
+    /// What the admin of the pool wants of this node, beside working.
+    wish: Option<&'static str>,
     /// What the pool said of the admin's settings, until somebody takes it.
     settings: Option<Vec<u8>>,
 }
@@ -82,6 +84,16 @@ impl Guests {
         }
     }
 
+    /// The admin of the pool paused, drained or emptied this node, or lets it work.
+    pub(crate) fn wished(&self, wish: Option<&'static str>) {
+        self.lock().wish = wish;
+        self.fresh.notify_one();
+    }
+
+    pub(crate) fn wish(&self) -> Option<&'static str> {
+        self.lock().wish
+    }
+
     /// The connection to the pool is there, or gone.
     pub(crate) fn linked(&self, linked: bool) {
         self.lock().linked = linked;
@@ -100,8 +112,8 @@ impl Guests {
         }
     }
 
-    /// Waits for a job that is new here.
-    pub(crate) async fn a_new_job(&self) {
+    /// Waits for a job that is new here, or a wish of the admin's.
+    pub(crate) async fn news(&self) {
         self.fresh.notified().await;
     }
 

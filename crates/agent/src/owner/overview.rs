@@ -53,10 +53,45 @@ fn follows(cause: Cause) -> String {
 fn working(status: &Status, offered: f64) -> Mode {
     if status.running.is_empty() {
         Mode::Idle
-    } else if f64::from(status.allowance.cpus.milli) / 1000.0 < offered {
+    } else if status.decision.cause.effect() == "slowed"
+        || f64::from(status.allowance.cpus.milli) / 1000.0 < offered
+    {
         Mode::Slowed
     } else {
         Mode::Working
+    }
+}
+
+/// What the PC does and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) mode: Mode,
+    /// The rule that decides, as a word.
+    pub(crate) rule: String,
+    /// The same as a sentence.
+    pub(crate) reason: String,
+}
+
+/// What the PC does and why, the wish of the pool's admin included: it holds where the owner and
+/// the PC itself would let tasks run.
+pub(crate) fn judge(status: &Status, offered: f64, wish: Option<&str>) -> Judged {
+    let own = Judged {
+        mode: mode(status, offered),
+        rule: rule(status),
+        reason: sentence(status),
+    };
+    let reason = match wish {
+        None => return own,
+        Some(_) if matches!(own.mode, Mode::Paused | Mode::Refused) => return own,
+        Some("drain") => "The pool's admin lets this PC finish what it has and take no more",
+        Some("evict") => "The pool's admin took the work of this PC back",
+        Some(_) => "The pool's admin paused this PC",
+    };
+    let ends = wish == Some("drain") && !status.running.is_empty();
+    Judged {
+        mode: if ends { own.mode } else { Mode::Paused },
+        rule: "admin".to_owned(),
+        reason: reason.to_owned(),
     }
 }
 
@@ -102,8 +137,8 @@ pub(crate) fn overview(
         Some(OwnerWish::Pause { until }) => (true, until),
         Some(OwnerWish::Resume) | None => (false, None),
     };
-    let mode = mode(status, beside.offered.cpus);
-    let allowed = match mode {
+    let judged = judge(status, beside.offered.cpus, guests.wish());
+    let allowed = match judged.mode {
         Mode::Paused | Mode::Refused => 0.0,
         // The brain knows all of the PC's processors; some of them may not be offered.
         Mode::Idle | Mode::Working | Mode::Slowed => {
@@ -114,8 +149,8 @@ pub(crate) fn overview(
         id: identity.id.clone(),
         name: identity.name.clone(),
         state: status.state,
-        mode,
-        reason: sentence(status),
+        mode: judged.mode,
+        reason: judged.reason,
         since: status.decision.since,
         owner_paused,
         until,
@@ -177,12 +212,12 @@ fn running(one: &Running, guests: &Guests) -> RunningView {
 }
 
 /// The rule that decides, and what it saw.
-pub(crate) fn why(identity: &Identity, status: &Status, offered: f64) -> Why {
+pub(crate) fn why(identity: &Identity, status: &Status, judged: Judged) -> Why {
     Why {
         name: identity.name.clone(),
-        mode: mode(status, offered),
-        rule: rule(status),
-        reason: sentence(status),
+        mode: judged.mode,
+        rule: judged.rule,
+        reason: judged.reason,
         verdict: status.decision.verdict,
         since: status.decision.since,
         relief: status.decision.relief,

@@ -466,6 +466,26 @@ async fn what_ran_is_summed_for_whom_and_survives_a_restart() {
     assert_eq!(place.guests.name(JobId(9)).user, "bob");
 }
 
+#[test]
+fn an_admins_wish_is_told_where_nothing_else_stops_tasks() {
+    let (working, mut idle) = (status(), status());
+    idle.running.clear();
+    let battery = Cause::Battery { charge: None };
+    let paused = judged((NodeState::Paused, ""), Verdict::Pause, battery, 0);
+    for (status, wish, mode, rule) in [
+        (&working, None, Mode::Working, "free"),
+        (&working, Some("pause"), Mode::Paused, "admin"),
+        (&working, Some("drain"), Mode::Working, "admin"),
+        (&idle, Some("drain"), Mode::Paused, "admin"),
+        (&working, Some("evict"), Mode::Paused, "admin"),
+        (&paused, Some("pause"), Mode::Paused, "battery"),
+    ] {
+        let found = overview::judge(status, 4.0, wish);
+        assert_eq!((found.mode, found.rule.as_str()), (mode, rule), "{wish:?}");
+        assert_eq!(found.reason.contains("admin"), rule == "admin", "{found:?}");
+    }
+}
+
 /// A status with this state, reason and decision.
 fn judged(said: (NodeState, &str), verdict: Verdict, cause: Cause, milli: u32) -> Status {
     let mut status = status();

@@ -343,6 +343,7 @@ fn words(settings: &NodeSettings) -> Vec<(&'static str, Option<String>)> {
 
 /// Whether this PC counts its idle gaps.
 pub(crate) fn record(on: bool, gaps: u64, since: Option<Time>, shape: &Shape) -> String {
+    let nothing = since.is_none();
     let since = since.map_or_else(String::new, |since| {
         format!(" since {}", shape.clock(since))
     });
@@ -351,9 +352,11 @@ pub(crate) fn record(on: bool, gaps: u64, since: Option<Time>, shape: &Shape) ->
             "the recorder is on: {gaps} idle gaps counted{since}, on this PC only; `gleaner owner \
              record export` prints them\n"
         ),
-        (false, 0) => "the recorder is off and has counted nothing; `gleaner owner record on` \
+        (false, _) if nothing => {
+            "the recorder is off and has counted nothing; `gleaner owner record on` \
                        begins\n"
-            .to_owned(),
+                .to_owned()
+        }
         (false, _) => format!("the recorder is off; {gaps} idle gaps were counted{since}\n"),
     }
 }
