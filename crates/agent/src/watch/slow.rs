@@ -275,6 +275,8 @@ fn without_load(sample: Sample) -> Sample {
         delay: Signal::Absent,
         pressure: Signal::Absent,
         memory: Signal::Absent,
+        // It may lie on a small disk; whether that is full is looked at apart.
+        disk_free: Signal::Absent,
         ..sample
     }
 }
