@@ -13,6 +13,9 @@ mod bad_job_files;
 mod first_light;
 #[cfg(test)]
 mod fleet;
+#[cfg(feature = "guests")]
+#[cfg(test)]
+mod guests;
 #[cfg(test)]
 mod impact;
 #[cfg(test)]

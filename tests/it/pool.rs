@@ -190,6 +190,11 @@ impl Daemon {
             .unwrap();
         let child = dies_with_us()
             .args(arguments)
+            // Guests are tried where they were built for these tests, and nowhere else.
+            .env(
+                "GLEANER_GUEST",
+                std::env::var_os("GLEANER_GUEST").unwrap_or_default(),
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

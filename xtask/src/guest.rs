@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 const PACKAGE: &str = "gleaner-guest";
 
+/// Tells agents where the image is.
+const IMAGE: &str = "GLEANER_GUEST_DIR";
+
 /// Longest build that somebody waits for.
 pub(crate) const BUILD_MAX: Duration = Duration::from_secs(1200);
 
@@ -39,22 +42,45 @@ pub(crate) fn build(workspace: &Workspace, deadline: Duration) -> Result<PathBuf
     }
 }
 
-/// Builds it and runs the tests of the engine.
+/// Builds it and runs the tests of the engine, and those of jobs on it.
 ///
 /// # Errors
 /// The program does not build.
 pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Counts), String> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let program = build(workspace, left())?;
-    let mut command = cargo_command();
-    command
-        .args(["test", "--locked", "--no-fail-fast", "-p"])
-        .arg("gleaner-engine-vm")
-        .env(PROGRAM, program);
-    let outcome = process::run(&mut command, left()).map_err(|e| format!("cargo: {e}"))?;
-    let mut counts = outcome.counts;
-    if outcome.end != End::Success {
-        counts.failed = counts.failed.max(1);
+    let steps: [&[&str]; 3] = [
+        &[
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "-p",
+            "gleaner-engine-vm",
+        ],
+        &["build", "--locked", "--bin", "gleaner"],
+        &[
+            "test",
+            "--locked",
+            "-p",
+            "gleaner-tests",
+            "--features=guests",
+            "guests::",
+        ],
+    ];
+    let mut counts = Counts::default();
+    for step in steps {
+        let mut command = cargo_command();
+        command
+            .args(step)
+            .env(PROGRAM, &program)
+            .env(IMAGE, program.with_file_name("image"));
+        let outcome = process::run(&mut command, left()).map_err(|e| format!("cargo: {e}"))?;
+        counts.passed += outcome.counts.passed;
+        counts.failed += outcome.counts.failed;
+        if outcome.end != End::Success {
+            counts.failed = counts.failed.max(1);
+            return Ok((outcome.end, counts));
+        }
     }
-    Ok((outcome.end, counts))
+    Ok((End::Success, counts))
 }

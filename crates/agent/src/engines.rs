@@ -8,8 +8,10 @@ use crate::watch::sensing::{Begin, Nothing, this_pc};
 use gleaner_engine::{Engine, Events};
 use gleaner_engine_process::cgroup::time_below;
 use gleaner_engine_process::priority::{Outcome, SelfTest};
-use gleaner_engine_process::{ProcessConfig, ProcessEngine};
+use gleaner_engine_process::{ProcessConfig, ProcessEngine, default_uid_range};
+use gleaner_engine_vm::{VmConfig, VmEngine, image};
 use gleaner_sense::OwnTime;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +70,7 @@ pub(crate) fn build(
     let tests = if config.self_test { TESTS } else { 0 };
     let left = (0..tests).map(|_| SelfTest::prepare(&launcher)).collect();
     let mut process = ProcessConfig::new(home.join("process"));
-    process.executable = Some(launcher);
+    process.executable = Some(launcher.clone());
     process.beat = Duration::from_millis(ENGINE_BEAT_MS);
     process.fresh = config.fresh_cages;
     process.uid_range = config
@@ -78,6 +80,7 @@ pub(crate) fn build(
     if let Some(group) = &config.group {
         process.group_parent.clone_from(group);
     }
+    let vm = guests(&mut process, &launcher, home, &events);
     let engine = ProcessEngine::new(process, events)
         .map_err(|error| AgentError::Engine(error.to_string()))?;
     let groups = engine.backend().accounts();
@@ -104,11 +107,54 @@ pub(crate) fn build(
         },
     };
     Ok(Built {
-        engines: vec![Arc::new(engine)],
+        engines: [Arc::new(engine) as Arc<dyn Engine>]
+            .into_iter()
+            .chain(vm)
+            .collect(),
         refused,
         again,
         sensing,
     })
+}
+
+/// The engine for guests, where this PC has a kernel for them. Whether one boots is found out
+/// when the engine is asked what it can do. Without it the agent works all the same.
+fn guests(
+    process: &mut ProcessConfig,
+    launcher: &Path,
+    home: &Path,
+    events: &Events,
+) -> Option<Arc<dyn Engine>> {
+    let program = image::find_program(launcher)?;
+    let cages = ProcessConfig {
+        dir: home.join("vm"),
+        ..process.clone()
+    };
+    let mut config = VmConfig::new(cages, image::default_dir());
+    config.program = Some(program);
+    if rustix::process::geteuid().is_root() {
+        let all = process.uid_range.clone().or_else(default_uid_range)?;
+        let (tasks, guests) = split(&all)?;
+        process.uid_range = Some(tasks);
+        config.process.uid_range = Some(guests);
+    }
+    match VmEngine::new(config, Arc::clone(events)) {
+        Ok(engine) => Some(Arc::new(engine)),
+        Err(error) => {
+            tracing::warn!(target: "gleaner::agent", %error, "no guests on this node");
+            None
+        }
+    }
+}
+
+/// The engines' user ids must not meet; fewer attempts run in guests, so they get a quarter.
+/// None where the range is too short for both.
+fn split(all: &Range<u32>) -> Option<(Range<u32>, Range<u32>)> {
+    /// Ids of one bundle of tasks.
+    const BUNDLE: u32 = 65;
+    let length = all.end.checked_sub(all.start)?;
+    let at = all.end - (length / 4).max(BUNDLE).min(length);
+    (at - all.start >= BUNDLE).then_some((all.start..at, at..all.end))
 }
 
 impl Testing {
@@ -151,5 +197,19 @@ impl Testing {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_never_share_a_user_id() {
+        assert_eq!(split(&(1000..1400)), Some((1000..1300, 1300..1400)));
+        assert_eq!(split(&(0..130)), Some((0..65, 65..130)));
+        for short in [0..65, 0..129, 5..5] {
+            assert_eq!(split(&short), None, "{short:?}");
+        }
     }
 }

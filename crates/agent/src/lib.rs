@@ -30,7 +30,7 @@ pub use error::AgentError;
 
 use clock::Clock;
 use dispatch::{Dispatch, Input, Inputs, Parts};
-use engines::{Built, Testing};
+use engines::Built;
 use fetch::Fetcher;
 use fetch::cache::Cache;
 use gleaner_engine::{Capability, Engine, Events, Level};
@@ -259,48 +259,66 @@ fn introduce(config: &AgentConfig, home: &Home, offer: Offer) -> v1::Hello {
     }
 }
 
-/// Asks the engines what they can do, and tells the loop. Takes seconds on a busy PC.
+/// Asks the engines what they can do, and tells the loop. Takes seconds on a busy PC, so only
+/// the first is waited for: it runs what jobs ask for that ask for nothing.
 fn find_out(built: Built, inputs: Inputs) -> Result<(), AgentError> {
-    let (mut working, mut faults) = (Vec::new(), Vec::new());
-    for engine in &built.engines {
-        match fault(&**engine) {
-            None => working.push(engine.kind().as_str().to_owned()),
-            Some(fault) => faults.push(fault),
+    let mut engines = built.engines.into_iter();
+    let (mut working, mut fault_of_first) = (Vec::new(), None);
+    if let Some(first) = engines.next() {
+        match fault(&*first) {
+            None => working.push(first.kind().as_str().to_owned()),
+            fault => fault_of_first = fault,
         }
     }
-    let refused = match working.is_empty() {
-        true => Some(faults.join("; ")),
-        false => built.refused,
-    };
+    let refused = fault_of_first.or(built.refused);
     if let Some(why) = &refused {
         tracing::error!(target: "gleaner::watch", why, "this node refuses work");
     }
-    inputs.send(Input::Introduced(working));
+    inputs.send(Input::Introduced(working.clone()));
     inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
+    let others: Vec<_> = engines.collect();
+    if !others.is_empty() {
+        beside("gleaner-engines", inputs.clone(), move |inputs| {
+            for engine in others {
+                let name = engine.kind().as_str().to_owned();
+                match fault(&*engine) {
+                    None => working.push(name),
+                    Some(why) => {
+                        tracing::warn!(target: "gleaner::agent", engine = name, why, "not offered");
+                    }
+                }
+            }
+            inputs.send(Input::Introduced(working));
+        })?;
+    }
     match built.again {
-        Some(again) => test_again(again, inputs),
+        Some(again) => beside("gleaner-selftest", inputs, move |inputs| {
+            if let Some(refused) = again.later() {
+                inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
+            }
+        }),
         None => Ok(()),
     }
 }
 
-fn broke(error: tokio::task::JoinError) -> AgentError {
-    AgentError::Engine(error.to_string())
-}
-
-/// Tries the self-test again beside the loop, which the node's condition then reaches.
-fn test_again(again: Testing, inputs: Inputs) -> Result<(), AgentError> {
+/// Does something slow beside the loop, which then hears of it.
+fn beside(
+    name: &str,
+    inputs: Inputs,
+    work: impl FnOnce(Inputs) + Send + 'static,
+) -> Result<(), AgentError> {
     std::thread::Builder::new()
-        .name("gleaner-selftest".to_owned())
-        .spawn(move || {
-            if let Some(refused) = again.later() {
-                inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
-            }
-        })
+        .name(name.to_owned())
+        .spawn(move || work(inputs))
         .map(drop)
         .map_err(|source| AgentError::Io {
-            doing: "start the thread gleaner-selftest".to_owned(),
+            doing: format!("start the thread {name}"),
             source,
         })
+}
+
+fn broke(error: tokio::task::JoinError) -> AgentError {
+    AgentError::Engine(error.to_string())
 }
 
 /// Outputs are open while they are collected, and there may be thousands. Tasks get a limit of

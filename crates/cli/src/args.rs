@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Server(cmd::server::Args),
     Agent(Box<cmd::agent::Args>),
     Owner(Box<cmd::owner::Args>),
+    Image(cmd::image::Args),
     Bench(cmd::bench::Args),
     Sim(cmd::sim::Args),
     Completions(cmd::shell::CompletionsArgs),

@@ -2,7 +2,7 @@
 
 use crate::event::NodeHello;
 use crate::job::Job;
-use crate::matching::{Room, labels_fit};
+use crate::matching::{Room, cpus_for, labels_fit};
 use crate::node::Node;
 use crate::state::State;
 use crate::view::{Explanation, Rule};
@@ -105,7 +105,7 @@ impl State {
             Rule::Engine => said(&|hello| !hello.engines.contains(&need.engine)),
             Rule::Arch => said(&|h| need.arch.as_ref().is_some_and(|arch| *arch != h.arch)),
             Rule::Labels => said(&|hello| !labels_fit(need, hello)),
-            Rule::Cpus => said(&|hello| hello.cpus < need.cpus),
+            Rule::Cpus => said(&|hello| cpus_for(need, hello) < need.cpus),
             Rule::Memory => said(&|hello| hello.memory < need.memory),
             Rule::Disk => said(&|hello| hello.disk < need.disk),
             Rule::NoProgram => job.excluded.contains(&node.id),
@@ -141,7 +141,8 @@ impl State {
                 labels_text(job)
             ),
             Rule::Cpus => {
-                let milli = u32::try_from(most(&|h| u64::from(h.cpus.milli))).unwrap_or(u32::MAX);
+                let milli = u32::try_from(most(&|hello| u64::from(cpus_for(need, hello).milli)))
+                    .unwrap_or(u32::MAX);
                 let (want, have) = (need.cpus, Cpus { milli });
                 format!(
                     "{of_all} have fewer than {want} CPUs (most: {have}); lower limits.cpus, or \

@@ -10,7 +10,7 @@ use crate::state::{SHUN_MAX, State};
 use crate::{Need, NodeHello};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;
-use gleaner_model::{JobId, NodeId, UserId};
+use gleaner_model::{Cpus, Engine, JobId, NodeId, UserId};
 
 /// Jobs that ask the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -124,9 +124,17 @@ pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
     hello.engines.contains(&need.engine)
         && need.arch.as_ref().is_none_or(|arch| *arch == hello.arch)
         && labels_fit(need, hello)
-        && hello.cpus >= need.cpus
+        && cpus_for(need, hello) >= need.cpus
         && hello.memory >= need.memory
         && hello.disk >= need.disk
+}
+
+/// Processors that one task can have there. A guest has one, however many the node has.
+pub(crate) fn cpus_for(need: &Need, hello: &NodeHello) -> Cpus {
+    match need.engine {
+        Engine::Vm => hello.cpus.min(Cpus::ONE),
+        Engine::Process | Engine::Wasm => hello.cpus,
+    }
 }
 
 /// Whether a node carries all the labels asked for.

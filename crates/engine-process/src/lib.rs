@@ -20,6 +20,7 @@ pub mod probe;
 mod remove;
 mod shim;
 
+pub use host::uids::default_range as default_uid_range;
 pub use host::{ProcessConfig, ProcessEngine};
 
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
 //! The engine: tasks in, guests in cages, endings out.
 
-use crate::image::Image;
+use crate::image::{Image, ImageError};
+use crate::probe::{self, Remembered};
 use crate::translate;
 use gleaner_engine::{
     Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
@@ -27,8 +28,11 @@ const SILENCE: Duration = Duration::from_secs(180);
 pub struct VmConfig {
     /// How cages are made. Its directory must be the engine's own.
     pub process: ProcessConfig,
-    /// What guests are made of.
-    pub image: Image,
+    /// The directory of what guests are made of.
+    pub image: PathBuf,
+    /// The guest's program, of which an image is built where there is none; without it only an
+    /// image that is there already will do.
+    pub program: Option<PathBuf>,
     /// How long a guest may be silent while it boots or is asked for something; pauses do not
     /// count.
     pub silence: Duration,
@@ -37,12 +41,12 @@ pub struct VmConfig {
 impl VmConfig {
     /// The usual settings.
     #[must_use]
-    pub const fn new(process: ProcessConfig, image: Image) -> Self {
-        let silence = SILENCE;
+    pub const fn new(process: ProcessConfig, image: PathBuf) -> Self {
         Self {
             process,
             image,
-            silence,
+            program: None,
+            silence: SILENCE,
         }
     }
 }
@@ -52,8 +56,7 @@ impl VmConfig {
 pub struct VmEngine {
     inner: Arc<OnceLock<ProcessEngine>>,
     cages: ProcessEngine,
-    image: Image,
-    silence: Duration,
+    config: VmConfig,
     tasks: PathBuf,
 }
 
@@ -76,16 +79,15 @@ impl VmEngine {
         let (weak, of_tasks) = (Arc::downgrade(&inner), tasks.clone());
         let translated: Events = Arc::new(move |event| events(translate(&weak, &of_tasks, event)));
         let process = ProcessConfig {
-            guest: Some(config.image.dir.clone()),
-            ..config.process
+            guest: Some(config.image.clone()),
+            ..config.process.clone()
         };
         let cages = ProcessEngine::new(process, translated)?;
         let cages = inner.get_or_init(|| cages).clone();
         Ok(Self {
             inner,
             cages,
-            image: config.image,
-            silence: config.silence,
+            config,
             tasks,
         })
     }
@@ -96,10 +98,13 @@ impl VmEngine {
         self.inner.get().unwrap_or(&self.cages)
     }
 
-    /// What guests are made of.
-    #[must_use]
-    pub const fn image(&self) -> &Image {
-        &self.image
+    /// What guests are made of, built where it is missing and can be.
+    fn image(&self) -> Result<Image, ImageError> {
+        let dir = &self.config.image;
+        match &self.config.program {
+            Some(program) => Image::open_or_build(dir, program),
+            None => Image::open(dir),
+        }
     }
 
     fn task_file(&self, attempt: AttemptId) -> PathBuf {
@@ -167,7 +172,17 @@ impl Engine for VmEngine {
     }
 
     fn probe(&self) -> Vec<Capability> {
-        crate::probe::rows(Ok(&self.image), self.cages().backend().has_groups())
+        let image = self.image();
+        let has_groups = self.cages().backend().has_groups();
+        let mut rows = probe::rows(&image, has_groups);
+        if let (Ok(image), true) = (&image, has_groups) {
+            rows.push(probe::trial_row(&probe::outcome(
+                &self.config,
+                image,
+                Remembered::Believed,
+            )));
+        }
+        rows
     }
 
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
@@ -177,7 +192,7 @@ impl Engine for VmEngine {
         fs::write(self.task_file(attempt), text).map_err(cannot)?;
         // What the guest reads of it lies beside, and goes onto its disk as an input.
         let guest_file = self.task_file(attempt).with_extension("guest");
-        let text = serde_json::to_vec(&translate::guest_task(&spec, self.silence));
+        let text = serde_json::to_vec(&translate::guest_task(&spec, self.config.silence));
         let text = text.map_err(|error| cannot(error.into()))?;
         fs::write(&guest_file, &text).map_err(cannot)?;
         self.cages()

@@ -3,14 +3,15 @@
 //! A device or a program that is there proves nothing: a guest must boot and run a program. The
 //! outcome is remembered until the PC boots again or the image changes.
 
-use crate::image::Image;
+use crate::image::{Image, ImageError};
 use crate::{VmConfig, VmEngine};
 use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, Level};
+use gleaner_engine_process::ProcessConfig;
 use gleaner_model::{Bytes, JobId, LeaseId, Limits, Reason, TaskId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -39,43 +40,88 @@ pub enum Outcome {
     },
 }
 
+/// Whether an earlier outcome will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembered {
+    /// Since the PC booted, of the same image.
+    Believed,
+    /// Try again.
+    Ignored,
+}
+
 /// An outcome and when it stops being true.
 #[derive(Debug, Serialize, Deserialize)]
-struct Remembered {
+struct Known {
     boot: String,
     image: String,
     outcome: Outcome,
 }
 
-/// Runs a guest, unless it is known from earlier since the PC booted. `config.process.dir` is
-/// used for the trial only and removed afterwards.
+/// Runs a guest of this image, unless it is known from earlier since the PC booted. Takes a
+/// directory beside the engine's; what was found lies beside the image, for all agents of a PC.
 #[must_use]
-pub fn outcome(config: VmConfig, cache: &Path) -> Outcome {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let image = config.image.manifest.digest();
-    if let Some(known) = recall(cache, &boot, &image) {
+pub fn outcome(config: &VmConfig, image: &Image, earlier: Remembered) -> Outcome {
+    let (cache, boot) = (cache(&config.image), boot());
+    let image = image.manifest.digest();
+    if earlier == Remembered::Believed
+        && let Some(known) = recall(&cache, &boot, &image)
+    {
         return known;
     }
-    let dir = config.process.dir.clone();
-    let outcome = trial(config);
+    let dir = config.process.dir.with_extension("trial");
+    let outcome = trial(VmConfig {
+        process: ProcessConfig {
+            dir: dir.clone(),
+            beat: BEAT,
+            ..config.process.clone()
+        },
+        ..config.clone()
+    });
     let _left_for_later = fs::remove_dir_all(dir);
-    let remembered = Remembered {
+    if outcome == late() {
+        // A PC that is busy now is no reason for all the time until it boots again.
+        return outcome;
+    }
+    let remembered = Known {
         boot,
         image,
         outcome: outcome.clone(),
     };
     let written = serde_json::to_vec(&remembered)
         .map_err(std::io::Error::from)
-        .and_then(|text| fs::write(cache, text));
+        .and_then(|text| fs::write(&cache, text));
     if let Err(error) = written {
         tracing::warn!(%error, "the outcome of the guest's trial is not remembered");
     }
     outcome
 }
 
+/// What is known of guests without running one, for the image in `dir`.
+#[must_use]
+pub fn remembered(dir: &Path, has_groups: bool) -> Vec<Capability> {
+    let image = Image::open(dir);
+    let mut rows = rows(&image, has_groups);
+    if let Ok(image) = &image {
+        let known = recall(&cache(dir), &boot(), &image.manifest.digest());
+        let not_yet = || Outcome::Fails {
+            why: "not tried since this PC booted".to_owned(),
+        };
+        rows.push(trial_row(&known.unwrap_or_else(not_yet)));
+    }
+    rows
+}
+
+fn cache(image: &Path) -> PathBuf {
+    image.with_extension("trial.json")
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 /// What an earlier trial found, if it still holds. An empty boot id is nobody's.
 fn recall(cache: &Path, boot: &str, image: &str) -> Option<Outcome> {
-    let known: Remembered = serde_json::from_slice(&fs::read(cache).ok()?).ok()?;
+    let known: Known = serde_json::from_slice(&fs::read(cache).ok()?).ok()?;
     (known.boot == boot && known.image == image && !boot.is_empty()).then_some(known.outcome)
 }
 
@@ -91,9 +137,6 @@ fn trial(config: VmConfig) -> Outcome {
         Ok(engine) => engine,
         Err(error) => return fails(error.to_string()),
     };
-    if !engine.cages().backend().has_groups() {
-        return fails(NO_GROUPS.to_owned());
-    }
     let spec = AttemptSpec {
         attempt: TaskId::new(JobId(0), 0).attempt(1),
         bundle: LeaseId(0),
@@ -126,10 +169,34 @@ fn trial(config: VmConfig) -> Outcome {
             took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         },
         Some(other) => fails(other.to_string()),
-        None => fails(format!(
-            "the guest did not boot within {} s",
-            WAIT.as_secs()
-        )),
+        None => late(),
+    }
+}
+
+fn late() -> Outcome {
+    let seconds = WAIT.as_secs();
+    Outcome::Fails {
+        why: format!("no guest booted within {seconds} s; is this PC very busy?"),
+    }
+}
+
+/// The outcome as a row.
+#[must_use]
+pub fn trial_row(outcome: &Outcome) -> Capability {
+    let name = "guest trial".to_owned();
+    match outcome {
+        Outcome::Works { took_ms } => Capability {
+            name,
+            level: Level::Good,
+            found: format!("booted and ran a program in {took_ms} ms"),
+            fix: None,
+        },
+        Outcome::Fails { why } => Capability {
+            name,
+            level: Level::Missing,
+            found: why.clone(),
+            fix: Some("gleaner image guest".to_owned()),
+        },
     }
 }
 
@@ -138,7 +205,7 @@ const NO_GROUPS: &str = "guests are paused by their control group, and there is 
 
 /// What `gleaner doctor` shows of the parts of a guest.
 #[must_use]
-pub fn rows(image: Result<&Image, &str>, has_groups: bool) -> Vec<Capability> {
+pub fn rows(image: &Result<Image, ImageError>, has_groups: bool) -> Vec<Capability> {
     let row = |name: &str, level, found: String, fix: Option<&str>| Capability {
         name: name.to_owned(),
         level,
@@ -155,7 +222,7 @@ pub fn rows(image: Result<&Image, &str>, has_groups: bool) -> Vec<Capability> {
         Err(why) => row(
             "guest image",
             Level::Missing,
-            why.to_owned(),
+            why.to_string(),
             Some("gleaner image guest"),
         ),
     };
@@ -183,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("probe.json");
         let outcome = Outcome::Works { took_ms: 1500 };
-        let known = Remembered {
+        let known = Known {
             boot: "a".to_owned(),
             image: "x".to_owned(),
             outcome: outcome.clone(),
@@ -198,7 +265,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_with_a_fix() {
-        for row in rows(Err("there is none"), false) {
+        let none = Err(ImageError::Altered("x".to_owned()));
+        for row in rows(&none, false) {
             assert_eq!(row.level, Level::Missing);
             assert!(row.fix.is_some(), "{row:?}");
         }

@@ -302,7 +302,7 @@ impl Dispatch {
                 }
                 self.step(Event::Collected(attempt, reason));
             }
-            Input::Introduced(engines) => self.parts.hello.engines = engines,
+            Input::Introduced(engines) => self.introduced(engines),
             Input::Condition(condition) => self.tested(condition),
             Input::Judged(decision) => {
                 self.decision = Some(decision);
@@ -330,6 +330,14 @@ impl Dispatch {
             memory,
             ..self.capacity
         }));
+    }
+
+    /// Only a hello says what works here.
+    fn introduced(&mut self, engines: Vec<String>) {
+        if self.parts.hello.engines != engines {
+            self.parts.hello.engines = engines;
+            self.outgoing = None;
+        }
     }
 
     /// The pool may have less or more of this node than before; only a hello says so.

@@ -6,7 +6,8 @@ use crate::table::{self, Look, Tone};
 use gleaner_engine::{Capability, Level};
 use gleaner_engine_process::cgroup::{Backend, DetectOptions};
 use gleaner_engine_process::priority::SelfTest;
-use gleaner_engine_process::probe::{ProbeOptions, probe};
+use gleaner_engine_process::probe::{ProbeOptions, probe as probe_processes};
+use gleaner_engine_vm::{image, probe};
 use gleaner_sense::{SenseConfig, Sensors, SourceReport, SourceState};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -69,7 +70,8 @@ impl Args {
             uid_range: None,
             self_test: self_test.map(|test| test.run(&backend, None)),
         };
-        let mut found = probe(&backend, &options);
+        let mut found = probe_processes(&backend, &options);
+        found.extend(guests());
         found.extend(sensors());
         self.print(&found)?;
         Ok(exit_code(&found))
@@ -85,6 +87,19 @@ impl Args {
         }
         out::print(&text(found, Look::of_stdout()))
     }
+}
+
+/// What there is of guests. Tasks that ask for none run without.
+fn guests() -> Vec<Capability> {
+    let (dir, groups) = (
+        image::default_dir(),
+        Backend::detect(&DetectOptions::default()),
+    );
+    let mut rows = probe::remembered(&dir, groups.has_groups());
+    for row in &mut rows {
+        row.level = row.level.min(Level::Degraded);
+    }
+    rows
 }
 
 /// How each source that tells what the owner does is read. What this PC does not have is no lack.

@@ -7,6 +7,7 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fetch;
+pub(crate) mod image;
 pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod map;

@@ -95,6 +95,24 @@ fn each_rule_about_nodes_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_guest_has_one_processor_however_many_the_node_has() {
+    let mut pool = Pool::new();
+    let mut big = hello(1, 8);
+    big.engines.push(Engine::Vm);
+    pool.step(Event::Hello(big));
+    let mut ask = |milli| {
+        let mut new = job(1, 1);
+        (new.need.engine, new.need.cpus.milli) = (Engine::Vm, milli);
+        pool.submit(new)
+    };
+    let (job, bundles) = ask(2000);
+    assert!(bundles.is_empty(), "{bundles:?}");
+    let (_, bundles) = ask(1000);
+    assert_eq!(bundles.len(), 1);
+    expect(&pool, job.0, Rule::Cpus, 1, "fewer than 2 CPUs (most: 1)");
+}
+
+#[test]
 fn the_rule_is_the_one_after_which_no_node_is_left() {
     let mut pool = Pool::with_nodes(&[2, 2, 2]);
     pool.step(Event::Wish(NodeId(1), NodeWish::Drain));

@@ -39,8 +39,9 @@ const TAKEN: [Range<u32>; 5] = [
     2_147_483_648..u32::MAX,
 ];
 
-/// The default range on this PC; none where nothing is free.
-pub(crate) fn default_range() -> Option<Range<u32>> {
+/// The default range of user ids for tasks on this PC; none where nothing is free.
+#[must_use]
+pub fn default_range() -> Option<Range<u32>> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let mut taken = TAKEN.to_vec();
     for path in ["/etc/passwd", "/etc/group"] {

@@ -167,6 +167,40 @@ impl Image {
     }
 }
 
+/// Where the image lies that all agents of this user share.
+#[must_use]
+pub fn default_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("GLEANER_GUEST_DIR") {
+        return dir.into();
+    }
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/gleaner/guest".into();
+    }
+    let below_home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    cache.unwrap_or_else(below_home).join("gleaner/guest")
+}
+
+/// The guest's program: where `GLEANER_GUEST` says, or beside `gleaner` as packages and builds
+/// have it. None where no guest can run anyhow, since there is no kernel for one.
+#[must_use]
+pub fn find_program(gleaner: &Path) -> Option<PathBuf> {
+    if !Path::new(KERNEL).exists() {
+        return None;
+    }
+    if let Some(program) = std::env::var_os("GLEANER_GUEST") {
+        // An empty one says that there shall be none.
+        return Some(program.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty());
+    }
+    let beside = gleaner.parent()?;
+    let places = [".", "../lib/gleaner", "../guest/release"];
+    let mut places = places
+        .map(|place| beside.join(place).join(PROGRAM))
+        .into_iter();
+    // What a plain build makes of it is linked dynamically and of no use.
+    places.find(|path| check_program(path).is_ok())
+}
+
 fn remove(dir: &Path) -> Result<(), ImageError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

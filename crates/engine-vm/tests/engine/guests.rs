@@ -5,7 +5,7 @@ use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
 use gleaner_engine::{Engine as _, EngineEvent, Events};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::Image;
-use gleaner_engine_vm::probe::{Outcome, outcome};
+use gleaner_engine_vm::probe::{Outcome, Remembered, outcome};
 use gleaner_engine_vm::{VmConfig, VmEngine};
 use gleaner_model::{Bytes, LimitKind, Reason};
 use std::fs;
@@ -138,7 +138,7 @@ fn reason_on(image: &Image) -> Reason {
         };
         let config = VmConfig {
             silence: Duration::from_secs(2),
-            ..VmConfig::new(process, image.clone())
+            ..VmConfig::new(process, image.dir.clone())
         };
         VmEngine::new(config, events).unwrap()
     });
@@ -246,18 +246,30 @@ fn taken_over(bench: &Bench, image: &Image) {
 
 fn trial(_: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
-    let cache = dir.path().join("probe.json");
-    let config = || {
-        let process = ProcessConfig {
-            group_parent: group_parent(),
-            ..ProcessConfig::new(dir.path().join("trial"))
-        };
-        VmConfig::new(process, image.clone())
+    let process = ProcessConfig {
+        group_parent: group_parent(),
+        ..ProcessConfig::new(dir.path().join("engine"))
     };
-    let first = outcome(config(), &cache);
+    // Beside the image lies what was found.
+    let copy = with(image, dir.path(), "guest.json", b"{}");
+    let config = VmConfig::new(process, copy.dir.clone());
+    let first = outcome(&config, &copy, Remembered::Believed);
     assert!(matches!(first, Outcome::Works { .. }), "{first:?}");
-    assert_eq!(outcome(config(), &cache), first, "the second is remembered");
-    assert!(!dir.path().join("trial").exists());
+    assert_eq!(
+        outcome(&config, &copy, Remembered::Believed),
+        first,
+        "the second is remembered"
+    );
+    assert!(!dir.path().join("engine.trial").exists());
+    let broken = with(&copy, dir.path(), "initramfs", &[0; 4096]);
+    let config = VmConfig {
+        image: broken.dir.clone(),
+        ..config
+    };
+    assert!(matches!(
+        outcome(&config, &broken, Remembered::Believed),
+        Outcome::Fails { .. }
+    ));
 }
 
 fn same_image(_: &Bench, image: &Image) {

@@ -36,7 +36,7 @@ pub(crate) fn engine(image: &Image, dir: &Path, parent: &str, events: Events) ->
         group_parent: parent.to_owned(),
         ..ProcessConfig::new(dir)
     };
-    VmEngine::new(VmConfig::new(process, image.clone()), events).unwrap()
+    VmEngine::new(VmConfig::new(process, image.dir.clone()), events).unwrap()
 }
 
 /// The parent of all groups of this test run.
