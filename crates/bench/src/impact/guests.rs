@@ -2,6 +2,7 @@
 //! All of them live as long as the benchmark and are frozen outside their segments.
 
 use super::Stop;
+use super::leftovers;
 use super::plan::{Kind, Rule};
 use super::proc;
 use super::work::{Lowered, NAME, Record, TOUCHED_BYTES, task_args};
@@ -55,11 +56,12 @@ impl Ours {
         });
         let config = ProcessConfig {
             executable: Some(program.to_path_buf()),
-            group_parent: format!("gleaner-impact-{}", std::process::id()),
+            group_parent: leftovers::own_name(),
             ..ProcessConfig::new(dir.join("engine"))
         };
         let engine = ProcessEngine::new(config, sink)
             .map_err(|problem| BenchError::Broken(problem.to_string()))?;
+        leftovers::sweep_groups(engine.backend());
         let (stop, stopped) = channel();
         let beaten = engine.clone();
         let thread = std::thread::spawn(move || {

@@ -11,6 +11,7 @@ mod cost;
 pub mod figures;
 mod gates;
 mod guests;
+mod leftovers;
 mod owner;
 pub mod plan;
 pub mod plot;
@@ -135,8 +136,9 @@ pub struct Setting {
 pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<ImpactReport, BenchError> {
     let started = Instant::now();
     let load = load_average();
+    leftovers::sweep_files(&options.dir);
     let dir = tempfile::Builder::new()
-        .prefix("gleaner-impact-")
+        .prefix(&format!("{}-", leftovers::own_name()))
         .tempdir_in(&options.dir)
         .doing(format!("make a directory in {}", options.dir.display()))?;
     let words = |what: &str| Progress {

@@ -4,6 +4,7 @@
 //! timing cannot. An own instance of the tracer is made and removed again (Linux: "ftrace -
 //! Function Tracer", instances); where there is none, the sum of run delays has to do.
 
+use super::leftovers;
 use crate::{BenchError, Doing as _};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,7 @@ impl Tracer {
         let root = match root {
             Some(root) => root,
             None => {
-                let at = dir.join("tracing");
+                let at = dir.join(leftovers::TRACER);
                 fs::create_dir_all(&at).doing("make a directory for the tracer")?;
                 mount("tracefs", &at, "tracefs", MountFlags::empty(), None)
                     .doing("mount the tracer")?;
@@ -62,9 +63,9 @@ impl Tracer {
                 at
             }
         };
-        let instance = root
-            .join("instances")
-            .join(format!("gleaner-impact-{}", std::process::id()));
+        let instances = root.join("instances");
+        leftovers::sweep_tracers(&instances);
+        let instance = instances.join(leftovers::own_name());
         let tracer = Self { instance, mounted };
         fs::create_dir(&tracer.instance).doing("make an instance of the tracer")?;
         tracer.set("tracing_on", "0")?;

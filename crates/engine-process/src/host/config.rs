@@ -16,7 +16,7 @@ pub struct ProcessConfig {
     pub uid_range: Option<Range<u32>>,
     /// Name of the group that all tasks of this PC are in.
     pub group_parent: String,
-    /// Time between the agent's calls of [`Engine::beat`].
+    /// Time between the agent's calls of [`gleaner_engine::Engine::beat`].
     pub beat: Duration,
     /// Directories of the host, besides its userland, that tasks may read.
     pub read_only: Vec<PathBuf>,

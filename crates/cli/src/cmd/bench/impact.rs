@@ -12,6 +12,7 @@ use gleaner_model::Span;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where files go by default: a directory on a disk, where the temporary one may be in memory.
 const DIR: &str = "/var/tmp";
@@ -89,7 +90,7 @@ impl ImpactArgs {
             });
             let report = tokio::select! {
                 report = &mut work => report,
-                () = signalled() => {
+                () = told_to_stop() => {
                     out::say("gleaner: putting everything away");
                     stop.tell();
                     work.await
@@ -133,6 +134,22 @@ impl ImpactArgs {
             },
             stop,
         }
+    }
+}
+
+/// Ctrl-C, SIGTERM, or the end of the terminal: nothing must stay behind either way.
+async fn told_to_stop() {
+    let hung_up = async {
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangup) => {
+                hangup.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = signalled() => {}
+        () = hung_up => {}
     }
 }
 
