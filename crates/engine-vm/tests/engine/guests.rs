@@ -125,8 +125,8 @@ fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Image {
     Image { dir, manifest }
 }
 
-/// Runs `true` on an image with a silence of two seconds; why it ended.
-fn reason_on(image: &Image) -> Reason {
+/// Runs `true` on an image with this bound of silence; why it ended.
+fn reason_on(image: &Image, silence: Duration) -> Reason {
     let dir = tempfile::tempdir().unwrap();
     let blobs = dir.path().join("blobs");
     fs::create_dir(&blobs).unwrap();
@@ -137,7 +137,7 @@ fn reason_on(image: &Image) -> Reason {
             ..ProcessConfig::new(dir.path().join("engine"))
         };
         let config = VmConfig {
-            silence: Duration::from_secs(2),
+            silence,
             ..VmConfig::new(process, image.dir.clone())
         };
         VmEngine::new(config, events).unwrap()
@@ -149,11 +149,11 @@ fn reason_on(image: &Image) -> Reason {
 fn panics(_: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
     let broken = with(image, dir.path(), "initramfs", &[0; 4096]);
-    let reason = reason_on(&broken).to_string();
+    let reason = reason_on(&broken, DEADLINE).to_string();
     assert!(reason.contains("Kernel panic"), "{reason}");
     // One whose root is no file system comes as far as our own process 1.
     let rootless = with(image, dir.path(), "base.img", &[0; 1 << 20]);
-    let reason = reason_on(&rootless).to_string();
+    let reason = reason_on(&rootless, DEADLINE).to_string();
     assert!(reason.contains("mount the image"), "{reason}");
     let changed = Image::open(&rootless.dir).unwrap_err().to_string();
     assert!(changed.contains("is not what was built"), "{changed}");
@@ -184,7 +184,7 @@ fn fakes(_: &Bench, image: &Image) {
         let text = format!("#!/bin/bash\n{channel}\n{script}\n");
         let fake = with(image, dir.path(), "kernel", text.as_bytes());
         fs::set_permissions(fake.dir.join("kernel"), fs::Permissions::from_mode(0o755)).unwrap();
-        let reason = reason_on(&fake);
+        let reason = reason_on(&fake, Duration::from_secs(2));
         assert!(
             matches!(reason, Reason::Engine { .. }),
             "{script}: {reason:?}"

@@ -15,6 +15,9 @@ use std::process::{Child, Command, Stdio};
 /// Where the guest's kernel and disks lie in the cage.
 const GUEST_DIR: &str = "/run/guest";
 
+/// What Linux says first when it cannot go on.
+const PANIC: &str = "Kernel panic";
+
 /// The end of the console's text that is kept, in bytes.
 const CONSOLE_BYTES: usize = 2048;
 
@@ -74,6 +77,11 @@ impl Guest {
         }
     }
 
+    /// Whether the kernel has given itself up.
+    pub(super) fn has_panicked(&self) -> bool {
+        String::from_utf8_lossy(&self.said).contains(PANIC)
+    }
+
     /// The end of what it said, as one line.
     pub(super) fn last_words(&mut self) -> String {
         // What is still in the pipe fits one read; more is not worth waiting for.
@@ -86,7 +94,7 @@ impl Guest {
         let text = String::from_utf8_lossy(&self.said);
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
-        let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+        let panic = lines.iter().position(|line| line.contains(PANIC));
         let from = panic.unwrap_or_else(|| lines.len().saturating_sub(4));
         let words = lines.get(from..).unwrap_or_default().join(" | ");
         words

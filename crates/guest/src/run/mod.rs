@@ -108,6 +108,10 @@ impl Keeper {
             let (channel, console, stop) = self.wait()?;
             if console {
                 self.guest.read_console();
+                // Such a kernel stands still instead of ending.
+                if self.guest.has_panicked() {
+                    return Err(self.died());
+                }
             }
             if stop {
                 signal::take(&self.stop);
