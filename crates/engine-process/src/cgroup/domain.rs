@@ -63,7 +63,9 @@ impl Backend {
             // above running tasks is refused.
             Kind::V1(_) | Kind::None(_) => milli >= granted,
         };
-        let permille = if held { 1000 } else { milli * 1000 / granted };
+        // Of the whole PC, whatever part of it is left to them: tasks that fill it fill no more
+        // than this together.
+        let permille = if held { 1000 } else { milli * 1000 / all };
         Rest {
             permille: u32::try_from(permille.max(1)).unwrap_or(1000),
         }

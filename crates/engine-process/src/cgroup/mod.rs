@@ -84,7 +84,11 @@ impl Ask<'_> {
 
 fn quota_us(cpus_milli: u32, permille: u32, online: u64) -> Option<u64> {
     let permille = u64::from(permille.min(1000));
-    let milli = u64::from(cpus_milli) * permille / 1000;
+    // A task may be allowed more than there is; a share of it is a share of what there is.
+    let milli = match permille {
+        1000 => u64::from(cpus_milli),
+        _ => u64::from(cpus_milli).min(online * 1000) * permille / 1000,
+    };
     (milli < online * 1000).then(|| (milli * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US))
 }
 

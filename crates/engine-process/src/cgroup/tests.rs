@@ -320,6 +320,8 @@ fn quotas_follow_the_limit_and_the_slowing() {
         (500, 100, 2, Some(5_000)),
         (10, 10, 2, Some(CPU_QUOTA_MIN_US)),
         (1000, 5000, 2, Some(100_000)),
+        (64_000, 250, 2, Some(50_000)),
+        (64_000, 1000, 2, None),
     ] {
         assert_eq!(
             quota_us(milli, permille, online),
