@@ -1,7 +1,7 @@
 //! Does the shortest way work: one command in, its result out?
 
 use crate::pool::{Desk, Pool, finish, outcome, processes_with, signal, until};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -121,7 +121,15 @@ fn an_early_ctrl_c_leaves_no_job_behind() {
     let pool = Pool::shared();
     for after_ms in (0..60).step_by(3) {
         let name = format!("early-{after_ms}");
-        let mut command = pool.command(&desk, &["run", "--name", &name, "--", "sleep", "600"]);
+        let run = pool.command(&desk, &["run", "--name", &name, "--", "sleep", "600"]);
+        // Tests that run in the background of a shell inherit that the signal is ignored.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT")
+            .arg(run.get_program())
+            .args(run.get_args())
+            .env("GLEANER_CONFIG", pool.config())
+            .current_dir(desk.path());
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
