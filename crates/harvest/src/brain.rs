@@ -67,6 +67,7 @@ impl Brain {
                 io: 1000,
                 transfers: false,
                 room: Bytes(0),
+                admits: false,
                 relief: Relief::None,
                 cause: Cause::Silent,
                 since: now,
@@ -186,7 +187,8 @@ impl Brain {
             allowance,
             io: self.io(),
             transfers: self.transfers(),
-            room: self.room(verdict, relief),
+            room: self.room(),
+            admits: self.admits(verdict, relief),
             relief,
             cause: stop.or(slowed).unwrap_or(Cause::Free),
             since: self.decision.since,
@@ -314,6 +316,7 @@ fn differs(one: &Decision, other: &Decision) -> bool {
         || one.io != other.io
         || one.transfers != other.transfers
         || one.room != other.room
+        || one.admits != other.admits
         || one.relief != other.relief
         || discriminant(&one.cause) != discriminant(&other.cause)
 }

@@ -265,24 +265,28 @@ impl Brain {
         }
     }
 
-    /// Memory that new attempts may need.
-    pub(crate) fn room(&self, verdict: Verdict, relief: Relief) -> Bytes {
+    /// Memory that attempts may hold.
+    pub(crate) fn room(&self) -> Bytes {
+        let memory = self.senses.memory.value(self.clock.mono);
+        memory.map_or(Bytes(u64::MAX), |memory| {
+            let both = memory.tasks.0.saturating_add(memory.available.0);
+            let room = both.saturating_sub(reserve(&memory).0);
+            Bytes(room / at::ROOM_STEP.0 * at::ROOM_STEP.0)
+        })
+    }
+
+    /// Whether attempts may start: not while tasks give memory back, nor where memory or disk
+    /// might be short.
+    pub(crate) fn admits(&self, verdict: Verdict, relief: Relief) -> bool {
         let now = self.clock.mono;
         let senses = &self.senses;
         let disk = senses.disk_free.value(now);
         let cramped = disk.is_some_and(|free| free < at::DISK_ENOUGH);
-        if verdict == Verdict::Evict
-            || relief != Relief::None
-            || cramped
-            || senses.disk_free.failed(now)
-            || senses.memory.failed(now)
-        {
-            return Bytes(0);
-        }
-        senses.memory.value(now).map_or(Bytes(u64::MAX), |memory| {
-            let room = memory.available.0.saturating_sub(reserve(&memory).0);
-            Bytes(room / at::ROOM_STEP.0 * at::ROOM_STEP.0)
-        })
+        verdict != Verdict::Evict
+            && relief == Relief::None
+            && !cramped
+            && !senses.disk_free.failed(now)
+            && !senses.memory.failed(now)
     }
 }
 

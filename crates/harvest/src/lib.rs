@@ -103,9 +103,12 @@ pub struct Decision {
     pub io: u16,
     /// Whether blobs may travel.
     pub transfers: bool,
-    /// Memory that attempts not yet started may need, all together; none may start where it is
-    /// zero. The largest number where the PC does not say how much it has.
+    /// Memory that all attempts together may hold, those that run among them: what they hold and
+    /// what is available, less what is kept for the owner. The kernel takes back what they hold
+    /// beyond that. The largest number where the PC does not say how much it has.
     pub room: Bytes,
+    /// Whether attempts may start.
+    pub admits: bool,
     /// Whether tasks shall give memory back to the owner: the coldest pages of frozen ones first,
     /// then the youngest attempts.
     pub relief: Relief,

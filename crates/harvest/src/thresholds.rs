@@ -156,7 +156,7 @@ pub const RESERVE_PART: u64 = 10;
 pub const RESERVE_MIN: Bytes = Bytes(256 << 20);
 /// and not more than this.
 pub const RESERVE_MAX: Bytes = Bytes(2 << 30);
-/// Room for new attempts is told in steps of this, so that it does not change with each sample.
+/// Room for attempts is told in steps of this, so that it does not change with each sample.
 pub const ROOM_STEP: Bytes = Bytes(64 << 20);
 
 /// Disk pressure that halves the share of disk and network, in ‰ of time in which somebody waited

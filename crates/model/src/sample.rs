@@ -84,6 +84,9 @@ pub struct Memory {
     pub total: Bytes,
     /// What programs could take without anybody swapping.
     pub available: Bytes,
+    /// What tasks hold that the kernel cannot take back without them.
+    #[serde(default)]
+    pub tasks: Bytes,
     /// Page faults that waited for a disk, per second, of the whole PC.
     pub major_faults: u32,
 }

@@ -136,6 +136,7 @@ impl Owner {
                 Memory {
                     total: Bytes(total),
                     available: Bytes(available),
+                    tasks: Bytes(0),
                     major_faults: 0,
                 },
                 now,

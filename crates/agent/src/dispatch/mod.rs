@@ -102,8 +102,6 @@ pub(crate) enum Input {
     Judged(Box<Decision>),
     /// The owner needs memory: the youngest attempt goes back.
     Shed,
-    /// The node offers more or less than before.
-    Offered(Capacity),
     /// Owner and admin let the pool have so much at most.
     Capped { memory: Bytes, disk: Bytes },
     /// The agent shall stop.
@@ -171,8 +169,6 @@ pub(crate) struct Dispatch {
     low_since: Option<Time>,
     /// Which rule was shown last as what decides.
     shown: Option<(NodeState, bool, Option<Discriminant<Cause>>)>,
-    /// What tasks could use together without taking memory from the owner.
-    capacity: Capacity,
     /// Most memory that owner and admin let the pool have.
     cap: Bytes,
     /// What is wrong with the disk, in words.
@@ -195,7 +191,6 @@ impl Dispatch {
         Ok(Self {
             book: Book::new(capacity),
             cap: capacity.memory,
-            capacity,
             follow_up: VecDeque::new(),
             slots: BTreeMap::new(),
             templates: BTreeMap::new(),
@@ -310,10 +305,6 @@ impl Dispatch {
                 self.offer();
             }
             Input::Shed => self.step(Event::Shed),
-            Input::Offered(capacity) => {
-                self.capacity = capacity;
-                self.offer();
-            }
             Input::Capped { memory, disk } => self.cap(memory, disk),
             Input::Stop => self.stop(),
         }
@@ -321,14 +312,15 @@ impl Dispatch {
 
     /// Attempts start into what the node has and the owner does not need.
     fn offer(&mut self) {
-        let room = self.decision.as_ref().map(|decision| decision.room);
-        let memory = match room {
-            Some(Bytes(0)) => Bytes(0),
-            _ => self.capacity.memory.min(self.cap),
+        let offered = self.parts.offer.memory.min(self.cap);
+        let memory = match &self.decision {
+            Some(decision) if !decision.admits => Bytes(0),
+            Some(decision) => decision.room.min(offered),
+            None => offered,
         };
         self.step(Event::Offered(Capacity {
+            cpus: self.parts.offer.cpus,
             memory,
-            ..self.capacity
         }));
     }
 

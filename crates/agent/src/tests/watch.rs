@@ -135,8 +135,10 @@ async fn where_every_sense_of_people_fails_the_pc_counts_as_in_use() {
     let mut scene = scene(&sensors, idle_after).await;
     let reason = beat(&mut scene.server, "paused").await;
     assert!(!reason.is_empty());
-    // On purpose: a span in which nothing may start.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What was granted before these beats would have started by now.
+    for _ in 0..2 {
+        beat(&mut scene.server, "paused").await;
+    }
     assert_eq!(scene.engine.starts().len(), 0);
     scene.agent.stop().await.unwrap();
 }
@@ -161,8 +163,10 @@ async fn an_owners_pause_outlives_the_agent() {
     scene.server.hello().await;
     scene.grant(bundle(&["wait"], &[], 2)).await;
     beat(&mut scene.server, "paused").await;
-    // On purpose: a span in which nothing may start.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What was granted before these beats would have started by now.
+    for _ in 0..2 {
+        beat(&mut scene.server, "paused").await;
+    }
     assert_eq!(scene.engine.starts().len(), 0);
     scene.agent.stop().await.unwrap();
 }

@@ -81,8 +81,6 @@ pub(super) struct Watch {
     told: Option<Decision>,
     /// Whether engines hold attempts.
     holding: bool,
-    /// Where the kernel shall begin to take memory back from tasks.
-    ceiling: Option<Bytes>,
     relieved: Option<Time>,
     /// Writes what the owner said to disk, in order.
     writer: Hands,
@@ -97,7 +95,6 @@ impl Watch {
             allowed: None,
             told: None,
             holding: false,
-            ceiling: None,
             relieved: None,
             writer: Hands::new("gleaner-keep", 1)?,
         })
@@ -158,10 +155,7 @@ impl Watch {
     fn take(&mut self, heard: Heard) {
         match heard {
             Heard::Sensed(sensed) => self.sensed(sensed),
-            Heard::Looked(sample, ceiling) => {
-                self.ceiling = ceiling;
-                self.step(Event::Sampled(sample));
-            }
+            Heard::Looked(sample) => self.step(Event::Sampled(sample)),
             Heard::Order(order) => self.obey(order),
             Heard::Kept(wish) => {
                 let paused = Some(wish).filter(|wish| *wish != OwnerWish::Resume);
@@ -259,7 +253,7 @@ impl Watch {
         let allowance = Allowance {
             cpus: decision.allowance,
             io_permille: decision.io,
-            memory: self.ceiling,
+            memory: Some(decision.room).filter(|room| *room < Bytes(u64::MAX)),
         };
         // Narrowed before a thaw and after a freeze, so that nothing runs wider than allowed.
         if hold && self.held != Some(true) {

@@ -29,7 +29,7 @@ use events::Rules;
 use gleaner_attempt::Verdict;
 use gleaner_engine::Engine;
 use gleaner_harvest::{Brain, OwnerSettings, OwnerWish, Sample, Settings};
-use gleaner_model::{Bytes, Cpus, NodeState};
+use gleaner_model::{Cpus, NodeState};
 use keep::Keep;
 use roster::Roster;
 use sensing::{Begin, Sensed, SensedSink};
@@ -43,8 +43,8 @@ use tokio::sync::watch;
 pub(crate) enum Heard {
     /// A sensor will not wait.
     Sensed(Sensed),
-    /// The slow loop looked; and where the kernel shall begin to take memory from tasks.
-    Looked(Box<Sample>, Option<Bytes>),
+    /// The slow loop looked.
+    Looked(Box<Sample>),
     /// The owner wants something.
     Order(Order),
     /// The owner's wish is durable.
@@ -133,7 +133,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
     let events = events::Watch::new(
         events::Parts {
             engines: setup.engines.clone(),
-            inputs: setup.inputs.clone(),
+            inputs: setup.inputs,
             clock: setup.clock,
             keep,
             rules,
@@ -150,7 +150,6 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
         engines: setup.engines,
         roster: roster.clone(),
         heard: heard.clone(),
-        inputs: setup.inputs,
         status: Arc::clone(&shown),
         clock: setup.clock,
         offer: setup.offer,

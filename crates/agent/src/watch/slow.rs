@@ -10,8 +10,6 @@ use super::roster::Roster;
 use super::sensing::Sensing;
 use super::status::{Allowance, Allowed, Running, Shares, Status};
 use crate::clock::Clock;
-use crate::dispatch::{Input, Inputs};
-use gleaner_attempt::Capacity;
 use gleaner_engine::Engine;
 use gleaner_harvest::Verdict;
 use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Signal, Span, Time, Usage};
@@ -45,14 +43,6 @@ const ACTIVE_LOAD: u16 = 25;
 /// How long the owner counts as active here after the last input.
 const ACTIVE_FOR: Span = Span::seconds(10);
 
-/// The offer follows the memory in steps of this size: smaller ones change nothing that counts.
-const MEMORY_STEP: u64 = 64 << 20;
-
-/// Memory kept free for what the owner does next, as a divisor of all, and at least, in bytes.
-/// Smaller than what the node keeps from its offer: this much stays free also of the owner's use.
-const HEADROOM: u64 = 16;
-const HEADROOM_MIN: u64 = 256 << 20;
-
 /// What wakes the loop before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
@@ -71,7 +61,6 @@ pub(super) struct Parts {
     pub(super) engines: Vec<Arc<dyn Engine>>,
     pub(super) roster: Roster,
     pub(super) heard: mpsc::Sender<Heard>,
-    pub(super) inputs: Inputs,
     pub(super) status: Arc<watch::Sender<Status>>,
     pub(super) clock: Clock,
     pub(super) offer: Offer,
@@ -83,7 +72,6 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub(super) struct Slow {
     parts: Parts,
-    capacity: Option<Capacity>,
     used: BTreeMap<AttemptId, (Time, Usage)>,
     usage_due: Time,
     reclaim_due: Time,
@@ -93,7 +81,6 @@ impl Slow {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             parts,
-            capacity: None,
             used: BTreeMap::new(),
             usage_due: Time { ms: 0 },
             reclaim_due: Time { ms: 0 },
@@ -130,13 +117,16 @@ impl Slow {
     /// One look; says how long to wait until the next, in milliseconds.
     fn look(&mut self) -> u64 {
         let now = self.parts.clock.now();
-        let sample = self.parts.sensing.sample(now);
-        let ceiling = self.offer(&sample);
+        let mut sample = self.parts.sensing.sample(now);
+        if let Signal::Seen { value, .. } = &mut sample.memory {
+            let held = self.parts.engines.iter();
+            value.tasks = Bytes(held.filter_map(|engine| engine.memory_now()).sum());
+        }
         let judged = match self.parts.lenient {
             true => without_load(sample),
             false => sample,
         };
-        let looked = Heard::Looked(Box::new(judged), ceiling);
+        let looked = Heard::Looked(Box::new(judged));
         self.parts.heard.send(looked).unwrap_or_default();
         let holding = !self.parts.roster.is_empty();
         let running = (now >= self.usage_due || !holding).then(|| {
@@ -154,9 +144,7 @@ impl Slow {
 
     fn publish(&self, now: Time, sample: Sample, running: Option<Vec<Running>>) {
         let sources = self.parts.sensing.sources();
-        let memory = self
-            .capacity
-            .map_or(self.parts.offer.memory, |capacity| capacity.memory);
+        let offered = self.parts.offer.memory;
         self.parts.status.send_modify(|status| {
             status.at = now;
             status.sample = sample;
@@ -177,34 +165,11 @@ impl Slow {
                     Verdict::Run => decision.allowance,
                     Verdict::Pause | Verdict::Evict => Cpus { milli: 0 },
                 },
-                memory,
+                memory: decision.room.min(offered),
                 io_permille: decision.io,
                 transfers: decision.transfers,
             };
         });
-    }
-
-    /// Offers to the book what can be had without taking memory from the owner; says where the
-    /// kernel shall begin to take it back from tasks.
-    fn offer(&mut self, sample: &Sample) -> Option<Bytes> {
-        let memory = sample.memory.value()?;
-        if self.parts.lenient {
-            return None;
-        }
-        let held = self.parts.engines.iter();
-        let held: u64 = held.filter_map(|engine| engine.memory_now()).sum();
-        let headroom = (memory.total.0 / HEADROOM).max(HEADROOM_MIN);
-        let room = (held + memory.available.0).saturating_sub(headroom);
-        let stepped = Bytes(room / MEMORY_STEP * MEMORY_STEP);
-        let capacity = Capacity {
-            cpus: self.parts.offer.cpus,
-            memory: stepped.min(self.parts.offer.memory),
-        };
-        if self.capacity != Some(capacity) {
-            self.capacity = Some(capacity);
-            self.parts.inputs.send(Input::Offered(capacity));
-        }
-        Some(Bytes(stepped.0.max(MEMORY_STEP)))
     }
 
     fn running(&mut self, now: Time) -> Vec<Running> {

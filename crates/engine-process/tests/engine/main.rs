@@ -4,9 +4,8 @@
 //! The conformance suite runs as we are, once more without control groups, and where we are
 //! root once more as a plain user. Then come the promises of this engine alone.
 #![expect(
-    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "this is its own test harness, and says how each test went"
+    reason = "a test panics where a promise is broken"
 )]
 
 mod agents;
@@ -14,14 +13,14 @@ mod hostile;
 mod together;
 
 use gleaner_engine::Events;
-use gleaner_engine::conformance::{BEAT, Bench, CASES};
+use gleaner_engine::conformance::BEAT;
+use gleaner_engine::conformance::harness::{Report, group_parent, run_like_others};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine, is_shim_call, shim_main};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A name that no group can have, so that the engine does without.
 const NO_GROUPS: &str = "no/groups";
@@ -64,79 +63,21 @@ fn engine_with(
     ProcessEngine::new(config, events).unwrap()
 }
 
-/// The parent of all groups of this test run.
-pub(crate) fn group_parent() -> String {
-    format!("gleaner-test-{}.slice", std::process::id())
+fn suite(report: &mut Report, dir: &Path, parent: &str, prefix: &str, only: &[&str]) {
+    let make = |events: Events| engine(&dir.join("engine"), parent, BEAT, events);
+    let applies = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+    report.cases(dir, make, prefix, applies);
 }
 
-/// Priority is tested where it is made. Here tasks run like anything else, or a busy PC would
-/// let every test time out: a task at idle priority gets nothing there, as it should.
-fn run_like_others() {
-    let parent = format!("/sys/fs/cgroup/cpu/{}", group_parent());
-    std::thread::spawn(move || {
-        loop {
-            // Each shim puts the group back to idle when it starts.
-            for (file, value) in [("cpu.idle", "0"), ("cpu.shares", "1024")] {
-                let _no_such_group = std::fs::write(format!("{parent}/{file}"), value);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    });
-}
-
-/// Counts the failures and says how each test went.
-struct Report {
-    filter: Vec<String>,
-    failed: usize,
-}
-
-impl Report {
-    fn try_one(&mut self, name: &str, test: impl FnOnce()) {
-        if !self.filter.is_empty() && !self.filter.iter().any(|part| name.contains(part)) {
-            return;
-        }
-        let begun = Instant::now();
-        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-        self.failed += usize::from(!passed);
-        let word = if passed { "ok" } else { "FAILED" };
-        println!(
-            "test {name} ... {word} ({:.2} s)",
-            begun.elapsed().as_secs_f64()
-        );
-    }
-
-    fn suite(&mut self, dir: &Path, parent: &str, prefix: &str, only: &[&str]) {
-        let make = |events: Events| engine(&dir.join("engine"), parent, BEAT, events);
-        self.cases(dir, make, prefix, only);
-    }
-
-    fn cases(
-        &mut self,
-        dir: &Path,
-        make: impl FnOnce(Events) -> ProcessEngine,
-        prefix: &str,
-        only: &[&str],
-    ) {
-        let blobs = dir.join("blobs");
-        std::fs::create_dir(&blobs).unwrap();
-        let bench = Bench::new(blobs, make);
-        for (name, case) in CASES {
-            if only.is_empty() || only.iter().any(|part| name.contains(part)) {
-                self.try_one(&format!("{prefix}{name}"), || case(&bench));
-            }
-        }
-    }
-
-    /// The same with nothing shared between attempts.
-    fn fresh(&mut self, dir: &Path) {
-        let parent = group_parent();
-        let make = |events: Events| {
-            engine_with(&dir.join("engine"), &parent, events, |config| {
-                (config.beat, config.fresh) = (BEAT, true);
-            })
-        };
-        self.cases(dir, make, "fresh cages: ", &FRESH);
-    }
+/// The same with nothing shared between attempts.
+fn fresh(report: &mut Report, dir: &Path) {
+    let make = |events: Events| {
+        engine_with(&dir.join("engine"), &group_parent(), events, |config| {
+            (config.beat, config.fresh) = (BEAT, true);
+        })
+    };
+    let applies = |name: &str| FRESH.iter().any(|part| name.contains(part));
+    report.cases(dir, make, "fresh cages: ", applies);
 }
 
 /// The suite again in a process of its own, as somebody else.
@@ -165,30 +106,29 @@ fn main() -> ExitCode {
         _ => {}
     }
     let plain_user = word(1) == "__plain_user";
-    let words = args
-        .iter()
-        .skip(1)
-        .map(|word| word.to_string_lossy().into_owned());
-    let mut report = Report {
-        filter: words
-            .filter(|word| !word.starts_with('-') && !word.starts_with("__"))
-            .collect(),
-        failed: 0,
-    };
+    let mut report = Report::of_command_line();
     run_like_others();
     let dir = || tempfile::tempdir().unwrap();
     if plain_user {
-        report.suite(
-            dir().path(),
-            &group_parent(),
+        let (dir, parent) = (dir(), group_parent());
+        suite(
+            &mut report,
+            dir.path(),
+            &parent,
             "plain user: ",
             &AS_PLAIN_USER,
         );
         report.try_one("plain user: hostile calls", hostile::calls_are_refused);
     } else {
-        report.suite(dir().path(), &group_parent(), "", &[]);
-        report.suite(dir().path(), NO_GROUPS, "no groups: ", &WITHOUT_GROUPS);
-        report.fresh(dir().path());
+        suite(&mut report, dir().path(), &group_parent(), "", &[]);
+        suite(
+            &mut report,
+            dir().path(),
+            NO_GROUPS,
+            "no groups: ",
+            &WITHOUT_GROUPS,
+        );
+        fresh(&mut report, dir().path());
         for (name, test) in hostile::TESTS
             .iter()
             .chain(agents::TESTS)
@@ -200,9 +140,5 @@ fn main() -> ExitCode {
             report.try_one("as a plain user", as_plain_user);
         }
     }
-    if report.failed > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    report.exit_code()
 }

@@ -9,6 +9,7 @@
 )]
 
 mod cases;
+pub mod harness;
 
 pub use cases::CASES;
 

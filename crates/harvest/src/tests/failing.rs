@@ -56,6 +56,7 @@ fn a_pc_without_any_sensor_is_idle() {
             "{word}"
         );
         assert_eq!(desk.decision().room, Bytes(u64::MAX));
+        assert!(desk.decision().admits);
         assert!(desk.decision().transfers);
     }
 }
@@ -208,8 +209,8 @@ fn without_a_word_of_disk_memory_or_network_nothing_new_begins() {
         let mut desk = Desk::new(4, Settings::default());
         fail(&mut desk, &change);
         assert_eq!(
-            (desk.verdict(), desk.decision().room),
-            (Verdict::Run, Bytes(0))
+            (desk.verdict(), desk.decision().admits),
+            (Verdict::Run, false)
         );
     }
     let mut desk = Desk::new(4, Settings::default());
@@ -259,6 +260,7 @@ fn figures_out_of_all_bounds_are_taken_as_they_are() {
             memory: Some(Memory {
                 total: Bytes(u64::from(n)),
                 available: Bytes(u64::MAX),
+                tasks: Bytes(0),
                 major_faults: u32::MAX,
             }),
             power: Some(Power {

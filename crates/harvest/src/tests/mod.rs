@@ -72,6 +72,7 @@ const CALM: Sees = Sees {
     memory: Some(Memory {
         total: Bytes(8 << 30),
         available: Bytes(4 << 30),
+        tasks: Bytes(0),
         major_faults: 0,
     }),
     power: Some(Power {

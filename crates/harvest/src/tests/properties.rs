@@ -84,6 +84,7 @@ impl Drawn {
         let memory = |available| Memory {
             total: Bytes(8 << 30),
             available: Bytes(available),
+            tasks: Bytes(0),
             major_faults: 0,
         };
         let load = |(owner, tasks)| Load {
@@ -326,6 +327,7 @@ proptest! {
                 prop_assert!(found.io <= allows.io);
                 prop_assert!(found.transfers <= allows.transfers);
                 prop_assert!(found.room <= allows.room);
+                prop_assert!(found.admits <= allows.admits);
             }
         }
     }

@@ -22,6 +22,7 @@ fn nothing_runs_before_the_first_sample_and_all_of_it_after() {
         decision.room,
         Bytes((4 << 30) - (8 << 30) / 10 / (64 << 20) * (64 << 20) - (64 << 20))
     );
+    assert!(decision.admits);
     assert!(decision.transfers);
     assert_eq!(decision.to_string(), "working: nothing else needs the PC");
 }
@@ -62,6 +63,7 @@ fn every_veto_pauses_at_once_says_why_and_goes_when_its_reason_does() {
                 sees.memory = Some(Memory {
                     total: Bytes(8 << 30),
                     available: Bytes(300 << 20),
+                    tasks: Bytes(0),
                     major_faults: 0,
                 });
             },
@@ -371,6 +373,23 @@ fn disk_pressure_halves_the_share_while_somebody_may_feel_it() {
 }
 
 #[test]
+fn what_tasks_hold_is_room_too() {
+    let mut desk = Desk::new(2, Settings::default());
+    let before = desk.decision().room;
+    // A task takes a gibibyte: what it holds is no longer available, and all may hold as much.
+    desk.see(|sees| {
+        let memory = sees.memory.as_mut().unwrap();
+        memory.available.0 -= 1 << 30;
+        memory.tasks.0 += 1 << 30;
+    });
+    assert_eq!(desk.decision().room, before);
+    // The owner takes one: tasks may hold that much less.
+    desk.see(|sees| sees.memory.as_mut().unwrap().available.0 -= 1 << 30);
+    assert_eq!(desk.decision().room, Bytes(before.0 - (1 << 30)));
+    assert!(desk.decision().admits);
+}
+
+#[test]
 fn memory_is_given_back_in_steps() {
     let mut desk = Desk::new(2, Settings::default());
     desk.see(|sees| sees.memory.as_mut().unwrap().available = Bytes(700 << 20));
@@ -379,7 +398,7 @@ fn memory_is_given_back_in_steps() {
         (decision.verdict, decision.relief),
         (Verdict::Run, Relief::Reclaim)
     );
-    assert_eq!(decision.room, Bytes(0));
+    assert!(!decision.admits);
     let mut desk = Desk::new(2, Settings::default());
     assert!(desk.step(Event::Pressed(Resource::Memory)));
     assert_eq!(desk.verdict(), Verdict::Pause);
@@ -414,7 +433,7 @@ fn what_stays_frozen_too_long_is_given_back_until_the_reason_is_gone() {
     desk.pass(S(1));
     assert_eq!(desk.verdict(), Verdict::Evict);
     assert_eq!(desk.says(), "given back to the pool: on battery (80 %)");
-    assert_eq!(desk.decision().room, Bytes(0));
+    assert!(!desk.decision().admits);
     desk.pass(S(3600));
     assert_eq!(desk.verdict(), Verdict::Evict);
     desk.see(|sees| sees.power = CALM.power);

@@ -50,6 +50,7 @@ impl Meter {
         Ok(Memory {
             total: Bytes(total * 1024),
             available: Bytes(available.min(total) * 1024),
+            tasks: Bytes(0),
             major_faults: self.rate(now),
         })
     }
