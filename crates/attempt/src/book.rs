@@ -2,17 +2,19 @@
 
 mod check;
 mod obey;
+mod save;
 
 use crate::bundle::Bundle;
 use crate::entry::{Entry, Phase, Stop};
 use crate::{
-    Action, Adoption, Capacity, Event, Grant, HELD_MAX, RESEND_MS, STOP_AGAIN_MS, STOP_GRACE_MS,
-    TELL_DELAY_MS, Verdict, Wish,
+    Action, Adoption, Capacity, Event, Grant, HELD_MAX, RESEND_MS, SAVE_GRACE_MS, STOP_AGAIN_MS,
+    STOP_GRACE_MS, TELL_DELAY_MS, Verdict, Wish,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
-use gleaner_model::{AttemptId, AttemptState, Reason, Span, Time};
+use gleaner_model::{AttemptId, AttemptState, CHECKPOINT_EXIT_CODE, Reason, Span, Time};
 
 /// Why attempts come back that were never taken.
 const FULL: &str = "the node holds too many attempts; grant fewer at once";
@@ -33,6 +35,8 @@ pub struct Book {
     begun: u64,
     /// Attempts by when the book must look at them again.
     timers: BTreeSet<(Time, AttemptId)>,
+    /// Attempts by when they are to be saved.
+    saves: BTreeSet<(Time, AttemptId)>,
     wish: Wish,
     verdict: Verdict,
     /// Whether live attempts were told to freeze.
@@ -56,6 +60,7 @@ impl Book {
             next_bundle: 0,
             begun: 0,
             timers: BTreeSet::new(),
+            saves: BTreeSet::new(),
             wish: Wish::Resume,
             verdict: Verdict::Run,
             frozen: false,
@@ -90,6 +95,7 @@ impl Book {
             Event::Started(attempt) => self.started(now, attempt, &mut out),
             Event::Paused(attempt) => self.froze(now, attempt, &Phase::Running, Phase::Paused),
             Event::Resumed(attempt) => self.froze(now, attempt, &Phase::Paused, Phase::Running),
+            Event::Saved { attempt, well } => self.saved(now, attempt, well, &mut out),
             Event::Ended(attempt, reason) => self.ended(now, attempt, reason, &mut out),
             Event::Collected(attempt, reason) => self.collected(now, attempt, reason, &mut out),
             Event::Adopted(adoption) => self.adopted(now, &adoption, &mut out),
@@ -102,7 +108,8 @@ impl Book {
     /// When [`Event::Tick`] is wanted next; none where time alone changes nothing.
     #[must_use]
     pub fn wake_at(&self) -> Option<Time> {
-        self.timers.first().map(|(time, _)| *time)
+        let firsts = [self.timers.first(), self.saves.first()].into_iter();
+        firsts.flatten().map(|(time, _)| *time).min()
     }
 
     /// What the node holds, for its hello. What the server took back is not among it.
@@ -169,6 +176,9 @@ impl Book {
                     begun: 0,
                     stop: None,
                     told: AttemptState::Leased,
+                    saving: false,
+                    last: false,
+                    save_due: None,
                     due: None,
                 },
             );
@@ -269,6 +279,7 @@ impl Book {
                 out.push(Action::Pause(attempt));
             }
             self.tell_later(now, attempt);
+            self.save_later(now, attempt);
         }
     }
 
@@ -291,6 +302,7 @@ impl Book {
             return;
         }
         let (stop, key) = (entry.stop, entry.bundle);
+        let saves_itself = self.saving_of(attempt).itself;
         self.release(key);
         // The next program starts before anything is done for the one that ended.
         let reason = match (stop, reason) {
@@ -300,6 +312,9 @@ impl Book {
                 return;
             }
             (Some(Stop::Evicted(why)), Reason::Cancelled) => evicted(why),
+            (stop, Reason::Exit { code }) if saves_itself && code == CHECKPOINT_EXIT_CODE => {
+                itself(stop)
+            }
             // A program that ended well or by itself while being evicted keeps its own reason.
             (Some(Stop::Evicted(_)) | None, reason) => reason,
         };
@@ -342,6 +357,9 @@ impl Book {
             begun: 0,
             stop: None,
             told: AttemptState::Leased,
+            saving: false,
+            last: false,
+            save_due: None,
             due: None,
         };
         self.attempts.insert(attempt, entry);
@@ -354,9 +372,11 @@ impl Book {
             out.push(Action::Pause(attempt));
         }
         self.tell_later(now, attempt);
+        self.save_later(now, attempt);
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.save_those_due(now, out);
         while let Some((due, attempt)) = self.timers.first().copied() {
             if due > now {
                 break;
@@ -453,10 +473,13 @@ impl Book {
 
     fn stop(&mut self, now: Time, attempt: AttemptId, out: &mut Vec<Action>) {
         self.set_due(attempt, Some(now + ms(STOP_AGAIN_MS)));
-        out.push(Action::Stop {
-            attempt,
-            grace_ms: STOP_GRACE_MS,
-        });
+        let given_back =
+            self.attempts.get(&attempt).and_then(|entry| entry.stop) != Some(Stop::Revoked);
+        let grace_ms = match given_back && self.saving_of(attempt).itself {
+            true => SAVE_GRACE_MS,
+            false => STOP_GRACE_MS,
+        };
+        out.push(Action::Stop { attempt, grace_ms });
     }
 
     /// Takes a pending attempt out of its bundle's queue.
@@ -492,8 +515,10 @@ impl Book {
         if let Some(entry) = self.attempts.get_mut(&attempt) {
             entry.phase = phase;
             entry.stop = None;
+            entry.saving = false;
         }
         self.set_due(attempt, None);
+        self.set_save_due(attempt, None);
     }
 
     fn occupy(&mut self, key: u64) {
@@ -516,6 +541,7 @@ impl Book {
 
     fn forget(&mut self, attempt: AttemptId, out: &mut Vec<Action>) {
         self.set_due(attempt, None);
+        self.set_save_due(attempt, None);
         let Some(entry) = self.attempts.remove(&attempt) else {
             return;
         };
@@ -553,6 +579,17 @@ impl Book {
 
 const fn ms(ms: u64) -> Span {
     Span { ms }
+}
+
+/// The program saved itself, of its own accord or because it was given back.
+fn itself(stop: Option<Stop>) -> Reason {
+    let why = match stop {
+        Some(Stop::Evicted(why)) => why,
+        Some(Stop::Revoked) | None => "to go on elsewhere",
+    };
+    Reason::Checkpointed {
+        detail: format!("the program saved itself (exit code {CHECKPOINT_EXIT_CODE}): {why}"),
+    }
 }
 
 fn evicted(why: &str) -> Reason {

@@ -1,6 +1,6 @@
 //! The attempts of one lease that have not ended, and what each of them needs.
 
-use crate::{Adoption, Grant};
+use crate::{Adoption, Grant, Saving};
 use alloc::collections::VecDeque;
 use gleaner_model::{AttemptId, Bytes, Cpus, LeaseId};
 
@@ -11,6 +11,7 @@ pub(crate) struct Bundle {
     pub(crate) cpus: Cpus,
     pub(crate) memory: Bytes,
     pub(crate) width: u32,
+    pub(crate) saving: Saving,
     /// Granted, in order.
     pub(crate) leased: VecDeque<AttemptId>,
     /// How many are being fetched.
@@ -30,6 +31,7 @@ impl Bundle {
             cpus: grant.cpus,
             memory: grant.memory,
             width: grant.width.max(1),
+            saving: grant.saving,
             leased: VecDeque::new(),
             fetching: 0,
             ready: VecDeque::new(),
@@ -45,6 +47,7 @@ impl Bundle {
             cpus: adoption.cpus,
             memory: adoption.memory,
             width: 1,
+            saving: adoption.saving,
             leased: VecDeque::new(),
             fetching: 0,
             ready: VecDeque::new(),

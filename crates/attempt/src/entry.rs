@@ -67,6 +67,12 @@ pub(crate) struct Entry {
     pub(crate) stop: Option<Stop>,
     /// What the server was told last.
     pub(crate) told: AttemptState,
+    /// A save was asked for and is not over.
+    pub(crate) saving: bool,
+    /// That save is its last: the engine ends it when it is through.
+    pub(crate) last: bool,
+    /// When it is to be saved next.
+    pub(crate) save_due: Option<Time>,
     /// When the book must look at it again: to tell, to stop again, to send again; which of them
     /// follows from the phase.
     pub(crate) due: Option<Time>,

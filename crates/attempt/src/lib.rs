@@ -18,6 +18,7 @@
 //! | [`Action::Fetch`] | get the attempt's blobs | [`Event::Fetched`] or [`Event::FetchFailed`] |
 //! | [`Action::Start`] | start it in its engine | [`Event::Started`], then [`Event::Ended`]; or only the latter |
 //! | [`Action::Pause`], [`Action::Resume`] | freeze, thaw | [`Event::Paused`], [`Event::Resumed`] |
+//! | [`Action::Save`] | save it, bring that to the server | [`Event::Saved`] |
 //! | [`Action::Stop`] | end it | [`Event::Ended`] |
 //! | [`Action::Collect`] | take its outputs, make its report and keep it | [`Event::Collected`] |
 //! | [`Action::Report`] | send the kept report | [`Event::Acknowledged`], from the server |
@@ -46,6 +47,8 @@ pub use book::Book;
 pub use gleaner_model::Verdict;
 
 use alloc::vec::Vec;
+#[cfg(doc)]
+use gleaner_model::CHECKPOINT_EXIT_CODE;
 use gleaner_model::{AttemptId, AttemptState, Bytes, Cpus, LeaseId, Reason, Span};
 
 /// Most attempts that a node holds at once, whatever their state. A server grants a few bundles
@@ -69,6 +72,15 @@ pub const RESEND_MS: u64 = 30_000;
 /// stops it (the owner, a user's cancel) waits for the PC to be free.
 pub const STOP_GRACE_MS: u32 = 3000;
 
+/// The same for a program that saves itself and is given back, in milliseconds: half a minute
+/// writes gigabytes to a slow disk, and whoever needs the PC gets processors and disk at once all
+/// the same, since programs run at idle priority.
+pub const SAVE_GRACE_MS: u32 = 30_000;
+
+/// How long a whole guest that is given back may take to be saved, in milliseconds; then it is
+/// stopped, and its task goes on from what was saved before.
+pub const SAVE_WHOLE_MS: u64 = 60_000;
+
 /// An engine that has not ended an attempt this many milliseconds after its stop is asked again.
 pub const STOP_AGAIN_MS: u64 = 10_000;
 
@@ -79,6 +91,19 @@ pub struct Capacity {
     pub cpus: Cpus,
     /// Memory.
     pub memory: Bytes,
+}
+
+/// How attempts of a job are saved; the default is not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Saving {
+    /// Its program saves itself: it ends with [`CHECKPOINT_EXIT_CODE`] when it has, and gets
+    /// [`SAVE_GRACE_MS`] for that when it is given back.
+    pub itself: bool,
+    /// How often a running attempt is saved. It can be moved at any time then, so a node that is
+    /// drained does not wait for its end.
+    pub every: Option<Span>,
+    /// The engine saves it whole: it is saved before it is given back, instead of being told.
+    pub whole: bool,
 }
 
 /// Tasks of one job that this node may run.
@@ -92,6 +117,8 @@ pub struct Grant {
     pub memory: Bytes,
     /// Most of them that may run at once; 0 counts as 1.
     pub width: u32,
+    /// How they are saved.
+    pub saving: Saving,
     /// The attempts, in the order to run them.
     pub tasks: Vec<AttemptId>,
 }
@@ -107,6 +134,8 @@ pub struct Adoption {
     pub cpus: Cpus,
     /// Memory it was granted.
     pub memory: Bytes,
+    /// How it is saved.
+    pub saving: Saving,
     /// Why it has ended, if it has; its outputs are still to be collected.
     pub ended: Option<Reason>,
 }
@@ -161,6 +190,14 @@ pub enum Event {
     Paused(AttemptId),
     /// They run again.
     Resumed(AttemptId),
+    /// What [`Action::Save`] asked is over, well or not; with `last`, only that it failed need be
+    /// told, since the attempt's end follows.
+    Saved {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Whether it is saved.
+        well: bool,
+    },
     /// Nothing of it runs any more, or it could not be started.
     Ended(AttemptId, Reason),
     /// Its report is made and kept; the reason may have become worse (an output is missing).
@@ -182,6 +219,13 @@ pub enum Action {
     Pause(AttemptId),
     /// Thaw it.
     Resume(AttemptId),
+    /// Save it and bring that to the server.
+    Save {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// It shall end as soon as it is saved; what was saved goes with its report.
+        last: bool,
+    },
     /// End it: SIGTERM, and SIGKILL after the grace. May come again.
     Stop {
         /// Which attempt.

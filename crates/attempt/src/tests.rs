@@ -1,5 +1,7 @@
 //! Tables of single rules, and whole lives on a node whose engine, link and server misbehave.
 
+mod saves;
+
 use crate::*;
 use gleaner_model::{JobId, LimitKind, TaskId, Time};
 use proptest::prelude::*;
@@ -23,8 +25,16 @@ fn grant(lease: u64, milli: u32, width: u32, tasks: core::ops::Range<u32>) -> Ev
         cpus: cpus(milli),
         memory: Bytes(100),
         width,
+        saving: Saving::default(),
         tasks: tasks.map(id).collect(),
     })
+}
+
+fn with(saving: Saving, event: Event) -> Event {
+    match event {
+        Event::Granted(grant) => Event::Granted(Grant { saving, ..grant }),
+        other => other,
+    }
 }
 
 /// A book on virtual time that is checked after every step.
@@ -400,6 +410,7 @@ fn adopted_attempts_count_and_report_like_others() {
             lease: LeaseId(9),
             cpus: cpus(1000),
             memory: Bytes(100),
+            saving: Saving::default(),
             ended,
         })
     };
@@ -520,6 +531,19 @@ impl World {
             Action::Resume(attempt) if self.engine.contains_key(&attempt) => {
                 self.owed.push(Event::Resumed(attempt));
             }
+            Action::Save { attempt, last } => match self.draw(3) {
+                0 => self.owed.push(Event::Saved {
+                    attempt,
+                    well: false,
+                }),
+                _ => {
+                    let well = true;
+                    self.owed.push(Event::Saved { attempt, well });
+                    if last && self.engine.contains_key(&attempt) {
+                        self.ends(attempt, Reason::Cancelled);
+                    }
+                }
+            },
             Action::Stop { attempt, .. } => {
                 if let Some(stopped) = self.engine.get_mut(&attempt) {
                     *stopped = true;
@@ -583,7 +607,10 @@ impl World {
         match (stopped, self.draw(3)) {
             (true, _) => self.ends(attempt, Reason::Cancelled),
             (false, 0) => self.ends(attempt, exit(1)),
-            (false, 1) => self.ends(attempt, exit(0)),
+            (false, 1) => {
+                let code = [0, 85][self.pick(2)];
+                self.ends(attempt, exit(code));
+            }
             (false, _) if all => self.ends(attempt, exit(0)),
             (false, _) => {}
         }
@@ -603,7 +630,13 @@ impl World {
                 let (first, count) = (self.next, 1 + self.draw(6));
                 self.next += count;
                 let (milli, width) = (500 * (1 + self.draw(4)), 1 + self.draw(3));
-                self.step(grant(u64::from(first), milli, width, first..first + count));
+                let saving = Saving {
+                    itself: self.draw(2) == 0,
+                    every: (self.draw(2) == 0).then_some(Span { ms: 5000 }),
+                    whole: self.draw(3) == 0,
+                };
+                let bundle = grant(u64::from(first), milli, width, first..first + count);
+                self.step(with(saving, bundle));
             }
             1 if self.link && self.next > 0 => {
                 let victim = id(self.draw(self.next));
@@ -675,7 +708,8 @@ fn subject(event: &Event) -> Option<AttemptId> {
         | Event::Paused(a)
         | Event::Resumed(a)
         | Event::Ended(a, _)
-        | Event::Collected(a, _) => Some(*a),
+        | Event::Collected(a, _)
+        | Event::Saved { attempt: a, .. } => Some(*a),
         Event::Granted(_)
         | Event::Revoked(_)
         | Event::Acknowledged(_)

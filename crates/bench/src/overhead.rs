@@ -6,7 +6,7 @@
 use crate::burn::burn_args;
 use crate::stats::{bootstrap, median, paired_ratio, percentile};
 use crate::{BenchError, Doing as _, Goal, Report, Row};
-use gleaner_engine::{AttemptSpec, CollectedFile, Engine, EngineEvent, InputFile};
+use gleaner_engine::{AttemptSpec, CollectedFile, Engine, EngineEvent, InputFile, Saving};
 use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
 use std::collections::BTreeMap;
 use std::fs;
@@ -205,6 +205,7 @@ impl Bench<'_> {
                 memory: Bytes(1 << 30),
                 ..Limits::default()
             },
+            saving: Saving::default(),
         }
     }
 

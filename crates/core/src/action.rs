@@ -1,10 +1,13 @@
 //! Everything the brain can ask for, one closed enum.
 
+#[cfg(doc)]
+use crate::CheckpointRow;
 use crate::event::NodeWish;
 use crate::row::Row;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use gleaner_model::{AttemptId, JobId, LeaseId, NodeId};
+use gleaner_model::{AttemptId, JobId, LeaseId, NodeId, Time};
 
 /// Something must happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,17 @@ pub enum Action {
         node: NodeId,
         /// Which attempts.
         attempts: Vec<AttemptId>,
+    },
+    /// Tell a node whether what it saved of a running attempt is durable.
+    Kept {
+        /// Which node.
+        node: NodeId,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// When it was saved.
+        taken: Time,
+        /// Whether it is; if not, it is of no use any more.
+        kept: bool,
     },
     /// Tell a node what its admin wants; also at each hello, where it may be to resume.
     Wish {
@@ -62,6 +76,8 @@ pub struct Bundle {
     pub job: JobId,
     /// Index and attempt number of each task, in the order to run them.
     pub tasks: Vec<(u32, u32)>,
+    /// Which of them were saved, and how often: they go on from their stored [`CheckpointRow`].
+    pub saved: BTreeMap<u32, u32>,
     /// Most tasks of this job that may run at once on this node, all its bundles of the job
     /// together; the latest bundle's width holds.
     pub width: u32,

@@ -3,7 +3,7 @@
 //! Tests and the simulator restart from it; a real store must give the same snapshot.
 
 use crate::NewJob;
-use crate::row::{EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
+use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,6 +17,7 @@ pub struct Book {
     jobs: BTreeMap<JobId, (Time, NewJob, JobRow)>,
     leases: BTreeMap<LeaseId, LeaseRow>,
     ended: BTreeMap<AttemptId, EndedRow>,
+    checkpoints: BTreeMap<TaskId, CheckpointRow>,
     nodes: BTreeMap<NodeId, NodeRow>,
     users: BTreeMap<UserId, UserRow>,
     last_lease: u64,
@@ -87,6 +88,14 @@ impl Book {
                 self.ended.insert(row.attempt, ended);
             }
             Row::Forgiven(job, tasks) => self.forgive(*job, tasks),
+            Row::Checkpoint(row) => {
+                let mut kept = row.clone();
+                (kept.saved.blobs, kept.saved.record) = (Vec::new(), Vec::new());
+                self.checkpoints.insert(row.attempt.task, kept);
+            }
+            Row::CheckpointOver(task) => {
+                self.checkpoints.remove(task);
+            }
             Row::Node(row) => {
                 self.nodes.insert(row.node, row.clone());
             }
@@ -120,6 +129,12 @@ impl Book {
             leases: self.leases.values().cloned().collect(),
             ended: self
                 .ended
+                .values()
+                .filter(|row| live(&row.attempt.task.job))
+                .cloned()
+                .collect(),
+            checkpoints: self
+                .checkpoints
                 .values()
                 .filter(|row| live(&row.attempt.task.job))
                 .cloned()

@@ -74,6 +74,13 @@ impl State {
             let shy = job.again.is_empty() || self.troubled.contains_key(&id);
             ensure!(shy, "job {id} has shy tasks and is not known for it");
         }
+        for index in job.checkpoints.keys() {
+            let open = !job.state.is_over() && *index < job.total();
+            ensure!(
+                open && !job.task_state(*index).is_over(),
+                "task {id}.{index} is over and keeps what was saved of it"
+            );
+        }
         for avoid in job.again.keys() {
             ensure!(
                 avoid.is_sorted() && !avoid.is_empty(),

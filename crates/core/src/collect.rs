@@ -82,6 +82,7 @@ impl State {
             }
         }
         self.troubled.remove(&id);
+        self.let_all_go(id);
         self.reindex(id);
         self.needs.release(need);
         self.store_job(id);

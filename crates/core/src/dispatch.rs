@@ -219,11 +219,13 @@ impl State {
                 numbers,
                 width: grant.width,
             }));
+            let saved = self.saved_of(grant.job, &grant.tasks);
             self.out.push(Action::Dispatch(Bundle {
                 node: id,
                 lease: grant.lease,
                 job: grant.job,
                 tasks: grant.tasks,
+                saved,
                 width: grant.width,
             }));
         }

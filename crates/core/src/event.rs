@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gleaner_model::{
-    AttemptId, AttemptState, Bytes, Cpus, Engine, JobId, NodeId, NodeState, Reason, Retry, TaskId,
-    UserId,
+    AttemptId, AttemptState, Bytes, Cpus, Digest, Engine, JobId, NodeId, NodeState, Reason, Retry,
+    TaskId, Time, UserId,
 };
 
 /// Something happened. The driver hands events to `State::step` one by one.
@@ -32,6 +32,8 @@ pub enum Event {
     Wish(NodeId, NodeWish),
     /// An attempt changed state without ending (fetching, running, paused); not durable.
     Progress(NodeId, AttemptId, AttemptState),
+    /// A running attempt was saved. May come twice, or late.
+    Saved(NodeId, AttemptId, Saved),
     /// An attempt ended. May come twice, late, or for a lease that is over.
     Ended(AttemptEnd),
     /// The server merged the results of a job (`collect.merge.concat`), or could not.
@@ -69,6 +71,8 @@ pub struct Need {
     pub arch: Option<String>,
     /// Labels that the node must carry.
     pub labels: BTreeMap<String, String>,
+    /// Whether it must be able to save whole guests.
+    pub saves: bool,
 }
 
 /// What happens after the last task.
@@ -131,6 +135,8 @@ pub struct NodeHello {
     pub engines: Vec<Engine>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Machine of the guests that it saves and restores whole; none where it cannot.
+    pub machine: Option<String>,
     /// Why its self-test forbids work, if it does.
     pub refused: Option<String>,
     /// What it holds. A task leased to it that is not here was never received, and goes back.
@@ -175,5 +181,22 @@ pub struct AttemptEnd {
     /// Wall seconds without pauses: sizes bundles.
     pub busy_seconds: f64,
     /// The whole record, for the server; opaque here, stored with the attempt.
+    pub record: Vec<u8>,
+    /// What it was saved as, where the task can go on from there.
+    pub saved: Option<Saved>,
+}
+
+/// What an attempt was saved as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// When; tells one of an attempt from the next.
+    pub taken: Time,
+    /// Of all that was saved: two with the same are the same.
+    pub content: Digest,
+    /// The machine that it needs; none where any node will do.
+    pub machine: Option<String>,
+    /// Blobs that must stay while the task may go on from it.
+    pub blobs: Vec<Digest>,
+    /// The whole of it, for the server; opaque here.
     pub record: Vec<u8>,
 }

@@ -2,7 +2,7 @@
 
 use crate::event::NodeHello;
 use crate::job::Job;
-use crate::matching::{Room, cpus_for, labels_fit};
+use crate::matching::{Room, cpus_for, labels_fit, saves_for};
 use crate::node::Node;
 use crate::state::State;
 use crate::view::{Explanation, Rule};
@@ -103,6 +103,7 @@ impl State {
             }
             Rule::NodeState => !node.takes,
             Rule::Engine => said(&|hello| !hello.engines.contains(&need.engine)),
+            Rule::Checkpoint => said(&|hello| !saves_for(need, hello)),
             Rule::Arch => said(&|h| need.arch.as_ref().is_some_and(|arch| *arch != h.arch)),
             Rule::Labels => said(&|hello| !labels_fit(need, hello)),
             Rule::Cpus => said(&|hello| cpus_for(need, hello) < need.cpus),
@@ -131,6 +132,11 @@ impl State {
                 "{of_all} lack the engine `{}`; `gleaner doctor` on a node says how to get it, or \
                  set task.engine to another one",
                 need.engine
+            ),
+            Rule::Checkpoint => format!(
+                "{of_all} cannot save a running guest, as task.checkpoint asks; `gleaner doctor` \
+                 on a node says why, or name task.checkpoint_files for a program that saves \
+                 itself, or leave task.checkpoint out"
             ),
             Rule::Arch => format!(
                 "{of_all} are not of architecture {}; add such a node, or change require.arch",

@@ -4,6 +4,7 @@
 //! tasks on a node, and tasks that had trouble, have an entry of their own. This module keeps the
 //! sets disjoint; it knows nothing of nodes' room, of shares, or of rows.
 
+use crate::checkpoint::Kept;
 use crate::matching::NeedId;
 use crate::row::JobRow;
 use crate::view::{JobView, TaskCounts};
@@ -177,6 +178,8 @@ pub(crate) struct Job {
     pub(crate) cancelled: Tally,
     pub(crate) running: BTreeMap<u32, Run>,
     pub(crate) trouble: BTreeMap<u32, Trouble>,
+    /// What was saved of tasks that are not over.
+    pub(crate) checkpoints: BTreeMap<u32, Kept>,
     /// Nodes that lack the program, until their next hello.
     pub(crate) excluded: BTreeSet<NodeId>,
     /// Mean wall seconds of a task, pauses left out; none before the first.
@@ -209,6 +212,7 @@ impl Job {
             cancelled: Tally::default(),
             running: BTreeMap::new(),
             trouble: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             excluded: BTreeSet::new(),
             pace: None,
             queued: false,
@@ -421,6 +425,11 @@ impl Job {
             need: self.spec.need.clone(),
             merge: self.spec.merge,
             merged: self.merged,
+            checkpoints: self
+                .checkpoints
+                .values()
+                .map(|kept| u64::from(kept.count))
+                .sum(),
         }
     }
 }
@@ -439,6 +448,7 @@ mod tests {
             engine: Engine::Process,
             arch: None,
             labels: BTreeMap::new(),
+            saves: false,
         };
         let spec = NewJob {
             user: UserId(1),

@@ -198,6 +198,7 @@ impl State {
         if let Some(job) = self.jobs.get_mut(&task.job) {
             job.failed.insert(task.index);
         }
+        self.let_go(task);
     }
 
     /// Gives attempts that came back with their node a lease again, under their own numbers.

@@ -15,6 +15,7 @@ extern crate std;
 mod action;
 mod book;
 mod check;
+mod checkpoint;
 mod collect;
 mod dispatch;
 mod event;
@@ -33,11 +34,15 @@ mod view;
 
 pub use action::{Action, Bundle, Refusal, Reply};
 pub use book::{Book, fresh_job_row};
+pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
 pub use event::{
-    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Target,
+    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Saved,
+    Target,
 };
 pub use lease::POISON_NODES;
-pub use row::{AttemptRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
+pub use row::{
+    AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow,
+};
 pub use share::HALF_LIFE;
 pub use state::{LEASE, MAX_BUNDLE, SHUN_MAX, State};
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

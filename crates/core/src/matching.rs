@@ -122,6 +122,7 @@ impl Needs {
 /// Whether an empty node would do.
 pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
     hello.engines.contains(&need.engine)
+        && saves_for(need, hello)
         && need.arch.as_ref().is_none_or(|arch| *arch == hello.arch)
         && labels_fit(need, hello)
         && cpus_for(need, hello) >= need.cpus
@@ -135,6 +136,12 @@ pub(crate) fn cpus_for(need: &Need, hello: &NodeHello) -> Cpus {
         Engine::Vm => hello.cpus.min(Cpus::ONE),
         Engine::Process | Engine::Wasm => hello.cpus,
     }
+}
+
+/// Whether a task that is to be saved while it runs can be. Files that a program saves itself by
+/// are copied by engines without a word here.
+pub(crate) const fn saves_for(need: &Need, hello: &NodeHello) -> bool {
+    !need.saves || hello.machine.is_some()
 }
 
 /// Whether a node carries all the labels asked for.

@@ -162,6 +162,7 @@ impl Node {
             arch: hello.map(|h| h.arch.clone()).unwrap_or_default(),
             engines: hello.map(|h| h.engines.clone()).unwrap_or_default(),
             labels: hello.map(|h| h.labels.clone()).unwrap_or_default(),
+            machine: hello.and_then(|h| h.machine.clone()),
             running: self.seats.values().map(|seat| seat.width).sum(),
             leased: self.seats.values().map(|seat| seat.tasks).sum(),
             heard: self.heard,

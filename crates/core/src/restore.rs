@@ -5,16 +5,17 @@
 //! doing come back with the nodes.
 
 use crate::Action;
+use crate::checkpoint::Kept;
 use crate::event::{MergeKind, NodeWish};
 use crate::job::{Job, Open, Run, Tally, Trouble};
 use crate::lease::Lease;
 use crate::matching::NeedId;
-use crate::row::{EndedRow, JobRow, LeaseRow, Row, Snapshot};
+use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, Row, Snapshot};
 use crate::share::User;
 use crate::state::State;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use gleaner_model::{AttemptState, IntervalSet, JobId, TaskState, Time};
+use gleaner_model::{AttemptState, IntervalSet, JobId, TaskId, TaskState, Time};
 
 impl State {
     /// The pool as the store has it. Every lease gets a fresh [`crate::LEASE`]; the actions are
@@ -42,6 +43,11 @@ impl State {
         for row in snapshot.ended {
             ended.entry(row.attempt.task.job).or_default().push(row);
         }
+        let mut checkpoints: BTreeMap<JobId, Vec<CheckpointRow>> = BTreeMap::new();
+        for row in snapshot.checkpoints {
+            let of_job = checkpoints.entry(row.attempt.task.job).or_default();
+            of_job.push(row);
+        }
         let mut leases: BTreeMap<JobId, Vec<LeaseRow>> = BTreeMap::new();
         for row in snapshot.leases {
             state.last_lease = state.last_lease.max(row.lease.0);
@@ -56,6 +62,7 @@ impl State {
                 continue;
             }
             let ended = ended.remove(&id).unwrap_or_default();
+            let job = with_checkpoints(job, checkpoints.remove(&id).unwrap_or_default());
             state.reopen_job(job, row, &ended, leases.remove(&id).unwrap_or_default());
         }
         // A lease of a job that is over, or of none, cannot be; where it is, it ends here.
@@ -97,7 +104,13 @@ impl State {
         if !job.again.is_empty() {
             self.troubled.insert(id, None);
         }
+        let over = |index: &u32| job.task_state(*index).is_over();
+        let stale: Vec<u32> = job.checkpoints.keys().copied().filter(over).collect();
         self.jobs.insert(id, job);
+        for index in stale {
+            // Gone with the row that ended the task; where it is not, it goes here.
+            self.let_go(TaskId::new(id, index));
+        }
         for (lease, held) in taken {
             self.lease_again(&lease, held);
         }
@@ -131,6 +144,14 @@ impl State {
         };
         self.leases.insert(row.lease, lease);
     }
+}
+
+fn with_checkpoints(mut job: Job, rows: Vec<CheckpointRow>) -> Job {
+    let kept = rows
+        .iter()
+        .map(|row| (row.attempt.task.index, Kept::of(row)));
+    job.checkpoints = kept.collect();
+    job
 }
 
 /// A job that is over: every task that neither failed nor was cancelled is done.
@@ -175,11 +196,12 @@ fn remember(job: &mut Job, row: &EndedRow) {
             ran: row.counts,
         }),
         AttemptState::Evicted => trouble.evictions += u32::from(row.counts),
-        AttemptState::Failed if row.counts => {
+        AttemptState::Failed | AttemptState::Checkpointed if row.counts => {
             trouble.failures += 1;
             trouble.shun(row.node);
         }
         AttemptState::Failed
+        | AttemptState::Checkpointed
         | AttemptState::Leased
         | AttemptState::Fetching
         | AttemptState::Running

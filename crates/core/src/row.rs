@@ -3,12 +3,13 @@
 //! A task has no row until something happens to it. A lease is one row a bundle; an ended attempt
 //! is one row. Everything else is derived.
 
-use crate::event::NewJob;
+use crate::event::{NewJob, Saved};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gleaner_model::{
-    AttemptId, AttemptState, IntervalSet, JobId, JobState, LeaseId, NodeId, TaskState, Time, UserId,
+    AttemptId, AttemptState, IntervalSet, JobId, JobState, LeaseId, NodeId, TaskId, TaskState,
+    Time, UserId,
 };
 
 /// One change to the durable state: insert or replace by key, or delete.
@@ -27,6 +28,10 @@ pub enum Row {
     /// Forget the ended attempts of these tasks for counting (a user's retry): attempts with a
     /// number up to the given one no longer count as failures or losses.
     Forgiven(JobId, Vec<(u32, u32)>),
+    /// A task was saved, in place of what was saved of it before.
+    Checkpoint(CheckpointRow),
+    /// What was saved of a task is of no more use.
+    CheckpointOver(TaskId),
     /// A node's wish changed.
     Node(NodeRow),
     /// A user's use.
@@ -99,6 +104,19 @@ pub struct AttemptRow {
     pub record: Vec<u8>,
 }
 
+/// What was saved of a task last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRow {
+    /// Which attempt was saved.
+    pub attempt: AttemptId,
+    /// What it was saved as. In a snapshot without blobs and record.
+    pub saved: Saved,
+    /// How often the task was saved so far.
+    pub count: u32,
+    /// How often in a row its program ended to be started again and had changed nothing.
+    pub stalls: u32,
+}
+
 /// An ended attempt as it comes back: without its record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndedRow {
@@ -147,6 +165,8 @@ pub struct Snapshot {
     pub leases: Vec<LeaseRow>,
     /// Ended attempts of jobs that are not over, forgiven ones marked by `counts: false`.
     pub ended: Vec<EndedRow>,
+    /// What was saved of tasks of jobs that are not over, by task.
+    pub checkpoints: Vec<CheckpointRow>,
     /// What admins want of nodes.
     pub nodes: Vec<NodeRow>,
     /// Users' use.

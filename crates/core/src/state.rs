@@ -123,6 +123,7 @@ impl State {
             Event::Gone(node) => self.on_gone(node),
             Event::Wish(node, wish) => self.on_wish(node, wish),
             Event::Progress(node, attempt, state) => self.on_progress(node, attempt, state),
+            Event::Saved(node, attempt, saved) => self.on_saved(node, attempt, saved),
             Event::Ended(end) => self.on_ended(end),
             Event::Merged { job, failed } => self.on_merged(job, failed),
             Event::Tick => self.on_tick(),
@@ -186,6 +187,10 @@ impl State {
             failures: trouble.map_or(0, |trouble| trouble.failures),
             evictions: trouble.map_or(0, |trouble| trouble.evictions),
             losses: trouble.map_or(0, |trouble| trouble.losses()),
+            checkpoint: job
+                .checkpoints
+                .get(&id.index)
+                .map(|kept| (kept.count, id.attempt(kept.number))),
             reason: trouble.and_then(|trouble| trouble.reason.clone()),
         })
     }

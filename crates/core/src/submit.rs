@@ -107,6 +107,7 @@ impl State {
                 self.troubled.remove(&task.job);
             }
         }
+        self.let_go(task);
         self.reindex(task.job);
         self.store_job(task.job);
         self.settle(task.job);

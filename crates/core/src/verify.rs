@@ -4,6 +4,7 @@
 //! was really granted to that node. Every report is acknowledged, also one that changes nothing:
 //! the node may then forget it.
 
+use crate::checkpoint::Cause;
 use crate::event::AttemptEnd;
 use crate::job::{Open, Trouble};
 use crate::lease::{POISON_NODES, Way};
@@ -41,7 +42,7 @@ impl State {
     }
 
     /// A report for an attempt whose lease was over.
-    fn ended_late(&mut self, end: AttemptEnd) {
+    fn ended_late(&mut self, mut end: AttemptEnd) {
         let task = end.attempt.task;
         let Some(job) = self.jobs.get_mut(&task.job) else {
             return;
@@ -63,6 +64,7 @@ impl State {
                     open.ran = false;
                 }
             }
+            self.keep_end(&mut end);
             self.write_end(end, false, None);
             return;
         }
@@ -102,16 +104,43 @@ impl State {
                 job.trouble.remove(&task.index);
             }
         }
+        self.let_go(task);
         self.write_end(end, false, Some(TaskState::Done));
     }
 
-    fn try_again(&mut self, end: AttemptEnd) {
+    /// Stores what came with an attempt's end, in the same batch as the end itself.
+    fn keep_end(&mut self, end: &mut AttemptEnd) {
+        let cause = match end.reason {
+            Reason::Checkpointed { .. } => Cause::Itself,
+            _ => Cause::Copied,
+        };
+        if let Some(saved) = end.saved.take() {
+            self.keep(end.attempt, saved, cause);
+        }
+    }
+
+    fn try_again(&mut self, mut end: AttemptEnd) {
         let (task, node) = (end.attempt.task, end.node);
+        let moved = end.saved.is_some();
+        self.keep_end(&mut end);
+        let stuck = self.stuck(task).filter(|_| moved);
+        let over = stuck.is_some();
+        if let Some(detail) = stuck {
+            end.reason = Reason::Checkpointed { detail };
+        }
+        // What does not restore is of no use, and a task without it is no worse than a new one.
+        let anew = matches!(end.reason, Reason::Unrestored { .. }) && self.let_go(task);
         let Some(job) = self.jobs.get_mut(&task.job) else {
             return;
         };
         let trouble = job.trouble.entry(task.index).or_default();
-        let verdict = judge(trouble, &end, &job.spec);
+        trouble.last = trouble.last.max(end.attempt.number);
+        trouble.reason = Some(end.reason.clone());
+        let verdict = match (over, anew || moved) {
+            (true, _) => Verdict::Over,
+            (false, true) => Verdict::Nothing,
+            (false, false) => judge(trouble, &end, &job.spec),
+        };
         if verdict == Verdict::Lacks {
             job.excluded.insert(node);
             if let Some(node) = self.nodes.get_mut(&node) {
@@ -162,8 +191,6 @@ fn judge(trouble: &mut Trouble, end: &AttemptEnd, spec: &NewJob) -> Verdict {
         node,
         ran,
     };
-    trouble.last = trouble.last.max(end.attempt.number);
-    trouble.reason = Some(end.reason.clone());
     if matches!(end.reason, Reason::NoProgram { .. }) {
         return Verdict::Lacks;
     }
@@ -185,7 +212,9 @@ fn judge(trouble: &mut Trouble, end: &AttemptEnd, spec: &NewJob) -> Verdict {
         | AttemptState::Running
         | AttemptState::Paused
         | AttemptState::Finished
-        | AttemptState::Failed => {
+        | AttemptState::Failed
+        // Without what it saved it is a failure: it would begin anew for ever.
+        | AttemptState::Checkpointed => {
             trouble.failures += 1;
             trouble.shun(end.node);
             counted(trouble.failures >= spec.retry.attempts)

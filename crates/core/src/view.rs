@@ -82,6 +82,8 @@ pub struct JobView {
     pub merge: MergeKind,
     /// Whether the server's merge is stored.
     pub merged: bool,
+    /// How often its tasks that are not over were saved.
+    pub checkpoints: u64,
 }
 
 /// A task, as listings show it.
@@ -99,6 +101,9 @@ pub struct TaskView {
     pub evictions: u32,
     /// Nodes that were lost while they ran it.
     pub losses: u32,
+    /// How often it was saved, and the attempt that was saved last; none where it has ended or
+    /// was never saved.
+    pub checkpoint: Option<(u32, AttemptId)>,
     /// Why its last attempt ended, where that is known and was no success.
     pub reason: Option<Reason>,
 }
@@ -134,6 +139,8 @@ pub struct NodeView {
     pub engines: Vec<Engine>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Machine of the guests that it saves whole; none where it cannot.
+    pub machine: Option<String>,
     /// Attempts that run there at once.
     pub running: u32,
     /// Attempts leased to it, those that still queue there included.
@@ -172,6 +179,8 @@ pub enum Rule {
     NodeState,
     /// The node lacks the engine.
     Engine,
+    /// The job is to be saved while it runs, and the node's engine cannot.
+    Checkpoint,
     /// Another architecture.
     Arch,
     /// A label is missing or different.
@@ -201,6 +210,7 @@ impl Rule {
         Self::NoNodes,
         Self::NodeState,
         Self::Engine,
+        Self::Checkpoint,
         Self::Arch,
         Self::Labels,
         Self::Cpus,
@@ -222,6 +232,7 @@ impl Rule {
             Self::NoNodes => "no-nodes",
             Self::NodeState => "node-state",
             Self::Engine => "engine",
+            Self::Checkpoint => "checkpoint",
             Self::Arch => "arch",
             Self::Labels => "labels",
             Self::Cpus => "cpus",

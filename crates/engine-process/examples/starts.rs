@@ -8,7 +8,7 @@
     reason = "a program for the command line that has nothing to go on with"
 )]
 
-use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
+use gleaner_engine::{AttemptSpec, Engine, EngineEvent, Saving};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine, is_shim_call, shim_main};
 use gleaner_model::{AttemptId, JobId, LeaseId, Limits, Reason, TaskId};
 use std::collections::BTreeMap;
@@ -27,6 +27,7 @@ fn spec(index: u32, bundle: u64) -> AttemptSpec {
         inputs: Vec::new(),
         outputs: Vec::new(),
         limits: Limits::default(),
+        saving: Saving::default(),
     }
 }
 
@@ -82,7 +83,9 @@ fn main() -> ExitCode {
                 engine.discard(attempt);
                 ended += 1;
             }
-            EngineEvent::Paused { .. } | EngineEvent::Resumed { .. } => {}
+            EngineEvent::Paused { .. }
+            | EngineEvent::Resumed { .. }
+            | EngineEvent::Saved { .. } => {}
         }
         if beat.elapsed() > Duration::from_millis(500) {
             engine.beat(30_000);

@@ -69,6 +69,16 @@ impl Bundle {
         self.runs().join(bay.to_string())
     }
 
+    /// Copies of the files by which a running attempt saves itself.
+    pub(crate) fn saved(&self, bay: Bay) -> PathBuf {
+        self.run(bay).join("saved")
+    }
+
+    /// Where these copies are made.
+    pub(crate) fn saving(&self, bay: Bay) -> PathBuf {
+        self.run(bay).join("saving")
+    }
+
     /// Where the shim writes down what it was asked and how that ended.
     pub(crate) fn journal(&self) -> PathBuf {
         self.dir.join("journal")
@@ -183,6 +193,7 @@ pub(crate) fn past(bundle: &Bundle) -> BTreeMap<AttemptId, Past> {
 mod tests {
     use super::*;
     use crate::message::FromShim;
+    use gleaner_engine::Saving;
     use gleaner_model::{JobId, Limits, TaskId};
 
     fn spec(index: u32) -> AttemptSpec {
@@ -195,6 +206,7 @@ mod tests {
             inputs: Vec::new(),
             outputs: Vec::new(),
             limits: Limits::default(),
+            saving: Saving::default(),
         }
     }
 

@@ -101,6 +101,18 @@ pub(crate) fn collect(
         let open = File::open(run.join(name)).map_err(|error| io_error(&doing, error))?;
         files.push(charge(name.to_owned(), open, &mut left)?);
     }
+    files.extend(below(top, outputs, &mut left)?);
+    Ok(files)
+}
+
+/// Every file below `top` that a pattern matches, and at least one for each pattern; takes their
+/// sizes off `left`.
+pub(crate) fn below(
+    top: &Top<'_>,
+    outputs: &[String],
+    left: &mut u64,
+) -> Result<Vec<CollectedFile>, EngineError> {
+    let mut files = Vec::new();
     if outputs.is_empty() {
         return Ok(files);
     }
@@ -126,7 +138,7 @@ pub(crate) fn collect(
                 format!("is one of over {FILES_MAX}; pack them into one"),
             ));
         }
-        files.push(charge(name, file, &mut left)?);
+        files.push(charge(name, file, left)?);
     }
     match seen
         .iter()

@@ -49,6 +49,8 @@ pub(crate) enum ToShim {
     Hold { on: bool },
     /// The agent lives.
     Beat { lease_left_ms: u64 },
+    /// Copy the files by which it saves itself, while it stands still.
+    Save { attempt: AttemptId },
     /// What has it used? Answered with the same number.
     Usage { attempt: AttemptId, ask: u64 },
     /// Nothing more will come: exit.
@@ -96,6 +98,11 @@ pub(crate) enum FromShim {
     Usage {
         ask: u64,
         usage: Option<Usage>,
+    },
+    /// The copies are made, or why not.
+    Saved {
+        attempt: AttemptId,
+        error: Option<String>,
     },
 }
 

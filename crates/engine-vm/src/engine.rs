@@ -147,7 +147,8 @@ fn translate(
         }
         other @ (EngineEvent::Started { .. }
         | EngineEvent::Paused { .. }
-        | EngineEvent::Resumed { .. }) => other,
+        | EngineEvent::Resumed { .. }
+        | EngineEvent::Saved { .. }) => other,
     }
 }
 
@@ -231,6 +232,17 @@ impl Engine for VmEngine {
         let max = spec.limits.output.0;
         self.cages()
             .collect_below(attempt, directory, &spec.outputs, max)
+    }
+
+    /// Of an ended attempt: a guest's files cannot be read while it runs.
+    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let spec = self.task(attempt)?;
+        let max = spec.limits.output.0;
+        let files = self
+            .cages()
+            .collect_below(attempt, OUT_DIR, &spec.saving.files, max)?;
+        let stream = |file: &CollectedFile| matches!(file.name.as_str(), "stdout" | "stderr");
+        Ok(files.into_iter().filter(|file| !stream(file)).collect())
     }
 
     fn discard(&self, attempt: AttemptId) {

@@ -5,7 +5,7 @@
 
 use crate::image::{Image, ImageError};
 use crate::{VmConfig, VmEngine};
-use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, Level};
+use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, Level, Saving};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_model::{Bytes, JobId, LeaseId, Limits, Reason, TaskId};
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,7 @@ fn trial(config: VmConfig) -> Outcome {
             disk: TRIAL_BYTES,
             ..Limits::default()
         },
+        saving: Saving::default(),
     };
     let (begun, attempt) = (Instant::now(), spec.attempt);
     if let Err(error) = engine.start(spec) {

@@ -1,7 +1,7 @@
 //! From a task to the attempt that holds its guest, and from that attempt's ending to the
 //! task's. Values only.
 
-use gleaner_engine::{AttemptSpec, Ending, InputFile};
+use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
 use gleaner_engine_process::GUEST_DIR;
 use gleaner_guest::task::{DISK_DIR, End, GuestTask, Record, TASK_FILE, WORK};
 use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
@@ -55,7 +55,8 @@ pub(crate) fn guest_task(spec: &AttemptSpec, silence: Duration) -> GuestTask {
         command: spec.command.clone(),
         env,
         stdin: spec.stdin.clone(),
-        outputs: spec.outputs.clone(),
+        // Which of them come home depends on how the program ends, so both are brought out.
+        outputs: [&spec.outputs[..], &spec.saving.files].concat(),
         output_bytes: spec.limits.output.0,
         memory_bytes: spec.limits.memory.0,
         disk_bytes: spec.limits.disk.0,
@@ -109,6 +110,7 @@ pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> Attemp
             cpu_time: spec.limits.cpu_time.map(|span| longer(span, BOOT_CPU_MS)),
             ..spec.limits.clone()
         },
+        saving: Saving::default(),
     }
 }
 

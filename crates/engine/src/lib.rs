@@ -10,7 +10,8 @@
 pub mod conformance;
 
 use gleaner_model::{
-    AttemptId, Bytes, Cpus, Digest, LeaseId, LimitRecord, Limits, Reason, Time, Usage,
+    AttemptId, Bytes, CheckpointKind, Cpus, Digest, LeaseId, LimitRecord, Limits, Reason, Span,
+    Time, Usage,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +54,67 @@ pub struct AttemptSpec {
     pub outputs: Vec<String>,
     /// What it may use.
     pub limits: Limits,
+    /// How it is saved, and what it goes on from.
+    #[serde(default)]
+    pub saving: Saving,
+}
+
+/// How an attempt is saved, and what it goes on from; the default is neither.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saving {
+    /// Globs of the files by which the program saves itself, relative to scratch.
+    pub files: Vec<String>,
+    /// How often the agent will ask to save it while it runs ([`Engine::save`]); none for never.
+    /// An engine that saves whole guests shows those of such attempts the pool's processor type.
+    pub every: Option<Span>,
+    /// The saved guest that this attempt goes on from. Saved *files* need nothing of an engine:
+    /// they come as `inputs`.
+    pub restore: Option<Restore>,
+    /// Which attempt it goes on from, whatever was saved of it; for the record only.
+    pub from: Option<AttemptId>,
+    /// How often its task was saved before; for the record only.
+    pub before: u32,
+}
+
+/// A saved guest to go on from.
+///
+/// The agent has compared `machine` with what [`Engine::saves`] says, so it fits; an engine that
+/// finds it does not work all the same ends the attempt with [`Reason::Unrestored`], and the task
+/// begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// Type of machine and of processor that it was saved on.
+    pub machine: String,
+    /// Its files, as [`Engine::saved`] named them; digests are checked like those of inputs.
+    pub files: Vec<InputFile>,
+}
+
+/// How an engine saves attempts while they run. Files that a program saves itself by are taken
+/// at its end on every engine; this is about the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Saves {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// Copies of the files of its [`Saving`], made while the program stands still for a moment.
+    Files,
+    /// The whole guest.
+    Guest {
+        /// Type of machine and of processor, equal on every node that can restore it: a text
+        /// that nobody but the engine understands.
+        machine: String,
+    },
+}
+
+/// What follows a save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AfterSave {
+    /// The attempt goes on.
+    GoOn,
+    /// It ends as `cancelled` as soon as it is saved, and its memory is free. Only asked of
+    /// engines that save whole guests.
+    End,
 }
 
 /// What to do with a running attempt.
@@ -116,6 +178,13 @@ pub enum EngineEvent {
     Resumed {
         /// Which attempt.
         attempt: AttemptId,
+    },
+    /// The answer to [`Engine::save`]: exactly one, unless the attempt ends first.
+    Saved {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What [`Engine::saved`] gives now, or why there is nothing, in words.
+        outcome: Result<CheckpointKind, String>,
     },
     /// Nothing of it runs any more. Its scratch stays until [`Engine::discard`].
     Ended {
@@ -204,6 +273,9 @@ pub enum EngineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// It cannot be done on this engine, or not now.
+    #[error("{0}")]
+    Unsupported(String),
     /// The PC would not do it.
     #[error("failed to {doing}: {source}")]
     Io {
@@ -284,6 +356,37 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Where an output is missing, leaves scratch or is not a regular file, or all of them
     /// together are larger than `limits.output`.
     fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError>;
+
+    /// How attempts can be saved while they run, found out by trying; may change once the
+    /// engine's probe is through.
+    fn saves(&self) -> Saves {
+        Saves::Nothing
+    }
+
+    /// Begins to save an attempt and returns at once; [`EngineEvent::Saved`] answers. Nothing of
+    /// it runs while it is saved, its time counts as paused, and it may be frozen meanwhile. A
+    /// save that takes longer than the engine's own bound fails; the attempt goes on.
+    ///
+    /// # Errors
+    /// Where the engine cannot, or another save of the attempt is not through.
+    fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
+        let _unsupported = (attempt, then);
+        Err(EngineError::Unsupported(format!(
+            "engine {} cannot save a running attempt",
+            self.kind()
+        )))
+    }
+
+    /// What is saved, opened as [`Engine::collect`] opens outputs. While the attempt runs: what
+    /// the last [`Engine::save`] made, until the next. Once it has ended: what a save with
+    /// [`AfterSave::End`] made, else the files of its [`Saving`] as the program left them. Files (not
+    /// guests) are together at most `limits.output`.
+    ///
+    /// # Errors
+    /// As [`Engine::collect`].
+    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        Err(EngineError::Unknown(attempt))
+    }
 
     /// Lets go of an ended attempt: scratch, record and shim are removed.
     fn discard(&self, attempt: AttemptId);

@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod checkpoint;
 mod digest;
 mod ids;
 mod interval;
@@ -23,6 +24,10 @@ mod template;
 mod units;
 mod usage_histogram;
 
+pub use checkpoint::{
+    CHECKPOINT_BYTES_MAX, CHECKPOINT_EVERY_MIN, CHECKPOINT_EXIT_CODE, CHECKPOINT_FILES_MAX,
+    Checkpoint, CheckpointKind,
+};
 pub use digest::{BlobRef, Digest, ParseDigestError};
 pub use ids::{AttemptId, JobId, LeaseId, NodeId, ParseIdError, TaskId, UserId};
 pub use interval::IntervalSet;

@@ -75,4 +75,18 @@ pub struct AttemptRecord {
     pub degraded: Vec<String>,
     /// The files that came home.
     pub outputs: Vec<OutputFile>,
+    /// Which attempt of the task it went on from; none where it began anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub went_on_from: Option<AttemptId>,
+    /// How often the task had been saved when this attempt ended, in all its attempts together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub checkpoints: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

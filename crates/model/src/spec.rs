@@ -97,10 +97,12 @@ pub struct TaskSpec {
     /// Name in the sandbox of the file that is standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
-    /// How often to save the attempt.
+    /// How often to save the running attempt: the whole guest, or where `checkpoint_files` are
+    /// named, these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Span>,
-    /// Files by which the program saves itself.
+    /// Files by which the program saves itself; globs allowed. It says that it has by exit code
+    /// [`crate::CHECKPOINT_EXIT_CODE`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoint_files: Vec<String>,
 }

@@ -96,6 +96,8 @@ words!(
         Evicted = "evicted",
         /// Cancelled by its user.
         Cancelled = "cancelled",
+        /// Saved itself and ended; the task goes on from there.
+        Checkpointed = "checkpointed",
     }
 );
 
@@ -165,7 +167,12 @@ impl AttemptState {
     pub const fn is_over(self) -> bool {
         matches!(
             self,
-            Self::Finished | Self::Failed | Self::Lost | Self::Evicted | Self::Cancelled
+            Self::Finished
+                | Self::Failed
+                | Self::Lost
+                | Self::Evicted
+                | Self::Cancelled
+                | Self::Checkpointed
         )
     }
 }
@@ -226,6 +233,17 @@ pub enum Reason {
         /// What was seen.
         detail: String,
     },
+    /// The program saved itself and ended; the task goes on from there. Not counted as a failure.
+    Checkpointed {
+        /// How it said so.
+        detail: String,
+    },
+    /// What it should go on from does not fit this node, or is damaged: the task begins anew.
+    /// Not counted as a failure.
+    Unrestored {
+        /// What does not fit.
+        detail: String,
+    },
 }
 
 impl Reason {
@@ -243,6 +261,7 @@ impl Reason {
             Self::Cancelled => AttemptState::Cancelled,
             Self::Evicted { .. } => AttemptState::Evicted,
             Self::Lost { .. } => AttemptState::Lost,
+            Self::Checkpointed { .. } => AttemptState::Checkpointed,
             Self::Exit { .. }
             | Self::Signal { .. }
             | Self::Limit { .. }
@@ -250,14 +269,16 @@ impl Reason {
             | Self::NoProgram { .. }
             | Self::Output { .. }
             | Self::Fetch { .. }
-            | Self::Engine { .. } => AttemptState::Failed,
+            | Self::Engine { .. }
+            | Self::Unrestored { .. } => AttemptState::Failed,
         }
     }
 
     /// Whether it uses up one of the job's `retry.attempts`.
     #[must_use]
     pub const fn counts_as_failure(&self) -> bool {
-        matches!(self.state(), AttemptState::Failed) && !matches!(self, Self::NoProgram { .. })
+        matches!(self.state(), AttemptState::Failed)
+            && !matches!(self, Self::NoProgram { .. } | Self::Unrestored { .. })
     }
 }
 
@@ -275,6 +296,8 @@ impl fmt::Display for Reason {
             Self::Cancelled => f.write_str("cancelled"),
             Self::Evicted { detail } => write!(f, "evicted: {detail}"),
             Self::Lost { detail } => write!(f, "lost: {detail}"),
+            Self::Checkpointed { detail } => write!(f, "checkpointed: {detail}"),
+            Self::Unrestored { detail } => write!(f, "not restored: {detail}"),
         }
     }
 }

@@ -62,6 +62,15 @@ impl Digest {
                 self.feed(0x500 + u64::from(node.0));
                 self.attempts(attempts);
             }
+            Action::Kept {
+                attempt,
+                taken,
+                kept,
+                ..
+            } => {
+                self.attempt(*attempt);
+                self.feed(taken.ms << 1 | u64::from(*kept));
+            }
             Action::Wish { node, wish } => {
                 self.feed(u64::from(node.0) << 8 | *wish as u64);
             }
@@ -104,6 +113,12 @@ impl Digest {
                     self.feed(u64::from(*index) << 32 | u64::from(*number));
                 }
             }
+            Row::Checkpoint(row) => {
+                self.attempt(row.attempt);
+                self.feed(row.saved.taken.ms);
+                self.feed(u64::from(row.count) << 32 | u64::from(row.stalls));
+            }
+            Row::CheckpointOver(task) => self.feed(task.job.0 << 32 | u64::from(task.index)),
             Row::Node(row) => self.feed(u64::from(row.node.0)),
             Row::User(row) => {
                 self.feed(u64::from(row.user.0));

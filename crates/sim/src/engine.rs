@@ -7,15 +7,19 @@ use crate::node::seconds;
 use crate::peers::offered;
 use crate::world::World;
 use gleaner_attempt::Event;
-use gleaner_model::{AttemptId, Bytes, Cpus, Reason};
+use gleaner_model::{AttemptId, Bytes, CHECKPOINT_EXIT_CODE, Cpus, Reason};
 
 /// A program in the PC's engine. It outlives its agent.
 #[derive(Debug)]
 pub(crate) struct Program {
     /// Work left, in thousandths of a millisecond at full pace.
-    left_us: u64,
+    pub(crate) left_us: u64,
+    /// Work that it leaves to its next attempt when it saves itself and ends.
+    pub(crate) rest_us: u64,
+    /// All work of the task here.
+    pub(crate) whole_us: u64,
     /// Since when it runs; none while it is frozen.
-    since: Option<u64>,
+    pub(crate) since: Option<u64>,
     /// Counts its runs: an end noted for an earlier one is void.
     run: u32,
     /// Processor time it had, in milliseconds for each of its processors.
@@ -50,10 +54,24 @@ impl World {
             let ended = Event::Ended(attempt, Reason::NoProgram { program });
             return self.answer(pc, 1, ended);
         }
-        let left_ms = whole(job.work_ms(seed, attempt.task) / node.speed).max(1);
+        let whole_us = whole(job.work_ms(seed, attempt.task) / node.speed).max(1) * 1000;
+        let done = node
+            .restores
+            .remove(&attempt)
+            .unwrap_or(0.0)
+            .clamp(0.0, 1.0);
+        let left_us = whole_us - share(whole_us, done);
         let fate = job.fate(seed, attempt);
+        let rest_us = match fate {
+            Reason::Exit {
+                code: CHECKPOINT_EXIT_CODE,
+            } => left_us / 2,
+            _ => 0,
+        };
         let program = Program {
-            left_us: left_ms * 1000,
+            left_us: left_us - rest_us,
+            rest_us,
+            whole_us,
             since: Some(self.now),
             run: 1,
             ran_ms: 0,
@@ -164,6 +182,17 @@ impl World {
         self.feed(pc, Event::Ended(attempt, reason));
         self.rate(pc);
     }
+}
+
+/// A part of some work.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "the part is within 0 and 1, and the work below 2^53"
+)]
+fn share(whole: u64, part: f64) -> u64 {
+    ((whole as f64 * part) as u64).min(whole)
 }
 
 impl Program {

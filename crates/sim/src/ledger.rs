@@ -1,8 +1,8 @@
 //! The ledger: an account of the pool kept from durable rows alone, by other means than the
 //! brain's. What it says must hold whatever was lost on the way.
 
-use gleaner_core::{AttemptRow, Bundle, JobRow, LeaseRow, MergeKind, NewJob, Row};
-use gleaner_model::{AttemptState, IntervalSet, JobId, LeaseId, NodeId, TaskState};
+use gleaner_core::{AttemptRow, Bundle, CheckpointRow, JobRow, LeaseRow, MergeKind, NewJob, Row};
+use gleaner_model::{AttemptState, IntervalSet, JobId, LeaseId, NodeId, TaskId, TaskState};
 use std::collections::BTreeMap;
 
 /// One job's account.
@@ -29,6 +29,9 @@ pub(crate) struct Ledger {
     pub(crate) evicted: u64,
     /// Attempts that a row said came back: their numbers may be leased again.
     back: BTreeMap<(JobId, u32), u32>,
+    /// What is stored of tasks that were saved: how often, and what was saved last.
+    saved: BTreeMap<TaskId, (u32, Vec<u8>)>,
+    pub(crate) checkpoints: u64,
 }
 
 type Held = Result<(), String>;
@@ -50,8 +53,36 @@ impl Ledger {
             }
             Row::Attempt(row) => self.attempt(row),
             Row::Job(row) => self.job(row),
+            Row::Checkpoint(row) => self.saved(row),
+            Row::CheckpointOver(task) => {
+                self.saved.remove(task);
+                Ok(())
+            }
             Row::Forgiven(..) | Row::Node(_) | Row::User(_) => Ok(()),
         }
+    }
+
+    /// A checkpoint is of its own task, which is not over, and counts up by one.
+    fn saved(&mut self, row: &CheckpointRow) -> Held {
+        let task = row.attempt.task;
+        let over = self
+            .jobs
+            .get(&task.job)
+            .is_none_or(|account| account.over || account.done.contains(task.index));
+        ensure(!over, || format!("{task} is over and was saved"))?;
+        let before = self.saved.get(&task).map_or(0, |saved| saved.0);
+        ensure(row.count == before + 1, || {
+            format!("{task} was saved {before} times, then {}", row.count)
+        })?;
+        self.saved
+            .insert(task, (row.count, row.saved.record.clone()));
+        self.checkpoints += 1;
+        Ok(())
+    }
+
+    /// What a task goes on from: what was stored of it last.
+    pub(crate) fn checkpoint(&self, task: TaskId) -> Option<&[u8]> {
+        self.saved.get(&task).map(|saved| saved.1.as_slice())
     }
 
     fn open(&mut self, id: JobId, job: &NewJob) {
@@ -110,7 +141,7 @@ impl Ledger {
                 return Ok(());
             }
             AttemptState::Lost => self.lost += 1,
-            AttemptState::Evicted => self.evicted += 1,
+            AttemptState::Evicted | AttemptState::Checkpointed => self.evicted += 1,
             AttemptState::Fetching
             | AttemptState::Running
             | AttemptState::Paused
@@ -171,7 +202,18 @@ impl Ledger {
             stored.is_none_or(|s| (s.0, s.1) == (expected.0, expected.1) && s.2 <= expected.2);
         ensure(fits, || {
             format!("bundle {expected:?} left, stored is {stored:?}")
-        })
+        })?;
+        for (index, _) in &bundle.tasks {
+            let task = TaskId::new(bundle.job, *index);
+            let over = stored.is_none_or(|stored| stored.2 < expected.2);
+            let told = bundle.saved.get(index).copied();
+            // One more may have been stored in the same batch.
+            let times = self.saved.get(&task).map(|saved| saved.0);
+            ensure(over || told <= times, || {
+                format!("{task} leaves as saved {told:?} times, stored are {times:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// What the server says after a restart must be what was stored.

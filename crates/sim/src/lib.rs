@@ -24,6 +24,7 @@ mod owner;
 mod peers;
 mod replay;
 mod report;
+mod saves;
 mod server;
 mod trace;
 mod usage;

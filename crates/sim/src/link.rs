@@ -4,8 +4,9 @@
 //! under way may be lost, may still be read from a buffer later (even after the next hello), or
 //! comes twice because the agent sends it again.
 
-use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeWish};
-use gleaner_model::{AttemptId, AttemptState, NodeState};
+use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeWish, Saved};
+use gleaner_model::{AttemptId, AttemptState, NodeState, Time};
+use std::collections::BTreeMap;
 
 /// From a PC to the server.
 #[derive(Debug, Clone)]
@@ -14,16 +15,19 @@ pub(crate) enum Up {
     Beat(NodeState),
     Progress(AttemptId, AttemptState),
     Ended(Box<AttemptEnd>),
+    Saved(AttemptId, Box<Saved>),
 }
 
 /// From the server to a PC.
 #[derive(Debug, Clone)]
 pub(crate) enum Down {
     Welcome,
-    Bundle(Box<Bundle>),
+    /// Tasks, and what they go on from: which part of their work is done.
+    Bundle(Box<Bundle>, BTreeMap<AttemptId, f64>),
     Revoke(Vec<AttemptId>),
     Acknowledge(Vec<AttemptId>),
     Wish(NodeWish),
+    Kept(AttemptId, Time, bool),
 }
 
 /// One PC's connection, as the PC sees it.

@@ -8,10 +8,13 @@ use crate::link::{Down, Link, Up};
 use crate::owner::Owner;
 use crate::peers::offered;
 use crate::report::Options;
+use crate::saves::record;
 use crate::world::World;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
-use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeWish};
-use gleaner_model::{AttemptId, Bytes, Cpus, Engine, LeaseId, NodeId, NodeState, Reason, Time};
+use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeWish, Saved};
+use gleaner_model::{
+    AttemptId, AttemptState, Bytes, Cpus, Engine, LeaseId, NodeId, NodeState, Reason, Time,
+};
 use std::collections::BTreeMap;
 
 /// A beat leaves this often: a lease survives two lost ones.
@@ -21,6 +24,7 @@ const BEAT_MS: u64 = 10_000;
 #[derive(Debug, Clone)]
 struct Kept {
     reason: Reason,
+    saved: Option<Saved>,
     ran_ms: u64,
     cpus: Cpus,
 }
@@ -38,6 +42,10 @@ pub(crate) struct Computer {
     killed_at: u64,
     pub(crate) programs: BTreeMap<AttemptId, Program>,
     kept: BTreeMap<AttemptId, Kept>,
+    /// What was saved and the server has not answered for.
+    pub(crate) untold: BTreeMap<AttemptId, Saved>,
+    /// What granted attempts go on from: which part of the work is done.
+    pub(crate) restores: BTreeMap<AttemptId, f64>,
     pub(crate) link: Link,
     pub(crate) owner: Owner,
     pub(crate) verdict: Verdict,
@@ -81,6 +89,8 @@ impl Computer {
             killed_at: 0,
             programs: BTreeMap::new(),
             kept: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            restores: BTreeMap::new(),
             link: Link::default(),
             owner: Owner::new(pc, options, now),
             verdict: Verdict::Pause,
@@ -104,6 +114,7 @@ impl Computer {
             arch: self.arch.into(),
             engines: vec![Engine::Process],
             labels: BTreeMap::new(),
+            machine: None,
             refused: None,
             held: held
                 .map(|(attempt, state)| Held { attempt, state })
@@ -206,6 +217,7 @@ impl World {
                 self.thaw(pc, attempt);
                 self.answer(pc, 2, Event::Resumed(attempt));
             }
+            Action::Save { attempt, .. } => self.save(pc, attempt),
             Action::Stop { attempt, .. } => self.stop(pc, attempt),
             Action::Collect {
                 attempt, reason, ..
@@ -215,6 +227,8 @@ impl World {
             Action::Forget(attempt) => {
                 let gone = self.pc(pc).and_then(|node| {
                     node.kept.remove(&attempt);
+                    node.untold.remove(&attempt);
+                    node.restores.remove(&attempt);
                     node.programs.remove(&attempt)
                 });
                 self.spent(gone.as_ref());
@@ -222,6 +236,7 @@ impl World {
             Action::Decline(attempt, reason) => {
                 let kept = Kept {
                     reason,
+                    saved: None,
                     ran_ms: 0,
                     cpus: Cpus::ONE,
                 };
@@ -232,10 +247,19 @@ impl World {
 
     fn collect(&mut self, pc: Pc, attempt: AttemptId, reason: Reason) {
         let after = self.chance.between(1, 5);
+        let now = Time { ms: self.now };
+        let saves = self.jobs.get(&attempt.task.job);
+        let saves = saves.is_some_and(|job| job.saving.itself);
         if let Some(node) = self.pc(pc) {
             let ran = node.programs.get(&attempt);
+            let leaves = matches!(
+                reason.state(),
+                AttemptState::Checkpointed | AttemptState::Evicted
+            );
+            let left = ran.filter(|_| saves && leaves);
             let kept = Kept {
                 reason: reason.clone(),
+                saved: left.map(|ran| record(attempt.task, ran.part(now.ms, 0), now)),
                 ran_ms: ran.map_or(0, |program| program.ran_ms),
                 cpus: ran.map_or(Cpus::ONE, |program| program.cpus),
             };
@@ -263,6 +287,7 @@ impl World {
             cpu_seconds,
             busy_seconds,
             record: cpu_seconds.to_le_bytes().to_vec(),
+            saved: kept.saved,
         };
         self.send(pc, Up::Ended(Box::new(end)));
     }
@@ -277,7 +302,7 @@ impl World {
         let link = &mut node.link;
         link.up_at = link.up_at.max(now + latency);
         let (at, epoch) = (link.up_at, link.epoch);
-        if faults && matches!(up, Up::Ended(_)) && self.chance.likely(0.01) {
+        if faults && matches!(up, Up::Ended(_) | Up::Saved(..)) && self.chance.likely(0.01) {
             let again = at + self.chance.between(0, 60_000);
             let copy = up.clone();
             self.agenda.note(again, Due::Arrive(pc, epoch, copy));
@@ -319,10 +344,18 @@ impl World {
         match down {
             Down::Welcome => {
                 link.welcome = true;
+                let untold: Vec<AttemptId> = node.untold.keys().copied().collect();
                 self.feed(pc, Event::LinkUp { lease: LEASE });
+                for attempt in untold {
+                    self.tell_saved(pc, attempt);
+                }
                 self.beat(pc, epoch);
             }
-            Down::Bundle(bundle) => self.granted(pc, &bundle),
+            Down::Bundle(bundle, restores) => {
+                node.restores.extend(restores);
+                self.granted(pc, &bundle);
+            }
+            Down::Kept(attempt, taken, kept) => self.kept(pc, (attempt, taken), kept),
             Down::Revoke(attempts) => self.feed(pc, Event::Revoked(attempts)),
             Down::Acknowledge(attempts) => self.feed(pc, Event::Acknowledged(attempts)),
             Down::Wish(wish) => {
@@ -349,6 +382,7 @@ impl World {
             cpus: job.need.cpus,
             memory: job.need.memory,
             width: bundle.width,
+            saving: job.saving,
             tasks: bundle.tasks.iter().map(task).collect(),
         };
         self.feed(pc, Event::Granted(grant));
@@ -420,6 +454,8 @@ impl World {
         node.owner.end();
         node.killed_at = now;
         node.link.open = false;
+        node.untold.clear();
+        node.restores.clear();
         self.agenda.note(now + back_ms, Due::AgentUp(pc));
     }
 
@@ -446,6 +482,8 @@ impl World {
         node.owner.end();
         node.link.open = false;
         node.kept.clear();
+        node.untold.clear();
+        node.restores.clear();
         let pace = node.pace;
         let mut programs = std::mem::take(&mut node.programs);
         for program in programs.values_mut() {
@@ -470,7 +508,11 @@ impl World {
     pub(crate) fn agent_up(&mut self, pc: Pc) {
         let (now, regime) = (self.now, self.options.regime);
         self.account(pc);
-        let Some(node) = self.pc(pc).filter(|n| n.on && n.agent.is_none()) else {
+        let Some(node) = self
+            .pcs
+            .get_mut(pc as usize)
+            .filter(|n| n.on && n.agent.is_none())
+        else {
             return;
         };
         node.owner.begin(regime, node.cpus, now);
@@ -489,7 +531,9 @@ impl World {
                 let detail = "no agent came back while its lease lasted".into();
                 program.ended = Some(Reason::Lost { detail });
             }
+            let job = self.jobs.get(&attempt.task.job);
             adoptions.push(Adoption {
+                saving: job.map(|job| job.saving).unwrap_or_default(),
                 attempt: *attempt,
                 lease: LeaseId(0),
                 cpus: program.cpus,

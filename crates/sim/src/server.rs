@@ -10,7 +10,8 @@ use crate::link::{Down, Up};
 use crate::report::Failure;
 use crate::world::World;
 use gleaner_core::{Action, Book, Event, NodeReport, Row, State};
-use gleaner_model::{NodeId, TaskState, Time};
+use gleaner_model::{NodeId, TaskId, TaskState, Time};
+use std::collections::BTreeMap;
 
 /// The driver's clock.
 const TICK_MS: u64 = 1000;
@@ -151,6 +152,8 @@ impl World {
             Row::Job(_)
             | Row::Lease(_)
             | Row::LeaseOver(_)
+            | Row::Checkpoint(_)
+            | Row::CheckpointOver(_)
             | Row::Attempt(_)
             | Row::Forgiven(..)
             | Row::Node(_)
@@ -166,12 +169,25 @@ impl World {
                 Action::Dispatch(bundle) => {
                     let sent = self.server.ledger.sent(&bundle);
                     sent.map_err(|what| self.failure(what))?;
-                    self.post(bundle.node, Down::Bundle(Box::new(bundle)));
+                    let mut restores = BTreeMap::new();
+                    for (index, number) in &bundle.tasks {
+                        let task = TaskId::new(bundle.job, *index);
+                        if let Some(part) = self.restored(task)? {
+                            restores.insert(task.attempt(*number), part);
+                        }
+                    }
+                    self.post(bundle.node, Down::Bundle(Box::new(bundle), restores));
                 }
                 Action::Revoke { node, attempts } => self.post(node, Down::Revoke(attempts)),
                 Action::Acknowledge { node, attempts } => {
                     self.post(node, Down::Acknowledge(attempts));
                 }
+                Action::Kept {
+                    node,
+                    attempt,
+                    taken,
+                    kept,
+                } => self.post(node, Down::Kept(attempt, taken, kept)),
                 Action::Wish { node, wish } => self.post(node, Down::Wish(wish)),
                 Action::Merge { job } => {
                     let at = self.now + self.chance.between(50, 5_000);
@@ -198,7 +214,7 @@ impl World {
         };
         node.link.down_at = node.link.down_at.max(now + latency);
         let at = node.link.down_at;
-        if faults && matches!(down, Down::Bundle(_)) && self.chance.likely(0.002) {
+        if faults && matches!(down, Down::Bundle(..)) && self.chance.likely(0.002) {
             let copy = down.clone();
             self.agenda.note(at, Due::Deliver(pc, epoch, copy));
         }
@@ -237,6 +253,7 @@ impl World {
             }),
             Up::Progress(attempt, state) => Event::Progress(id, attempt, state),
             Up::Ended(end) => Event::Ended(*end),
+            Up::Saved(attempt, saved) => Event::Saved(NodeId(pc + 1), attempt, *saved),
         })
     }
 
@@ -325,7 +342,10 @@ const fn subject(event: &Event) -> Option<NodeId> {
     match event {
         Event::Hello(hello) => Some(hello.node),
         Event::Beat(report) => Some(report.node),
-        Event::Gone(node) | Event::Wish(node, _) | Event::Progress(node, ..) => Some(*node),
+        Event::Gone(node)
+        | Event::Wish(node, _)
+        | Event::Progress(node, ..)
+        | Event::Saved(node, ..) => Some(*node),
         Event::Ended(end) => Some(end.node),
         Event::Submit(_)
         | Event::Cancel(_)

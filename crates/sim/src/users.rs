@@ -7,9 +7,11 @@ use crate::agenda::Due;
 use crate::chance::fixed;
 use crate::report::Failure;
 use crate::world::World;
+use gleaner_attempt::Saving;
 use gleaner_core::{Event, MergeKind, Need, NewJob, NodeWish, State, Target};
 use gleaner_model::{
-    AttemptId, Bytes, Cpus, Engine, JobId, JobState, Reason, Retry, TaskId, UserId,
+    AttemptId, Bytes, CHECKPOINT_EXIT_CODE, Cpus, Engine, JobId, JobState, Reason, Retry, Span,
+    TaskId, UserId,
 };
 
 /// How many users there are.
@@ -28,6 +30,8 @@ pub(crate) struct Job {
     fails: f64,
     /// Which program it is: some PCs lack some.
     pub(crate) program: u64,
+    /// How its attempts are saved.
+    pub(crate) saving: Saving,
 }
 
 impl Job {
@@ -41,6 +45,11 @@ impl Job {
     pub(crate) fn fate(&self, seed: u64, attempt: AttemptId) -> Reason {
         let place = u64::from(attempt.task.index) << 32 | u64::from(attempt.number);
         let draw = fixed(seed, attempt.task.job.0 + 1_000_000, place);
+        if self.saving.itself && draw > 0.8 {
+            return Reason::Exit {
+                code: CHECKPOINT_EXIT_CODE,
+            };
+        }
         Reason::Exit {
             code: i32::from(draw < self.fails),
         }
@@ -66,11 +75,21 @@ impl World {
         });
         let mut next = || parts.next().unwrap_or_default();
         let (median_ms, fails, program) = (next(), next(), next().to_bits());
+        // Only where there is trouble: other runs are for figures.
+        let saves = self.options.faults && fixed(program, 3, 5) < 0.3;
+        let every = Span {
+            ms: u64::from(whole(median_ms / 3.0)).max(1000),
+        };
         let stored = Job {
             need: job.need.clone(),
             median_ms,
             fails,
             program,
+            saving: Saving {
+                itself: saves,
+                every: saves.then_some(every),
+                whole: false,
+            },
         };
         self.jobs.insert(id, stored);
         self.tally.jobs += 1;
@@ -142,6 +161,7 @@ impl World {
             engine: Engine::Process,
             arch: (user == 3).then(|| "aarch64".to_owned()),
             labels: std::collections::BTreeMap::new(),
+            saves: false,
         };
         let faults = self.options.faults;
         let fails = match (faults, self.chance.likely(0.1)) {

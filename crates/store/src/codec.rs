@@ -186,7 +186,7 @@ macro_rules! codes {
 
 codes!(attempt_code, attempt_state, AttemptState, "an attempt's state", {
     Leased = 1, Fetching = 2, Running = 3, Paused = 4, Finished = 5, Failed = 6, Lost = 7,
-    Evicted = 8, Cancelled = 9
+    Evicted = 8, Cancelled = 9, Checkpointed = 10
 });
 codes!(task_code, task_state, TaskState, "a task's state", {
     Waiting = 1, Ready = 2, Running = 3, Done = 4, Failed = 5, Cancelled = 6

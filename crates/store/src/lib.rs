@@ -18,7 +18,7 @@ pub use envelope::Envelope;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
-use gleaner_core::{AttemptRow, Row, Snapshot};
+use gleaner_core::{AttemptRow, CheckpointRow, Row, Snapshot};
 use gleaner_model::{Digest, JobId, NodeId, OutputFile, TaskId, Time, UserId};
 
 /// Something could not be stored or read back.
@@ -193,6 +193,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The database cannot be read.
     fn results(&self, job: JobId, from: u32, limit: usize) -> Result<Vec<AttemptRow>, StoreError>;
 
+    /// What a task goes on from, without its list of blobs; none where it begins.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn checkpoint(&self, task: TaskId) -> Result<Option<CheckpointRow>, StoreError>;
+
     /// The merged files of a job.
     ///
     /// # Errors
@@ -205,7 +211,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The database cannot be read.
     fn inline(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Whether some job needs this blob.
+    /// Whether some job needs this blob, or a task that may go on from it.
     ///
     /// # Errors
     /// The database cannot be read.

@@ -4,7 +4,7 @@
 //! reads back is kept by [`Book`], the brain's own reference of what rows mean.
 
 use crate::{Loaded, NodeRecord, ServerRow, Store, StoreError, TokenRow, inline_of};
-use gleaner_core::{AttemptRow, Book, Row};
+use gleaner_core::{AttemptRow, Book, CheckpointRow, Row};
 use gleaner_model::{Digest, JobId, NodeId, OutputFile, TaskId, TaskState, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ struct Tables {
     job_cpu: BTreeMap<JobId, f64>,
     merged: BTreeMap<(JobId, String), OutputFile>,
     refs: BTreeSet<(Digest, JobId)>,
+    checkpoints: BTreeMap<TaskId, CheckpointRow>,
 }
 
 /// A store in memory.
@@ -51,6 +52,12 @@ impl Tables {
             let TaskId { job, index } = row.attempt.task;
             let key = (job, index, row.attempt.number);
             self.attempts.insert(key, row.clone());
+        }
+        if let Row::Checkpoint(row) = row {
+            self.checkpoints.insert(row.attempt.task, row.clone());
+        }
+        if let Row::CheckpointOver(task) = row {
+            self.checkpoints.remove(task);
         }
     }
 
@@ -150,6 +157,14 @@ impl Store for MemoryStore {
         Ok(found)
     }
 
+    fn checkpoint(&self, task: TaskId) -> Result<Option<CheckpointRow>, StoreError> {
+        let found = self.tables().checkpoints.get(&task).cloned();
+        Ok(found.map(|mut row| {
+            row.saved.blobs = Vec::new();
+            row
+        }))
+    }
+
     fn merged(&self, job: JobId) -> Result<Vec<OutputFile>, StoreError> {
         let tables = self.tables();
         let from = (job, String::new());
@@ -173,6 +188,7 @@ impl Store for MemoryStore {
         let refs = tables
             .refs
             .range((*digest, JobId(0))..=(*digest, JobId(u64::MAX)));
-        Ok(refs.count() > 0)
+        let mut saved = tables.checkpoints.values();
+        Ok(refs.count() > 0 || saved.any(|row| row.saved.blobs.contains(digest)))
     }
 }

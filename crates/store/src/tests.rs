@@ -22,6 +22,7 @@ fn new_job(count: u32) -> NewJob {
             engine: Engine::Wasm,
             arch: Some("x86_64".to_owned()),
             labels: BTreeMap::from([("room".to_owned(), "b12".to_owned())]),
+            saves: false,
         },
         retry: Retry {
             attempts: 2,

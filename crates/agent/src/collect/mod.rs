@@ -8,10 +8,11 @@
 
 use crate::blobs::{Blobs, SMALL_BYTES_MAX, TransferError};
 use crate::link::wait;
+use gleaner_attempt::Saving;
 use gleaner_engine::{CollectedFile, Ending, Engine, EngineError};
 use gleaner_model::{
-    AttemptId, AttemptRecord, AttemptState, BlobRef, Digest, Limits, OutputFile, Reason, Time,
-    Usage,
+    AttemptId, AttemptRecord, AttemptState, BlobRef, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX,
+    Checkpoint, CheckpointKind, Digest, FileEntry, Limits, OutputFile, Reason, Time, Usage,
 };
 use gleaner_wire::{INLINE_BYTES_MAX, v1};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +34,18 @@ const SMALL_HELD_BYTES: u64 = 8 << 20;
 /// Bytes hashed at once.
 const HASH_BYTES: usize = 128 << 10;
 
+/// Bytes of each stream that come home from an attempt which saved itself: enough to see why, if
+/// it does so for ever. The task's own streams are those of its last attempt.
+const SAVED_STREAM_BYTES: u64 = 16 << 10;
+
 /// A report in the making.
 #[derive(Debug)]
 pub(crate) struct Draft {
     record: AttemptRecord,
     inline: Vec<Vec<u8>>,
+    /// Outputs that are uploaded.
+    blobs: Vec<Digest>,
+    checkpoint: Option<Checkpoint>,
     /// What must be at the server before the report goes there.
     pub(crate) uploads: Vec<Upload>,
 }
@@ -53,6 +61,32 @@ impl Upload {
     /// Its size in bytes.
     pub(crate) const fn size(&self) -> u64 {
         self.blob.size
+    }
+}
+
+/// What an ended attempt leaves to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// Nothing.
+    Nothing,
+    /// This; without it the attempt has not done what it said.
+    Must(CheckpointKind),
+    /// This, where it can be had.
+    May(CheckpointKind),
+}
+
+impl Leaves {
+    /// By how it ended, what its last save made, and how it is saved.
+    pub(crate) fn of(reason: &Reason, left: Option<CheckpointKind>, how: &Saving) -> Self {
+        match (reason.state(), left) {
+            (AttemptState::Checkpointed, _) => Self::Must(CheckpointKind::Files),
+            (AttemptState::Evicted, Some(guest)) => Self::May(guest),
+            // Files that may be copied at any moment may be so at this one.
+            (AttemptState::Evicted, None) if how.itself && how.every.is_some() && !how.whole => {
+                Self::May(CheckpointKind::Files)
+            }
+            _ => Self::Nothing,
+        }
     }
 }
 
@@ -97,8 +131,12 @@ impl Draft {
                 refused_calls: ending.refused_calls.clone(),
                 degraded: ending.degraded.clone(),
                 outputs: Vec::new(),
+                went_on_from: None,
+                checkpoints: 0,
             },
             inline: Vec::new(),
+            blobs: Vec::new(),
+            checkpoint: None,
             uploads: Vec::new(),
         }
     }
@@ -115,7 +153,13 @@ impl Draft {
             reason.state(),
             AttemptState::Finished | AttemptState::Failed
         );
+        let saved_itself = reason.state() == AttemptState::Checkpointed;
         let mut draft = Self::bare(attempt, reason, Some(ending), ending.ended);
+        if saved_itself {
+            let max = limits.output.0.min(SAVED_STREAM_BYTES);
+            // Nothing depends on them.
+            let _unread = draft.take(streams(engine, attempt, max));
+        }
         if !wanted {
             return draft;
         }
@@ -128,7 +172,7 @@ impl Draft {
         });
         let files = files.unwrap_or_else(|error| {
             draft.spoil(&error);
-            streams(engine, attempt, limits)
+            streams(engine, attempt, limits.output.0)
         });
         if let Err(error) = draft.take(files) {
             draft.spoil(&EngineError::Io {
@@ -145,8 +189,48 @@ impl Draft {
             let detail = error.to_string();
             self.record.reason = match error {
                 EngineError::Output { .. } => Reason::Output { detail },
-                EngineError::Unknown(_) | EngineError::Io { .. } => Reason::Engine { detail },
+                EngineError::Unknown(_) | EngineError::Unsupported(_) | EngineError::Io { .. } => {
+                    Reason::Engine { detail }
+                }
             };
+        }
+    }
+
+    /// What the attempt went on from, and how often its task was saved before its end.
+    pub(crate) const fn went_on(&mut self, from: Option<AttemptId>, checkpoints: u32) {
+        self.record.went_on_from = from;
+        self.record.checkpoints = checkpoints;
+    }
+
+    /// Adds what the attempt leaves to go on from. Where it must leave something and does not, it
+    /// has failed.
+    pub(crate) fn take_saved(
+        &mut self,
+        engine: &dyn Engine,
+        leaves: Leaves,
+        limits: &Limits,
+        now: Time,
+    ) {
+        let (kind, must) = match leaves {
+            Leaves::Nothing => return,
+            Leaves::Must(kind) => (kind, true),
+            Leaves::May(kind) => (kind, false),
+        };
+        match saved(engine, (self.record.attempt, kind), limits, now) {
+            Ok((checkpoint, files)) => {
+                self.record.checkpoints += 1;
+                self.checkpoint = Some(checkpoint);
+                self.uploads.extend(files);
+            }
+            Err(error) if must => {
+                self.record.reason = Reason::Output {
+                    detail: format!("of what the program saved, {error}"),
+                };
+            }
+            Err(error) => self
+                .record
+                .degraded
+                .push(format!("checkpoint: not saved at its end: {error}")),
         }
     }
 
@@ -174,10 +258,13 @@ impl Draft {
                     room -= content.len();
                     self.inline.push(content);
                 }
-                None => self.uploads.push(Upload {
-                    blob: one.blob,
-                    file: one.file,
-                }),
+                None => {
+                    self.blobs.push(one.blob.digest);
+                    self.uploads.push(Upload {
+                        blob: one.blob,
+                        file: one.file,
+                    });
+                }
             }
         }
         Ok(())
@@ -185,19 +272,20 @@ impl Draft {
 
     /// The server will not take an output: the report goes without any.
     pub(crate) fn refuse(&mut self, reason: Reason) {
-        if self.record.reason.is_success() {
+        let saved_itself = self.record.reason.state() == AttemptState::Checkpointed;
+        if self.record.reason.is_success() || saved_itself {
             self.record.reason = reason;
         }
         self.record.outputs.clear();
+        self.checkpoint = None;
         self.inline.clear();
+        self.blobs.clear();
         self.uploads.clear();
     }
 
     /// The report as it is sent, and the reason in it.
     pub(crate) fn seal(mut self) -> (Reason, v1::Ended) {
-        // None of these types can fail to be written.
-        let json = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
-        let mut record_json = json(serde_json::to_vec(&self.record));
+        let mut record_json = json(&self.record);
         if record_json.len() > RECORD_BYTES_MAX {
             let count = self.record.outputs.len();
             self.refuse(Reason::Output {
@@ -205,28 +293,77 @@ impl Draft {
                     "the names of {count} files are too long; pack them into an archive"
                 ),
             });
-            record_json = json(serde_json::to_vec(&self.record));
+            record_json = json(&self.record);
         }
         let record = &self.record;
         let ended = v1::Ended {
             attempt: Some(record.attempt.into()),
-            reason: json(serde_json::to_vec(&record.reason)),
+            reason: json(&record.reason),
             cpu_seconds: record.usage.cpu_seconds,
             busy_seconds: (record.wall_seconds - record.paused_seconds).max(0.0),
             record: record_json,
             inline: self.inline,
-            blobs: self
-                .uploads
-                .iter()
-                .map(|upload| upload.blob.digest.0.to_vec())
-                .collect(),
+            blobs: self.blobs.iter().map(|blob| blob.0.to_vec()).collect(),
+            checkpoint: self.checkpoint.as_ref().map(json).unwrap_or_default(),
         };
         (self.record.reason, ended)
     }
 }
 
+/// What is sent of our own types; none of them can fail to be written.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// What an engine has saved of an attempt, and the files to send. Blocks on the disk.
+pub(crate) fn saved(
+    engine: &dyn Engine,
+    (attempt, kind): (AttemptId, CheckpointKind),
+    limits: &Limits,
+    now: Time,
+) -> Result<(Checkpoint, Vec<Upload>), EngineError> {
+    let wrong = |name: String, problem: String| EngineError::Output { name, problem };
+    let found = engine.saved(attempt)?;
+    if found.len() > CHECKPOINT_FILES_MAX {
+        let problem = format!("are more than {CHECKPOINT_FILES_MAX}; pack them into an archive");
+        return Err(wrong(format!("{} files", found.len()), problem));
+    }
+    let bytes = found
+        .iter()
+        .fold(0_u64, |sum, file| sum.saturating_add(file.size));
+    if kind == CheckpointKind::Files && bytes > limits.output.0 {
+        let problem = "are larger than limits.output; raise it or save less".to_owned();
+        return Err(wrong("the saved files".to_owned(), problem));
+    }
+    let (mut files, mut uploads) = (Vec::new(), Vec::new());
+    for file in found {
+        let (name, mode) = (file.name.clone(), file.mode);
+        let one = hash(file).map_err(|source| EngineError::Io {
+            doing: format!("read the saved file {name:?}"),
+            source,
+        })?;
+        let blob = one.blob;
+        files.push(FileEntry { name, blob, mode });
+        uploads.push(Upload {
+            blob,
+            file: one.file,
+        });
+    }
+    let checkpoint = Checkpoint {
+        attempt,
+        taken: now,
+        kind,
+        files,
+    };
+    if json(&checkpoint).len() > CHECKPOINT_BYTES_MAX {
+        let problem = "have too long names; pack them into an archive".to_owned();
+        return Err(wrong("the saved files".to_owned(), problem));
+    }
+    Ok((checkpoint, uploads))
+}
+
 /// What the program printed, where its outputs cannot be had; cut where it printed too much.
-fn streams(engine: &dyn Engine, attempt: AttemptId, limits: &Limits) -> Vec<CollectedFile> {
+fn streams(engine: &dyn Engine, attempt: AttemptId, max_bytes: u64) -> Vec<CollectedFile> {
     let Ok(streams) = engine.streams(attempt) else {
         return Vec::new();
     };
@@ -234,7 +371,7 @@ fn streams(engine: &dyn Engine, attempt: AttemptId, limits: &Limits) -> Vec<Coll
         .into_iter()
         .zip(streams)
         .filter_map(|(name, file)| {
-            let size = file.metadata().ok()?.len().min(limits.output.0);
+            let size = file.metadata().ok()?.len().min(max_bytes);
             Some(CollectedFile {
                 name: name.to_owned(),
                 file,

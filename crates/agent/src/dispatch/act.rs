@@ -1,7 +1,7 @@
 //! What the book asks for, done: one function an action.
 
 use super::{Dispatch, Input, InputFiles};
-use crate::collect::{Draft, Upload, upload};
+use crate::collect::{Draft, Leaves, Upload, upload};
 use crate::run::fault;
 use gleaner_attempt::{Action, Event};
 use gleaner_engine::{Control, EngineEvent};
@@ -16,6 +16,7 @@ impl Dispatch {
             Action::Start(attempt) => self.start(attempt),
             Action::Pause(attempt) => self.steer(attempt, Control::Pause),
             Action::Resume(attempt) => self.steer(attempt, Control::Resume),
+            Action::Save { attempt, last } => self.save(attempt, last),
             Action::Stop { attempt, grace_ms } => self.steer(attempt, Control::Stop { grace_ms }),
             Action::Collect {
                 attempt, reason, ..
@@ -32,7 +33,10 @@ impl Dispatch {
             return self.unexpected(&Action::Fetch(attempt));
         };
         let wanted = match &slot.task {
-            Some((template, task)) => template.wanted(task),
+            Some((template, task)) => match task.unfit(&*slot.engine) {
+                Some(reason) => Err(reason),
+                None => template.wanted(task),
+            },
             None => Err(fault("an adopted attempt has nothing to fetch")),
         };
         let wanted = match wanted {
@@ -135,6 +139,7 @@ impl Dispatch {
                     .set(attempt, AttemptState::Running);
                 self.step(Event::Resumed(attempt));
             }
+            EngineEvent::Saved { attempt, outcome } => self.engine_saved(attempt, outcome),
             EngineEvent::Ended { attempt, ending } => {
                 let reason = ending.reason.clone();
                 self.parts.watching.roster.remove(attempt);
@@ -156,7 +161,9 @@ impl Dispatch {
         };
         let used = std::mem::take(&mut slot.inputs);
         let Some(ending) = slot.ending.take().filter(|_| slot.in_engine) else {
-            let (reason, report) = Draft::bare(attempt, reason, None, now).seal();
+            let mut draft = Draft::bare(attempt, reason, None, now);
+            draft.went_on(slot.saves.from, slot.saves.count);
+            let (reason, report) = draft.seal();
             slot.report = Some(report);
             return self.follow_up.push_back(Event::Collected(attempt, reason));
         };
@@ -164,6 +171,8 @@ impl Dispatch {
         let (blobs, uploads) = (self.parts.blobs.clone(), Arc::clone(&self.uploads));
         let (inputs, runtime) = (self.parts.inputs.clone(), self.parts.runtime.clone());
         let (fetcher, guests) = (self.parts.fetcher.clone(), self.parts.guests.clone());
+        let (from, count) = (slot.saves.from, slot.saves.count);
+        let leaves = Leaves::of(&reason, slot.saves.left.take(), &slot.saves.how);
         self.collectors.give(move || {
             if matches!(reason, Reason::Integrity { .. }) {
                 // Another try must not meet the same rotten blob.
@@ -171,6 +180,8 @@ impl Dispatch {
             }
             drop(used);
             let mut draft = Draft::collect(&*engine, attempt, reason, &ending, &limits);
+            draft.went_on(from, count);
+            draft.take_saved(&*engine, leaves, &limits, now);
             let done = move |draft: Draft| {
                 let (reason, report) = draft.seal();
                 inputs.send(Input::Collected(attempt, reason, Box::new(report)));

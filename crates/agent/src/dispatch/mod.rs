@@ -6,6 +6,7 @@
 //! fetches and collections. Out: calls of engines, and messages for the link.
 
 mod act;
+pub(crate) mod save;
 mod serve;
 mod slot;
 
@@ -20,7 +21,7 @@ use crate::watch::capacity::Offer;
 use crate::watch::roster::Held;
 use crate::watch::{Condition, Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
-use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
+use gleaner_engine::{AttemptSpec, Engine, EngineEvent, Saves};
 use gleaner_harvest::{Cause, Decision};
 use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
@@ -94,6 +95,8 @@ pub(crate) enum Input {
     Fetched(AttemptId, Result<InputFiles, Reason>),
     /// The report of an attempt is made.
     Collected(AttemptId, Reason, Box<v1::Ended>),
+    /// What was saved of a running attempt is at the server, or why not.
+    Saved(AttemptId, save::Saved),
     /// These engines work.
     Introduced(Vec<String>),
     /// The self-test lets the node work, or not.
@@ -271,6 +274,7 @@ impl Dispatch {
                 };
                 tracing::info!(target: "gleaner::agent", "connected");
                 self.step(Event::LinkUp { lease });
+                self.tell_saved_again();
             }
             Input::LinkDown => {
                 self.parts.guests.linked(false);
@@ -297,6 +301,7 @@ impl Dispatch {
                 }
                 self.step(Event::Collected(attempt, reason));
             }
+            Input::Saved(attempt, saved) => self.saved(attempt, saved),
             Input::Introduced(engines) => self.introduced(engines),
             Input::Condition(condition) => self.tested(condition),
             Input::Judged(decision) => {
@@ -326,8 +331,15 @@ impl Dispatch {
 
     /// Only a hello says what works here.
     fn introduced(&mut self, engines: Vec<String>) {
-        if self.parts.hello.engines != engines {
-            self.parts.hello.engines = engines;
+        let guests = self.parts.engines.iter().map(|engine| engine.saves());
+        let machine = guests.filter_map(|saves| match saves {
+            Saves::Guest { machine } => Some(machine),
+            Saves::Files | Saves::Nothing => None,
+        });
+        let machine = machine.last().unwrap_or_default();
+        let hello = &mut self.parts.hello;
+        if (&hello.engines, &hello.machine) != (&engines, &machine) {
+            (hello.engines, hello.machine) = (engines, machine);
             self.outgoing = None;
         }
     }
@@ -497,12 +509,14 @@ impl Dispatch {
                 }
                 self.parts.guests.adopted(spec.attempt);
                 let slot = Slot::adopted(&engine, &spec, adopted.ending);
+                let saving = slot.saves.how;
                 self.slots.insert(spec.attempt, slot);
                 self.step(Event::Adopted(Adoption {
                     attempt: spec.attempt,
                     lease: spec.bundle,
                     cpus: spec.limits.cpus,
                     memory: spec.limits.memory,
+                    saving,
                     ended,
                 }));
             }

@@ -4,7 +4,7 @@
 use super::{Dispatch, Slot};
 use crate::logs::{Relay, chunk};
 use crate::run::{JobTemplate, TaskPart, fault};
-use gleaner_attempt::{Event, Grant, Wish};
+use gleaner_attempt::{Event, Grant, Saving, Wish};
 use gleaner_model::{AttemptId, JobId, LeaseId, TaskId};
 use gleaner_wire::v1::{self, server_message::Kind};
 use std::collections::BTreeMap;
@@ -77,6 +77,7 @@ impl Dispatch {
             }
             Some(Kind::Wish(wish)) => self.wished(&wish.wish),
             Some(Kind::LogRequest(request)) => self.log_request(request),
+            Some(Kind::Kept(kept)) => self.kept(&kept),
         }
     }
 
@@ -153,6 +154,7 @@ impl Dispatch {
             cpus: template.limits.cpus,
             memory: template.limits.memory,
             width: bundle.width,
+            saving: engine.map_or_else(Saving::default, |engine| template.saving(&*engine)),
             tasks,
         }));
     }

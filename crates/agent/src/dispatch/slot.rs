@@ -1,7 +1,8 @@
 //! What the loop keeps of one attempt beside its entry in the book.
 
+use crate::dispatch::save::SlotSaves;
 use crate::fetch::Inputs;
-use crate::run::{JobTemplate, TaskPart};
+use crate::run::{JobTemplate, TaskPart, saving};
 use crate::watch::roster::Held;
 use gleaner_engine::{AttemptSpec, Ending, Engine};
 use gleaner_model::{AttemptState, LeaseId, Limits, Time};
@@ -25,6 +26,8 @@ pub(super) struct Slot {
     pub(super) report: Option<v1::Ended>,
     /// Whether the engine knows it: it must be discarded there in the end.
     pub(super) in_engine: bool,
+    /// How it is saved, and what was.
+    pub(super) saves: SlotSaves,
     /// A fetch or an upload on its way.
     pub(super) work: Option<AbortHandle>,
 }
@@ -40,6 +43,11 @@ impl Slot {
             engine: Arc::clone(engine),
             lease,
             limits: Arc::clone(&template.limits),
+            saves: SlotSaves::new(
+                template.saving(&**engine),
+                task.checkpoint.as_ref().map(|saved| saved.attempt),
+                task.checkpoints,
+            ),
             task: Some((Arc::clone(template), task)),
             inputs: Inputs::default(),
             ending: None,
@@ -59,6 +67,11 @@ impl Slot {
             lease: spec.bundle,
             limits: Arc::new(spec.limits.clone()),
             task: None,
+            saves: SlotSaves::new(
+                saving(!spec.saving.files.is_empty(), spec.saving.every, &**engine),
+                spec.saving.from,
+                spec.saving.before,
+            ),
             inputs: Inputs::default(),
             ending,
             report: None,
@@ -82,7 +95,7 @@ impl Slot {
 
     /// Ends a transfer that nobody waits for any more.
     pub(super) fn abort(&self) {
-        if let Some(work) = &self.work {
+        for work in [&self.work, &self.saves.work].into_iter().flatten() {
             work.abort();
         }
     }

@@ -327,8 +327,10 @@ fn weight(message: &v1::AgentMessage) -> usize {
     64 + match &message.kind {
         Some(Kind::Ended(ended)) => {
             let inline: usize = ended.inline.iter().map(Vec::len).sum();
-            ended.record.len() + ended.reason.len() + inline + 34 * ended.blobs.len()
+            let texts = ended.record.len() + ended.reason.len() + ended.checkpoint.len();
+            texts + inline + 34 * ended.blobs.len()
         }
+        Some(Kind::Saved(saved)) => saved.checkpoint.len(),
         Some(Kind::LogChunk(chunk)) => chunk.data.len(),
         Some(Kind::Hello(hello)) => 40 * hello.held.len(),
         Some(Kind::Beat(_) | Kind::Progress(_)) | None => 0,

@@ -2,9 +2,11 @@
 //! in once a task. No I/O here; what is wrong with a message becomes a text for the report.
 
 use crate::fetch::Wanted;
-use gleaner_engine::{AttemptSpec, InputFile};
+use gleaner_attempt::Saving;
+use gleaner_engine::{self as engine, AttemptSpec, InputFile, Restore, Saves};
 use gleaner_model::{
-    AttemptId, BlobRef, Digest, Engine, FileEntry, LeaseId, Limits, Reason, Template,
+    AttemptId, BlobRef, Checkpoint, CheckpointKind, Digest, Engine, FileEntry, LeaseId, Limits,
+    Reason, Span, Template,
 };
 use gleaner_wire::v1;
 use std::borrow::Cow;
@@ -24,6 +26,9 @@ pub(crate) struct JobTemplate {
     pub(crate) limits: Arc<Limits>,
     pub(crate) engine: Engine,
     image: String,
+    checkpoint_files: Vec<Template>,
+    /// How often its attempts are saved while they run.
+    every: Option<Span>,
     /// What the job is called, and for whom it runs: for the owner of the node.
     pub(crate) name: String,
     pub(crate) user: String,
@@ -37,6 +42,10 @@ pub(crate) struct TaskPart {
     command: Vec<String>,
     inputs: Vec<FileEntry>,
     listing: Option<Digest>,
+    /// What it goes on from.
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// How often the task was saved so far.
+    pub(crate) checkpoints: u32,
 }
 
 impl JobTemplate {
@@ -68,6 +77,10 @@ impl JobTemplate {
             limits: Arc::new(limits),
             engine,
             image: from.image,
+            checkpoint_files: from.checkpoint_files.iter().map(cut).collect(),
+            every: (from.checkpoint_ms > 0).then_some(Span {
+                ms: from.checkpoint_ms,
+            }),
             name: from.job_name,
             user: from.user,
             names,
@@ -87,6 +100,14 @@ impl JobTemplate {
             });
         }
         files.extend(task.inputs.iter().cloned());
+        if let Some(checkpoint) = &task.checkpoint {
+            if checkpoint.kind == CheckpointKind::Files {
+                // What the program saved stands in the place of what it began with.
+                files.retain(|input| !checkpoint.files.iter().any(|saved| clash(input, saved)));
+            }
+            // The last of the files; `spec` takes those of a guest off there.
+            files.extend(checkpoint.files.iter().cloned());
+        }
         Ok(Wanted {
             files,
             listing: task.listing,
@@ -102,7 +123,7 @@ impl JobTemplate {
         attempt: AttemptId,
         bundle: LeaseId,
         task: &TaskPart,
-        inputs: Vec<InputFile>,
+        mut inputs: Vec<InputFile>,
     ) -> Result<AttemptSpec, Reason> {
         if !self.image.is_empty() {
             return Err(fault(
@@ -121,6 +142,13 @@ impl JobTemplate {
             .iter()
             .map(|(key, text)| Ok((key.clone(), self.fill(text, task)?)))
             .collect::<Result<_, Reason>>()?;
+        let restore = match task.checkpoint.as_ref().map(|saved| (&saved.kind, saved)) {
+            Some((CheckpointKind::Guest { machine }, saved)) => Some(Restore {
+                machine: machine.clone(),
+                files: inputs.split_off(inputs.len().saturating_sub(saved.files.len())),
+            }),
+            Some((CheckpointKind::Files, _)) | None => None,
+        };
         Ok(AttemptSpec {
             attempt,
             bundle,
@@ -134,7 +162,19 @@ impl JobTemplate {
             inputs,
             outputs: all(&self.outputs)?,
             limits: Limits::clone(&self.limits),
+            saving: engine::Saving {
+                files: all(&self.checkpoint_files)?,
+                every: self.every,
+                restore,
+                from: task.checkpoint.as_ref().map(|saved| saved.attempt),
+                before: task.checkpoints,
+            },
         })
+    }
+
+    /// How attempts of the job are saved by this engine.
+    pub(crate) fn saving(&self, engine: &dyn engine::Engine) -> Saving {
+        saving(!self.checkpoint_files.is_empty(), self.every, engine)
     }
 
     fn fill(&self, text: &Template, task: &TaskPart) -> Result<String, Reason> {
@@ -170,8 +210,52 @@ impl TaskPart {
                 .map(entry)
                 .collect::<Result<_, String>>()?,
             listing,
+            checkpoint: match from.checkpoint.is_empty() {
+                true => None,
+                false => Some(serde_json::from_slice(&from.checkpoint).map_err(|error| {
+                    format!("the server sent a checkpoint that cannot be read: {error}")
+                })?),
+            },
+            checkpoints: from.checkpoints,
         })
     }
+
+    /// Why the task cannot go on here from what was saved of it; none where it can.
+    pub(crate) fn unfit(&self, engine: &dyn engine::Engine) -> Option<Reason> {
+        let needs = self.checkpoint.as_ref()?.machine()?;
+        let detail = match engine.saves() {
+            Saves::Guest { machine } if machine == needs => return None,
+            Saves::Guest { machine } => {
+                format!("it was saved on machine {needs}, this node has {machine}")
+            }
+            Saves::Nothing | Saves::Files => {
+                format!("it was saved on machine {needs}, and this node restores no guests")
+            }
+        };
+        Some(Reason::Unrestored { detail })
+    }
+}
+
+/// How attempts are saved: what the job asks for and the engine can.
+pub(crate) fn saving(itself: bool, every: Option<Span>, engine: &dyn engine::Engine) -> Saving {
+    let saves = engine.saves();
+    let whole = matches!(saves, Saves::Guest { .. });
+    let can = whole || itself && saves == Saves::Files;
+    let every = every.filter(|_| can);
+    Saving {
+        itself,
+        every,
+        whole: whole && every.is_some(),
+    }
+}
+
+/// Whether two files cannot both be in scratch: one name is the other's, or a directory of it.
+fn clash(one: &FileEntry, other: &FileEntry) -> bool {
+    let below = |file: &str, dir: &str| {
+        file.strip_prefix(dir)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    one.name == other.name || below(&one.name, &other.name) || below(&other.name, &one.name)
 }
 
 /// A reason for what is gleaner's own fault.
@@ -221,6 +305,8 @@ mod tests {
             limits: serde_json::to_vec(&Limits::default()).unwrap(),
             engine: "process".into(),
             image: String::new(),
+            checkpoint_files: Vec::new(),
+            checkpoint_ms: 0,
             job_name: "docking".into(),
             user: "ada".into(),
         }

@@ -467,6 +467,7 @@ async fn an_admins_wishes_are_obeyed() {
             | Kind::Beat(_)
             | Kind::Progress(_)
             | Kind::Ended(_)
+            | Kind::Saved(_)
             | Kind::LogChunk(_) => None,
         }
     };
@@ -528,6 +529,7 @@ async fn a_log_is_followed_to_its_end() {
                     | Kind::Beat(_)
                     | Kind::Progress(_)
                     | Kind::Ended(_)
+                    | Kind::Saved(_)
                     | Kind::LogChunk(_) => None,
                 })
                 .await;

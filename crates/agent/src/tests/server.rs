@@ -188,7 +188,11 @@ impl FakeServer {
     pub(super) async fn hello(&mut self) -> v1::Hello {
         self.hear(|kind| match kind {
             Kind::Hello(hello) => Some(hello.clone()),
-            Kind::Beat(_) | Kind::Progress(_) | Kind::Ended(_) | Kind::LogChunk(_) => None,
+            Kind::Beat(_)
+            | Kind::Progress(_)
+            | Kind::Ended(_)
+            | Kind::Saved(_)
+            | Kind::LogChunk(_) => None,
         })
         .await
     }
@@ -200,6 +204,7 @@ impl FakeServer {
             | Kind::Beat(_)
             | Kind::Progress(_)
             | Kind::Ended(_)
+            | Kind::Saved(_)
             | Kind::LogChunk(_) => None,
         })
         .await

@@ -46,5 +46,19 @@ impl Book {
             .filter_map(|(attempt, entry)| Some((entry.due?, *attempt)))
             .collect();
         assert_eq!(due, self.timers, "timers");
+        let due: BTreeSet<_> = self
+            .attempts
+            .iter()
+            .filter_map(|(attempt, entry)| Some((entry.save_due?, *attempt)))
+            .collect();
+        assert_eq!(due, self.saves, "times of saves");
+        let saved = |entry: &&crate::entry::Entry| entry.saving || entry.save_due.is_some();
+        assert!(
+            self.attempts
+                .values()
+                .filter(saved)
+                .all(|entry| entry.phase.is_live()),
+            "only what lives is saved"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What wish, verdict and want of memory do to attempts.
 
 use super::{Book, evicted};
-use crate::entry::{Phase, Stop};
+use crate::entry::Phase;
 use crate::{Action, Verdict, Wish};
 use alloc::vec::Vec;
 use gleaner_model::Time;
@@ -34,13 +34,11 @@ impl Book {
                 self.leave_queue(attempt);
                 self.end(attempt, evicted(why), false, out);
             }
-            if self.wish == Wish::Evict || self.verdict == Verdict::Evict {
-                for attempt in self.those(Phase::is_live) {
-                    let entry = self.attempts.get_mut(&attempt);
-                    if let Some(entry) = entry.filter(|entry| entry.stop.is_none()) {
-                        entry.stop = Some(Stop::Evicted(why));
-                        self.stop(now, attempt, out);
-                    }
+            let all = self.wish == Wish::Evict || self.verdict == Verdict::Evict;
+            for attempt in self.those(Phase::is_live) {
+                // What can be moved without loss does not keep a node that is drained waiting.
+                if all || self.saving_of(attempt).every.is_some() {
+                    self.give_back(now, attempt, why, out);
                 }
             }
         }
@@ -67,9 +65,6 @@ impl Book {
         let Some(attempt) = youngest.map(|(attempt, _)| *attempt) else {
             return;
         };
-        if let Some(entry) = self.attempts.get_mut(&attempt) {
-            entry.stop = Some(Stop::Evicted(MEMORY));
-        }
-        self.stop(now, attempt, out);
+        self.give_back(now, attempt, MEMORY, out);
     }
 }

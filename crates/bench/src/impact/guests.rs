@@ -7,7 +7,9 @@ use super::plan::{Kind, Rule};
 use super::proc;
 use super::work::{Lowered, NAME, Record, TOUCHED_BYTES, task_args};
 use crate::{BenchError, Doing as _};
-use gleaner_engine::{Allowance, AttemptSpec, Control, Engine as _, EngineEvent, InputFile};
+use gleaner_engine::{
+    Allowance, AttemptSpec, Control, Engine as _, EngineEvent, InputFile, Saving,
+};
 use gleaner_engine_process::cgroup::Backend;
 use gleaner_engine_process::priority::{Place, Stand};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
@@ -120,6 +122,7 @@ impl Ours {
                     memory: Bytes(1 << 30),
                     ..Limits::default()
                 },
+                saving: Saving::default(),
             };
             self.engine.start(spec).map_err(broken)?;
         }

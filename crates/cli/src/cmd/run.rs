@@ -293,7 +293,9 @@ fn verdict(detail: &TaskDetail) -> (u8, Option<String>) {
         | Reason::Engine { .. }
         | Reason::Cancelled
         | Reason::Evicted { .. }
-        | Reason::Lost { .. } => (OURS, Some(record.reason.to_string())),
+        | Reason::Lost { .. }
+        | Reason::Checkpointed { .. }
+        | Reason::Unrestored { .. } => (OURS, Some(record.reason.to_string())),
     }
 }
 

@@ -88,6 +88,8 @@ pub(crate) fn task_ended(reason: Reason) -> TaskDetail {
                 refused_calls: [("ptrace".to_owned(), 2)].into(),
                 degraded: Vec::new(),
                 outputs: Vec::new(),
+                went_on_from: None,
+                checkpoints: 0,
             }),
         }],
     }

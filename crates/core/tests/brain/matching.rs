@@ -146,6 +146,7 @@ impl Desk {
             cpu_seconds: self.busy,
             busy_seconds: self.busy,
             record: Vec::new(),
+            saved: None,
         }));
         self.take(&actions);
     }
@@ -208,6 +209,7 @@ fn the_end_of_a_job_is_not_hoarded_by_one_node() {
                     cpu_seconds: 0.01,
                     busy_seconds: 0.01,
                     record: Vec::new(),
+                    saved: None,
                 })));
             }
         }

@@ -29,6 +29,7 @@ pub(crate) fn need(cpus: u32) -> Need {
         engine: Engine::Process,
         arch: None,
         labels: BTreeMap::new(),
+        saves: false,
     }
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn hello(node: u32, cpus: u32) -> NodeHello {
         arch: "x86_64".into(),
         engines: vec![Engine::Process],
         labels: BTreeMap::new(),
+        machine: None,
         refused: None,
         held: Vec::new(),
     }
@@ -80,6 +82,7 @@ pub(crate) fn ended(node: u32, attempt: AttemptId, reason: Reason) -> Event {
         cpu_seconds: 1.0,
         busy_seconds: 60.0,
         record: vec![7],
+        saved: None,
     })
 }
 

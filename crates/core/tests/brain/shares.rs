@@ -94,6 +94,7 @@ impl Fleet {
                 cpu_seconds: seconds,
                 busy_seconds: seconds,
                 record: Vec::new(),
+                saved: None,
             }));
             if self.now.since(ticked).ms >= 1000 {
                 ticked = self.now;

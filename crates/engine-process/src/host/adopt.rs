@@ -140,6 +140,7 @@ fn adopted_entry(bundle: &Arc<Bundle>, past: &Past) -> Entry {
         bay: past.bay,
         shown: false,
         outputs: past.spec.outputs.clone(),
+        saves: past.spec.saving.files.clone(),
         output_max: past.spec.limits.output.0,
         ended: past.ending.as_ref().map(|ending| ending.usage),
         unwanted: false,

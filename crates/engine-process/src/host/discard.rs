@@ -109,6 +109,17 @@ impl Inner {
                 let _absent = std::fs::remove_file(path);
             }
         }
+        if !entry.saves.is_empty() {
+            // Before the bay is free: the next attempt's copies go there.
+            for left in [
+                entry.bundle.saved(entry.bay),
+                entry.bundle.saving(entry.bay),
+            ] {
+                if let Err(error) = remove::tree(&left) {
+                    tracing::warn!(path = %left.display(), %error, "could not be removed");
+                }
+            }
+        }
         if remove::is_bare(&scratch, crate::shim::TEMPORARY) {
             return self.free(&link, entry.bay);
         }

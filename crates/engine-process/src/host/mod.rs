@@ -21,10 +21,10 @@ use crate::probe::{ProbeOptions, probe};
 pub use config::ProcessConfig;
 use discard::Rubbish;
 use gleaner_engine::{
-    Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
-    EngineError, EngineEvent, Events,
+    Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
+    EngineError, EngineEvent, Events, Saves,
 };
-use gleaner_model::{AttemptId, JobId, LeaseId, Reason, Usage};
+use gleaner_model::{AttemptId, CheckpointKind, JobId, LeaseId, Reason, Usage};
 use link::{Link, io_error, private_dir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -126,6 +126,8 @@ struct Entry {
     /// Somebody may read the streams still when it is discarded.
     shown: bool,
     outputs: Vec<String>,
+    /// Patterns of the files by which it saves itself.
+    saves: Vec<String>,
     output_max: u64,
     ended: Option<Usage>,
     /// The agent has no more use for it; it goes when it has ended.
@@ -329,6 +331,10 @@ impl Inner {
             }
             FromShim::Paused { attempt } => (self.events)(EngineEvent::Paused { attempt }),
             FromShim::Resumed { attempt } => (self.events)(EngineEvent::Resumed { attempt }),
+            FromShim::Saved { attempt, error } => {
+                let outcome = error.map_or(Ok(CheckpointKind::Files), Err);
+                (self.events)(EngineEvent::Saved { attempt, outcome });
+            }
             FromShim::Ended { attempt, ending } => self.ended(attempt, ending),
             FromShim::Usage { ask, usage } => {
                 let mut questions = self
@@ -444,6 +450,7 @@ impl Engine for ProcessEngine {
                 bay,
                 shown: false,
                 outputs: spec.outputs.clone(),
+                saves: spec.saving.files.clone(),
                 output_max: spec.limits.output.0,
                 ended: None,
                 unwanted: false,
@@ -560,6 +567,36 @@ impl Engine for ProcessEngine {
             )
         };
         collect::collect(&collect::Top::whole(&scratch), &run, &outputs, max)
+    }
+
+    fn saves(&self) -> Saves {
+        Saves::Files
+    }
+
+    fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
+        if then == AfterSave::End {
+            let text = "a process cannot be saved whole, only the files that it saves itself by";
+            return Err(EngineError::Unsupported(text.to_owned()));
+        }
+        let Some(link) = self.inner.link_of(attempt)? else {
+            return Ok(());
+        };
+        let sent = link.send(&ToShim::Save { attempt });
+        sent.map_err(|error| io_error("save an attempt", error))
+    }
+
+    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let (dir, files, mut max) = {
+            let state = self.inner.state();
+            let entry = state.attempts.get(&attempt);
+            let entry = entry.ok_or(EngineError::Unknown(attempt))?;
+            let (bundle, bay) = (&entry.bundle, entry.bay);
+            match entry.ended {
+                Some(_) => (bundle.scratch(bay), entry.saves.clone(), entry.output_max),
+                None => (bundle.saved(bay), vec!["**".to_owned()], entry.output_max),
+            }
+        };
+        collect::below(&collect::Top::whole(&dir), &files, &mut max)
     }
 
     fn discard(&self, attempt: AttemptId) {

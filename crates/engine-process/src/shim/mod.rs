@@ -11,6 +11,7 @@ mod clock;
 mod marks;
 mod pace;
 mod run;
+mod save;
 mod scratch;
 mod unlinked;
 mod watch;
@@ -128,6 +129,9 @@ struct Shim {
     filled: mpsc::Receiver<Filled>,
     fill_done: mpsc::Sender<Filled>,
     wake: OwnedFd,
+    /// From the threads that copy what attempts save themselves by; they wake us too.
+    saved: mpsc::Receiver<save::Saved>,
+    save_done: mpsc::Sender<save::Saved>,
     /// Takes mount namespaces of ended cages; see [`let_go`].
     old_mounts: mpsc::Sender<OwnedFd>,
     filling: usize,
@@ -158,6 +162,7 @@ impl Shim {
         let groups = GroupPool::new(backend, bundle.group_prefix.clone(), GROUPS_READY);
         let listener = listener(dir)?;
         let (fill_done, filled) = mpsc::channel();
+        let (save_done, saved) = mpsc::channel();
         let now = Instant::now();
         Ok(Self {
             zygote,
@@ -172,6 +177,8 @@ impl Shim {
             journal: bundle::open_lines(&bundle.journal())?,
             filled,
             fill_done,
+            saved,
+            save_done,
             wake: rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?,
             old_mounts: let_go(),
             filling: 0,
@@ -192,7 +199,10 @@ impl Shim {
                 match source {
                     Source::Agent => self.hear_agent(),
                     Source::NewAgent => self.greet_agent(),
-                    Source::Filled => self.take_filled(),
+                    Source::Filled => {
+                        self.take_filled();
+                        self.take_saved();
+                    }
                     Source::Status(attempt) => self.hear_init(attempt),
                     Source::Notices(attempt) => {
                         if let Some(run) = self.runs.get_mut(&attempt) {
@@ -316,6 +326,7 @@ impl Shim {
                     self.thaw_all(Cause::Unwatched);
                 }
             }
+            ToShim::Save { attempt } => self.save(attempt),
             ToShim::Share(share) => self.set_share(share),
             ToShim::Hold { on: true } => self.freeze_all(Cause::Held, Instant::now()),
             ToShim::Hold { on: false } => self.thaw_all(Cause::Held),

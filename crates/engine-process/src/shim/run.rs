@@ -42,6 +42,8 @@ pub(crate) enum Cause {
     Faults,
     /// All tasks of the agent are held at once, where no group does it.
     Held,
+    /// The files by which it saves itself are being copied; for a moment only.
+    Saved,
 }
 
 /// The processes of a started cage.
@@ -264,7 +266,7 @@ impl Run {
         self.forced.get_or_insert(reason);
         let Some(cage) = &self.cage else { return };
         // What is frozen stays so: the owner needs the PC, and a farewell takes time.
-        if grace.is_zero() || !self.frozen.is_empty() {
+        if grace.is_zero() || self.frozen.iter().any(|cause| *cause != Cause::Saved) {
             return self.kill();
         }
         let _ended = pidfd_send_signal(&cage.pidfd, Signal::TERM);

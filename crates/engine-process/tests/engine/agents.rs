@@ -137,9 +137,10 @@ fn silent_agent() {
     );
     let reason = wait_for(&heard, |event| match event {
         EngineEvent::Ended { ending, .. } => Some(ending.reason.clone()),
-        EngineEvent::Started { .. } | EngineEvent::Paused { .. } | EngineEvent::Resumed { .. } => {
-            None
-        }
+        EngineEvent::Started { .. }
+        | EngineEvent::Paused { .. }
+        | EngineEvent::Resumed { .. }
+        | EngineEvent::Saved { .. } => None,
     });
     assert!(matches!(reason, Reason::Lost { .. }), "{reason:?}");
     engine.discard(spec.attempt);
@@ -155,6 +156,7 @@ fn bare_spec(number: u64, script: &str) -> AttemptSpec {
         inputs: Vec::new(),
         outputs: Vec::new(),
         limits: gleaner_model::Limits::default(),
+        saving: gleaner_engine::Saving::default(),
     }
 }
 
@@ -178,7 +180,9 @@ pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
         match heard.recv_timeout(DEADLINE).unwrap() {
             EngineEvent::Started { .. } => started += 1,
             EngineEvent::Ended { .. } => ended += 1,
-            EngineEvent::Paused { .. } | EngineEvent::Resumed { .. } => {}
+            EngineEvent::Paused { .. }
+            | EngineEvent::Resumed { .. }
+            | EngineEvent::Saved { .. } => {}
         }
     }
     println!("ready");

@@ -14,7 +14,7 @@ pub mod harness;
 pub use cases::CASES;
 
 use crate::{
-    AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile,
+    AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile, Saving,
 };
 use gleaner_model::{
     AttemptId, Digest, JobId, LeaseId, LimitKind, LimitRecord, Limits, Reason, TaskId,
@@ -103,6 +103,7 @@ impl Bench {
             inputs: Vec::new(),
             outputs: Vec::new(),
             limits: Limits::default(),
+            saving: Saving::default(),
         }
     }
 
@@ -160,7 +161,8 @@ impl Bench {
             EngineEvent::Ended { ending, .. } => Some((**ending).clone()),
             EngineEvent::Started { .. }
             | EngineEvent::Paused { .. }
-            | EngineEvent::Resumed { .. } => None,
+            | EngineEvent::Resumed { .. }
+            | EngineEvent::Saved { .. } => None,
         })
     }
 
@@ -237,6 +239,7 @@ const fn attempt_of(event: &EngineEvent) -> AttemptId {
         EngineEvent::Started { attempt, .. }
         | EngineEvent::Paused { attempt }
         | EngineEvent::Resumed { attempt }
+        | EngineEvent::Saved { attempt, .. }
         | EngineEvent::Ended { attempt, .. } => *attempt,
     }
 }

@@ -6,12 +6,12 @@ use crate::collect;
 use crate::driver::{FromNode, Outgoing, View};
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
-use gleaner_core::{AttemptEnd, Bundle, Event, LEASE, NodeWish};
+use gleaner_core::{AttemptEnd, Bundle, CheckpointRow, Event, LEASE, NodeWish};
 use gleaner_model::{AttemptId, JobId, Reason, TaskId};
 use gleaner_wire::v1::server_message::Kind;
 use gleaner_wire::{PROTOCOL, v1};
 use prost::Message as _;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -105,6 +105,15 @@ impl Speaker {
                 Outgoing::Acknowledge(ids) => filling.push(Kind::Acknowledge(v1::Acknowledge {
                     attempts: attempts(ids),
                 })),
+                Outgoing::Kept {
+                    attempt,
+                    taken,
+                    kept,
+                } => filling.push(Kind::Kept(v1::Kept {
+                    attempt: Some(attempt.into()),
+                    taken: taken.ms,
+                    kept,
+                })),
                 Outgoing::Wish(wish) => filling.push(Kind::Wish(v1::Wish {
                     wish: word(wish).to_owned(),
                 })),
@@ -134,6 +143,14 @@ impl Speaker {
                 return None;
             }
         };
+        let saved = match self.saved(&bundle).await {
+            Ok(saved) => saved,
+            Err(detail) => {
+                // They would begin anew and lose what was done.
+                self.give_back(&bundle, bundle.tasks.clone(), &detail).await;
+                return None;
+            }
+        };
         let merge = bundle.tasks.iter().any(|(index, _)| *index >= plan.count());
         let (mut tasks, mut failed) = (Vec::with_capacity(bundle.tasks.len()), Vec::new());
         let mut why = String::new();
@@ -145,7 +162,13 @@ impl Speaker {
                     .map_err(|error| error.to_string()),
             };
             match task {
-                Ok(task) => tasks.push(task),
+                Ok(mut task) => {
+                    if let Some(row) = saved.get(index) {
+                        task.checkpoint.clone_from(&row.saved.record);
+                        task.checkpoints = row.count;
+                    }
+                    tasks.push(task);
+                }
                 Err(error) => {
                     failed.push((*index, *number));
                     why = error;
@@ -170,6 +193,27 @@ impl Speaker {
             template,
             tasks,
         })
+    }
+
+    /// What the bundle's tasks go on from.
+    async fn saved(&self, bundle: &Bundle) -> Result<BTreeMap<u32, CheckpointRow>, String> {
+        if bundle.saved.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (shared, job) = (Arc::clone(&self.shared), bundle.job);
+        let wanted: Vec<u32> = bundle.saved.keys().copied().collect();
+        let read = blocking(move || {
+            let mut found = BTreeMap::new();
+            for index in wanted {
+                // None where the task ended meanwhile: it is revoked next.
+                if let Some(row) = shared.store.checkpoint(TaskId::new(job, index))? {
+                    found.insert(index, row);
+                }
+            }
+            Ok::<_, gleaner_store::StoreError>(found)
+        });
+        let read = read.await.map_err(|error| error.sentence().to_owned())?;
+        read.map_err(|error| error.to_string())
     }
 
     /// The job's template, where this connection has not carried it. The merge command has one of
@@ -220,6 +264,7 @@ impl Speaker {
                 cpu_seconds: 0.0,
                 busy_seconds: 0.0,
                 record: Vec::new(),
+                saved: None,
             }),
             blobs: Vec::new(),
         });

@@ -1,9 +1,13 @@
 //! What agents say, as events for the driver.
 
-use crate::driver::FromNode;
+use crate::driver::{FromNode, Message, Outgoing};
 use crate::shared::{Shared, blocking};
-use gleaner_core::{AttemptEnd, Event, Held, NodeReport};
-use gleaner_model::{AttemptId, AttemptState, Digest, NodeId, NodeState, Reason};
+use crate::split::names;
+use gleaner_core::{AttemptEnd, Event, Held, NodeReport, Saved};
+use gleaner_model::{
+    AttemptId, AttemptState, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX, Checkpoint, Digest,
+    FileEntry, NodeId, NodeState, Reason, Time,
+};
 use gleaner_store::Envelope;
 use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
@@ -53,6 +57,25 @@ pub(super) async fn hear(
                 };
                 Event::Progress(node, attempt, state)
             }
+            Some(Kind::Saved(saved)) => {
+                let attempt = saved.attempt.map(AttemptId::from);
+                let attempt =
+                    attempt.ok_or_else(|| Status::invalid_argument("saved, but what?"))?;
+                match checkpoint(shared, attempt, &saved.checkpoint).await? {
+                    Ok(saved) => Event::Saved(node, attempt, saved),
+                    Err((taken, detail)) => {
+                        tracing::warn!(%attempt, detail, "a checkpoint is of no use");
+                        let kept = false;
+                        let refused = Outgoing::Kept {
+                            attempt,
+                            taken,
+                            kept,
+                        };
+                        shared.driver.send(Message::Tell(node, refused)).await;
+                        continue;
+                    }
+                }
+            }
             Some(Kind::LogChunk(chunk)) => {
                 shared.logs.deliver(chunk);
                 continue;
@@ -88,6 +111,17 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
     if let Some(detail) = lacking(shared, &blobs).await? {
         reason = Reason::Fetch { detail };
     }
+    let mut saved = None;
+    if !ended.checkpoint.is_empty() {
+        match checkpoint(shared, attempt, &ended.checkpoint).await? {
+            Ok(whole) => saved = Some(whole),
+            Err((_, detail)) if matches!(reason, Reason::Checkpointed { .. }) => {
+                reason = Reason::Fetch { detail };
+            }
+            // Given back, and no worse than without it.
+            Err((_, detail)) => tracing::warn!(%attempt, detail, "a checkpoint is of no use"),
+        }
+    }
     let seconds = |value: f64| {
         if value.is_finite() {
             value.max(0.0)
@@ -103,9 +137,47 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
             cpu_seconds: seconds(ended.cpu_seconds),
             busy_seconds: seconds(ended.busy_seconds),
             record: Envelope::encode(&ended.record, &ended.inline),
+            saved,
         }),
         blobs,
     })
+}
+
+/// What an attempt was saved as; or when, and what is wrong with it.
+async fn checkpoint(
+    shared: &Shared,
+    attempt: AttemptId,
+    json: &[u8],
+) -> Result<Result<Saved, (Time, String)>, Status> {
+    if json.len() > CHECKPOINT_BYTES_MAX {
+        return Err(Status::invalid_argument("a checkpoint that is too long"));
+    }
+    let read: Result<Checkpoint, _> = serde_json::from_slice(json);
+    let checkpoint = read.map_err(|error| {
+        Status::invalid_argument(format!("a checkpoint that makes no sense: {error}"))
+    })?;
+    if checkpoint.attempt != attempt || checkpoint.files.len() > CHECKPOINT_FILES_MAX {
+        return Err(Status::invalid_argument("a checkpoint of something else"));
+    }
+    let wrong = |file: &&FileEntry| names::problem(&file.name).is_some();
+    if let Some(file) = checkpoint.files.iter().find(wrong) {
+        let detail = format!("{:?} cannot be the name of a file", file.name);
+        return Ok(Err((checkpoint.taken, detail)));
+    }
+    let blobs = checkpoint.files.iter().map(|file| file.blob.digest);
+    let blobs: Vec<Digest> = blobs.collect();
+    if let Some(detail) = lacking(shared, &blobs).await? {
+        return Ok(Err((checkpoint.taken, detail)));
+    }
+    // Without who and when: the same content has the same digest.
+    let content = serde_json::to_vec(&(&checkpoint.kind, &checkpoint.files)).unwrap_or_default();
+    Ok(Ok(Saved {
+        taken: checkpoint.taken,
+        content: Digest(*blake3::hash(&content).as_bytes()),
+        machine: checkpoint.machine().map(str::to_owned),
+        blobs,
+        record: json.to_vec(),
+    }))
 }
 
 fn reason(json: &[u8]) -> Reason {

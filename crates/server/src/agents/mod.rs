@@ -111,7 +111,13 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
             hello.protocol
         )));
     }
-    let texts = [&hello.identity, &hello.name, &hello.version, &hello.arch];
+    let texts = [
+        &hello.identity,
+        &hello.name,
+        &hello.version,
+        &hello.arch,
+        &hello.machine,
+    ];
     if hello.identity.is_empty() || hello.name.is_empty() {
         return Err(Status::invalid_argument(
             "an agent needs an identity and a name",
@@ -136,6 +142,7 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
             .filter_map(|word| Engine::from_word(word))
             .collect(),
         labels: hello.labels.into_iter().collect(),
+        machine: Some(hello.machine).filter(|machine| !machine.is_empty()),
         refused: Some(hello.refused).filter(|why| !why.is_empty()),
         held: hello.held.into_iter().filter_map(hear::held).collect(),
     };

@@ -85,6 +85,19 @@ impl Batch {
                 }
                 Action::Revoke { node, attempts } => self.to(node, Outgoing::Revoke(attempts)),
                 Action::Acknowledge { node, attempts } => self.acknowledge(node, attempts),
+                Action::Kept {
+                    node,
+                    attempt,
+                    taken,
+                    kept,
+                } => self.to(
+                    node,
+                    Outgoing::Kept {
+                        attempt,
+                        taken,
+                        kept,
+                    },
+                ),
                 Action::Wish { node, wish } => self.to(node, Outgoing::Wish(wish)),
                 Action::Merge { job } => self.merges.push(job),
                 Action::Changed { job } => {

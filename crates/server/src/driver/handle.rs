@@ -5,7 +5,7 @@ use super::{Board, Counters};
 use crate::driver::changes::Changes;
 use crate::error::Trouble;
 use gleaner_core::{Bundle, Event, NewJob, NodeHello, NodeWish, Reply};
-use gleaner_model::{AttemptId, Digest, JobId, NodeId};
+use gleaner_model::{AttemptId, Digest, JobId, NodeId, Time};
 use gleaner_store::ServerRow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,12 @@ pub(crate) enum Outgoing {
     Revoke(Vec<AttemptId>),
     /// Ends that are durable.
     Acknowledge(Vec<AttemptId>),
+    /// Whether what it saved of a running attempt is durable.
+    Kept {
+        attempt: AttemptId,
+        taken: Time,
+        kept: bool,
+    },
     /// What its admin wants.
     Wish(NodeWish),
     /// A piece of a running task's output is asked for, or no longer.

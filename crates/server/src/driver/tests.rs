@@ -1,7 +1,9 @@
 //! The driver over a store that fails when it is told to.
 
 use super::*;
-use gleaner_core::{AttemptRow, Event, MergeKind, Need, NewJob, NodeHello, Reply, Row, Target};
+use gleaner_core::{
+    AttemptRow, CheckpointRow, Event, MergeKind, Need, NewJob, NodeHello, Reply, Row, Target,
+};
 use gleaner_model::{Bytes, Cpus, Digest, Engine, NodeId, OutputFile, Retry, TaskId, UserId};
 use gleaner_store::{MemoryStore, ServerRow, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +58,10 @@ impl Store for Moody {
     fn inline(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.inline(digest)
     }
+    fn checkpoint(&self, task: TaskId) -> Result<Option<CheckpointRow>, StoreError> {
+        self.inner.checkpoint(task)
+    }
+
     fn is_referenced(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.inner.is_referenced(digest)
     }
@@ -74,6 +80,7 @@ fn job() -> NewJob {
             engine: Engine::Process,
             arch: None,
             labels: std::collections::BTreeMap::new(),
+            saves: false,
         },
         retry: Retry::default(),
         merge: MergeKind::None,
@@ -104,6 +111,7 @@ async fn connect(
         arch: "x86_64".to_owned(),
         engines: vec![Engine::Process],
         labels: std::collections::BTreeMap::new(),
+        machine: None,
         refused: None,
         held: Vec::new(),
     };

@@ -3,7 +3,7 @@
 use super::{BODY_VERSION, JobPlan, SplitError, SplitJob, StoredJob, axes, names, wrong};
 use gleaner_blob::Blobs;
 use gleaner_core::{MergeKind, Need, NewJob};
-use gleaner_model::{Engine, JobSpec, Merge, Submission, UserId};
+use gleaner_model::{CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, UserId};
 use gleaner_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ fn need(spec: &JobSpec) -> Need {
         engine: spec.task.engine.unwrap_or(Engine::Process),
         arch: spec.require.arch.clone(),
         labels: spec.require.labels.clone(),
+        saves: spec.task.checkpoint.is_some() && spec.task.checkpoint_files.is_empty(),
     }
 }
 
@@ -83,11 +84,6 @@ fn need(spec: &JobSpec) -> Need {
 fn supported(spec: &JobSpec) -> Result<(), SplitError> {
     let asked = [
         ("task.image", spec.task.image.is_some()),
-        ("task.checkpoint", spec.task.checkpoint.is_some()),
-        (
-            "task.checkpoint_files",
-            !spec.task.checkpoint_files.is_empty(),
-        ),
         ("limits.network", spec.limits.network),
         ("verify.replicas", spec.verify.replicas > 1),
         ("verify.command", spec.verify.command.is_some()),
@@ -129,6 +125,8 @@ fn task(spec: &JobSpec) -> Result<(), SplitError> {
         inside(&format!("task.inputs.{name}"), name)?;
     }
     outputs("task.outputs", &task.outputs)?;
+    outputs("task.checkpoint_files", &task.checkpoint_files)?;
+    checkpoint(spec)?;
     if let Some(stdin) = &task.stdin {
         inside("task.stdin", stdin)?;
     }
@@ -142,6 +140,26 @@ fn task(spec: &JobSpec) -> Result<(), SplitError> {
         return Err(wrong("verify.replicas", "is 0; write 1, or leave it out"));
     }
     limits(spec)
+}
+
+fn checkpoint(spec: &JobSpec) -> Result<(), SplitError> {
+    let task = &spec.task;
+    if task
+        .checkpoint
+        .is_some_and(|every| every < CHECKPOINT_EVERY_MIN)
+    {
+        let problem = format!("is shorter than {CHECKPOINT_EVERY_MIN}; write more");
+        return Err(wrong("task.checkpoint", problem));
+    }
+    let engine = task.engine.unwrap_or(Engine::Process);
+    if task.checkpoint.is_some() && task.checkpoint_files.is_empty() && engine != Engine::Vm {
+        let problem = format!(
+            "is for guests: the engine {engine} cannot save a running program by itself; name the \
+             files by which yours saves itself in task.checkpoint_files, or set task.engine to vm"
+        );
+        return Err(wrong("task.checkpoint", problem));
+    }
+    Ok(())
 }
 
 fn limits(spec: &JobSpec) -> Result<(), SplitError> {

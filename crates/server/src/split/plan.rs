@@ -164,6 +164,12 @@ impl JobPlan {
             .iter()
             .map(|o| names::plain(o).to_owned())
             .collect();
+        template.checkpoint_files = task
+            .checkpoint_files
+            .iter()
+            .map(|file| names::plain(file).to_owned())
+            .collect();
+        template.checkpoint_ms = task.checkpoint.map_or(0, |every| every.ms);
         for (name, source) in &task.inputs {
             let key = format!("task.inputs.{name}");
             self.input(&mut template, key, names::plain(name), source)?;
@@ -192,6 +198,7 @@ impl JobPlan {
     fn used(&self, template: &v1::Template) -> Vec<Source> {
         let texts = template.command.iter().chain(template.env.values());
         let texts = texts.chain(&template.stdin).chain(&template.outputs);
+        let texts = texts.chain(&template.checkpoint_files);
         let cut: Vec<Template> = texts.map(|text| self.cut(text)).collect();
         let asked = |name: &str| cut.iter().any(|t| t.names().any(|asked| asked == name));
         let mut used: Vec<Source> = (0..self.axes.len())

@@ -240,7 +240,17 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
         (
             x("checkpoint", json!("1min")),
             "task.checkpoint",
-            "not supported",
+            "checkpoint_files",
+        ),
+        (
+            json!({ "spec": { "task": { "command": ["x"], "engine": "vm", "checkpoint": "10ms" } } }),
+            "task.checkpoint",
+            "shorter than 1s",
+        ),
+        (
+            x("checkpoint_files", json!(["/abs"])),
+            "task.checkpoint_files",
+            "absolute",
         ),
         (x("outputs", json!(["../x"])), "task.outputs", "leads out"),
         (x("outputs", json!(["/etc/x"])), "task.outputs", "absolute"),

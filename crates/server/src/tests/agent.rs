@@ -95,6 +95,8 @@ pub(super) fn ended(attempt: AttemptId, (code, files): &Made) -> v1::Ended {
         refused_calls: BTreeMap::new(),
         degraded: Vec::new(),
         outputs: outputs.collect(),
+        went_on_from: None,
+        checkpoints: 0,
     };
     v1::Ended {
         attempt: Some(attempt.into()),
@@ -104,6 +106,7 @@ pub(super) fn ended(attempt: AttemptId, (code, files): &Made) -> v1::Ended {
         record: serde_json::to_vec(&record).unwrap(),
         inline: files.iter().map(|(_, content)| content.clone()).collect(),
         blobs: Vec::new(),
+        checkpoint: Vec::new(),
     }
 }
 
@@ -184,7 +187,11 @@ impl FakeAgent {
                         let attempts = acknowledge.attempts.into_iter().map(AttemptId::from);
                         self.acknowledged.extend(attempts);
                     }
-                    Hear::Welcome(_) | Hear::Revoke(_) | Hear::Wish(_) | Hear::LogRequest(_) => {}
+                    Hear::Welcome(_)
+                    | Hear::Revoke(_)
+                    | Hear::Wish(_)
+                    | Hear::Kept(_)
+                    | Hear::LogRequest(_) => {}
                 }
             }
         }

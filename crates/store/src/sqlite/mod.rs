@@ -8,7 +8,7 @@ mod schema;
 mod write;
 
 use crate::{Loaded, ServerRow, Store, StoreError};
-use gleaner_core::{AttemptRow, Row};
+use gleaner_core::{AttemptRow, CheckpointRow, Row};
 use gleaner_model::{Digest, JobId, OutputFile, TaskId};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -118,6 +118,10 @@ impl Store for SqliteStore {
 
     fn results(&self, job: JobId, from: u32, limit: usize) -> Result<Vec<AttemptRow>, StoreError> {
         self.read(|db| read::results(db, job, from, limit))
+    }
+
+    fn checkpoint(&self, task: TaskId) -> Result<Option<CheckpointRow>, StoreError> {
+        self.read(|db| read::checkpoint(db, task))
     }
 
     fn merged(&self, job: JobId) -> Result<Vec<OutputFile>, StoreError> {

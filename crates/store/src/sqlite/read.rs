@@ -7,14 +7,15 @@ use crate::codec::{
 };
 use crate::{Loaded, NodeRecord, StoreError, TokenKind, TokenRow, inline_of};
 use gleaner_core::{
-    AttemptRow, EndedRow, JobRow, LeaseRow, Need, NewJob, NodeRow, Snapshot, UserRow,
+    AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, Need, NewJob, NodeRow, Saved, Snapshot,
+    UserRow,
 };
 use gleaner_model::{
     BlobRef, Bytes, Cpus, Digest, JobId, LeaseId, NodeId, OutputFile, Retry, TaskId, TaskState,
     Time, UserId,
 };
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads back what [`int`] wrote.
 #[expect(
@@ -61,6 +62,7 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, StoreError> {
     let still = db.unchecked_transaction()?;
     let jobs = jobs(&still)?;
     let ended = ended(&still, &jobs)?;
+    let checkpoints = checkpoints(&still, &jobs)?;
     let (last_lease, latest) =
         still.query_row("SELECT last_lease, latest FROM clock", [], |row| {
             Ok((uint(row.get(0)?), uint(row.get(1)?)))
@@ -69,6 +71,7 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, StoreError> {
         jobs,
         leases: all(&still, "SELECT * FROM lease ORDER BY id", [], lease)?,
         ended,
+        checkpoints,
         nodes: all(&still, "SELECT * FROM node_wish ORDER BY id", [], |row| {
             Ok(NodeRow {
                 node: NodeId(row.get(0)?),
@@ -117,7 +120,7 @@ type JobTuple = (JobId, Time, NewJob, JobRow);
 fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
     let sql = "SELECT id, submitted, user, name, priority, count, cpus, memory, disk, engine, arch,
          labels, attempts, max_evictions, merge, state, reason, paused, started, ended, failed,
-         cancelled, merged, base FROM job ORDER BY id";
+         cancelled, merged, base, saves FROM job ORDER BY id";
     all(db, sql, [], |row| {
         let job = JobId(big(row, 0)?);
         let labels: String = row.get(11)?;
@@ -133,6 +136,7 @@ fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
                 engine: engine(row.get(9)?)?,
                 arch: row.get(10)?,
                 labels: serde_json::from_str(&labels).map_err(|_| damaged("a job's labels"))?,
+                saves: row.get(24)?,
             },
             retry: Retry {
                 attempts: row.get(12)?,
@@ -176,6 +180,50 @@ fn ended(db: &Connection, jobs: &[JobTuple]) -> Result<Vec<EndedRow>, StoreError
         found.extend(of_job.into_values());
     }
     Ok(found)
+}
+
+const CHECKPOINT: &str =
+    "SELECT job, idx, number, taken, content, machine, count, stalls, record FROM checkpoint";
+
+/// What was saved of tasks of jobs that are not over; records stay where they are.
+fn checkpoints(db: &Connection, jobs: &[JobTuple]) -> Result<Vec<CheckpointRow>, StoreError> {
+    let open = jobs.iter().filter(|job| !job.3.state.is_over());
+    let open: BTreeSet<JobId> = open.map(|job| job.0).collect();
+    let sql = "SELECT job, idx, number, taken, content, machine, count, stalls, x'' FROM checkpoint
+         ORDER BY job, idx";
+    let mut found = all(db, sql, [], checkpoint_row)?;
+    found.retain(|row| open.contains(&row.attempt.task.job));
+    Ok(found)
+}
+
+fn checkpoint_row(row: &Row<'_>) -> Result<CheckpointRow, StoreError> {
+    let content: Vec<u8> = row.get(4)?;
+    Ok(CheckpointRow {
+        attempt: TaskId::new(JobId(big(row, 0)?), row.get(1)?).attempt(row.get(2)?),
+        saved: Saved {
+            taken: time(row, 3)?,
+            content: Digest(content.try_into().map_err(|_| damaged("a digest"))?),
+            machine: row.get(5)?,
+            blobs: Vec::new(),
+            record: row.get(8)?,
+        },
+        count: row.get(6)?,
+        stalls: row.get(7)?,
+    })
+}
+
+pub(super) fn checkpoint(
+    db: &Connection,
+    task: TaskId,
+) -> Result<Option<CheckpointRow>, StoreError> {
+    let sql = format!("{CHECKPOINT} WHERE job = ?1 AND idx = ?2");
+    let found = all(
+        db,
+        &sql,
+        params![int(task.job.0), task.index],
+        checkpoint_row,
+    )?;
+    Ok(found.into_iter().next())
 }
 
 fn lease(row: &Row<'_>) -> Result<LeaseRow, StoreError> {
@@ -292,7 +340,13 @@ pub(super) fn inline(db: &Connection, digest: &Digest) -> Result<Option<Vec<u8>>
 }
 
 pub(super) fn is_referenced(db: &Connection, digest: &Digest) -> Result<bool, StoreError> {
-    Ok(db
-        .prepare_cached("SELECT 1 FROM ref WHERE digest = ?1 LIMIT 1")?
-        .exists([digest.0.as_slice()])?)
+    for table in [
+        "SELECT 1 FROM ref WHERE digest = ?1 LIMIT 1",
+        "SELECT 1 FROM checkpoint_ref WHERE digest = ?1 LIMIT 1",
+    ] {
+        if db.prepare_cached(table)?.exists([digest.0.as_slice()])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

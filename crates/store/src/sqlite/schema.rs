@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 /// Steps from each version to the next; the file's `user_version` counts those that are done.
 /// A released step is never edited: a change is a new step at the end.
-const STEPS: &[&str] = &[V1];
+const STEPS: &[&str] = &[V1, V2];
 
 /// Newest version this build reads and writes.
 pub(super) fn known() -> u32 {
@@ -71,6 +71,22 @@ CREATE TABLE merged (
 CREATE TABLE ref (
     digest BLOB NOT NULL, job INTEGER NOT NULL, PRIMARY KEY (digest, job)
 ) WITHOUT ROWID;
+";
+
+/// What was saved of tasks.
+const V2: &str = "
+ALTER TABLE job ADD COLUMN saves INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE checkpoint (
+    job INTEGER NOT NULL, idx INTEGER NOT NULL, number INTEGER NOT NULL, taken INTEGER NOT NULL,
+    content BLOB NOT NULL, machine TEXT, count INTEGER NOT NULL, stalls INTEGER NOT NULL,
+    record BLOB NOT NULL, PRIMARY KEY (job, idx)
+) WITHOUT ROWID;
+-- Apart from `ref`, since these go with their row.
+CREATE TABLE checkpoint_ref (
+    digest BLOB NOT NULL, job INTEGER NOT NULL, idx INTEGER NOT NULL,
+    PRIMARY KEY (digest, job, idx)
+) WITHOUT ROWID;
+CREATE INDEX checkpoint_ref_task ON checkpoint_ref (job, idx);
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own.

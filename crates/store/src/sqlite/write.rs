@@ -5,8 +5,8 @@ use crate::codec::{
     put_set, start_ended,
 };
 use crate::{Envelope, ServerRow, StoreError};
-use gleaner_core::{AttemptRow, JobRow, LeaseRow, NewJob, Row};
-use gleaner_model::{Digest, JobId, Time};
+use gleaner_core::{AttemptRow, CheckpointRow, JobRow, LeaseRow, NewJob, Row};
+use gleaner_model::{Digest, JobId, TaskId, Time};
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 use std::collections::BTreeMap;
 
@@ -172,6 +172,8 @@ fn write_rows(db: &Transaction<'_>, rows: &[Row], sums: &mut Sums) -> Result<(),
                 sums.sealed.extend(sums.open.remove_entry(job));
                 sums.sealed.push((*job, put_forgiven(tasks)));
             }
+            Row::Checkpoint(row) => checkpoint(db, row)?,
+            Row::CheckpointOver(task) => checkpoint_over(db, *task)?,
             Row::Node(row) => {
                 db.prepare_cached("INSERT OR REPLACE INTO node_wish VALUES (?1, ?2, ?3)")?
                     .execute(params![row.node.0, row.paused, row.draining])?;
@@ -202,8 +204,8 @@ fn new_job(
         .map_err(|error| StoreError::Database(Box::new(error)))?;
     db.prepare_cached(
         "INSERT OR REPLACE INTO job (id, submitted, user, name, priority, count, cpus, memory,
-         disk, engine, arch, labels, attempts, max_evictions, merge)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         disk, engine, arch, labels, attempts, max_evictions, merge, saves)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         int(job.0),
@@ -221,6 +223,7 @@ fn new_job(
         new.retry.attempts,
         new.retry.max_evictions,
         merge_code(new.merge),
+        new.need.saves,
     ])?;
     db.prepare_cached("INSERT OR REPLACE INTO job_body VALUES (?1, ?2)")?
         .execute(params![int(job.0), new.body])?;
@@ -284,6 +287,40 @@ fn ended(
         row.record,
     ])?;
     put_ended(sums.open.entry(job).or_insert_with(start_ended), row);
+    Ok(())
+}
+
+/// In place of what was saved of the task before, and of what that needed.
+fn checkpoint(db: &Transaction<'_>, row: &CheckpointRow) -> Result<(), StoreError> {
+    let (task, saved) = (row.attempt.task, &row.saved);
+    checkpoint_over(db, task)?;
+    db.prepare_cached("INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+        .execute(params![
+            int(task.job.0),
+            task.index,
+            row.attempt.number,
+            int(saved.taken.ms),
+            saved.content.0.as_slice(),
+            saved.machine,
+            row.count,
+            row.stalls,
+            saved.record,
+        ])?;
+    let mut add = db.prepare_cached("INSERT OR IGNORE INTO checkpoint_ref VALUES (?1, ?2, ?3)")?;
+    for blob in &saved.blobs {
+        add.execute(params![blob.0.as_slice(), int(task.job.0), task.index])?;
+    }
+    Ok(())
+}
+
+fn checkpoint_over(db: &Transaction<'_>, task: TaskId) -> Result<(), StoreError> {
+    for delete in [
+        "DELETE FROM checkpoint WHERE job = ?1 AND idx = ?2",
+        "DELETE FROM checkpoint_ref WHERE job = ?1 AND idx = ?2",
+    ] {
+        db.prepare_cached(delete)?
+            .execute(params![int(task.job.0), task.index])?;
+    }
     Ok(())
 }
 
