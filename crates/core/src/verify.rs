@@ -110,9 +110,9 @@ impl State {
 
     /// Stores what came with an attempt's end, in the same batch as the end itself.
     fn keep_end(&mut self, end: &mut AttemptEnd) {
-        let cause = match end.reason {
-            Reason::Checkpointed { .. } => Cause::Itself,
-            _ => Cause::Copied,
+        let cause = match matches!(end.reason, Reason::Checkpointed { .. }) {
+            true => Cause::Itself,
+            false => Cause::Copied,
         };
         if let Some(saved) = end.saved.take() {
             self.keep(end.attempt, saved, cause);

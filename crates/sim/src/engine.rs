@@ -62,11 +62,12 @@ impl World {
             .clamp(0.0, 1.0);
         let left_us = whole_us - share(whole_us, done);
         let fate = job.fate(seed, attempt);
-        let rest_us = match fate {
-            Reason::Exit {
-                code: CHECKPOINT_EXIT_CODE,
-            } => left_us / 2,
-            _ => 0,
+        let saves_itself = Reason::Exit {
+            code: CHECKPOINT_EXIT_CODE,
+        };
+        let rest_us = match fate == saves_itself {
+            true => left_us / 2,
+            false => 0,
         };
         let program = Program {
             left_us: left_us - rest_us,

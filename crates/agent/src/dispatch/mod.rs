@@ -332,11 +332,11 @@ impl Dispatch {
     /// Only a hello says what works here.
     fn introduced(&mut self, engines: Vec<String>) {
         let guests = self.parts.engines.iter().map(|engine| engine.saves());
-        let machine = guests.filter_map(|saves| match saves {
+        let mut machine = guests.filter_map(|saves| match saves {
             Saves::Guest { machine } => Some(machine),
             Saves::Files | Saves::Nothing => None,
         });
-        let machine = machine.last().unwrap_or_default();
+        let machine = machine.next_back().unwrap_or_default();
         let hello = &mut self.parts.hello;
         if (&hello.engines, &hello.machine) != (&engines, &machine) {
             (hello.engines, hello.machine) = (engines, machine);

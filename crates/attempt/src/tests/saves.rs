@@ -1,7 +1,6 @@
 //! When attempts are saved, and how those that can be are given back.
 
 use super::*;
-use crate::{SAVE_GRACE_MS, SAVE_WHOLE_MS};
 
 const ITSELF: Saving = Saving {
     itself: true,

@@ -9,6 +9,7 @@ mod below;
 mod config;
 mod discard;
 pub(crate) mod link;
+mod save;
 mod steer;
 pub(crate) mod uids;
 
@@ -574,29 +575,11 @@ impl Engine for ProcessEngine {
     }
 
     fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
-        if then == AfterSave::End {
-            let text = "a process cannot be saved whole, only the files that it saves itself by";
-            return Err(EngineError::Unsupported(text.to_owned()));
-        }
-        let Some(link) = self.inner.link_of(attempt)? else {
-            return Ok(());
-        };
-        let sent = link.send(&ToShim::Save { attempt });
-        sent.map_err(|error| io_error("save an attempt", error))
+        self.inner.save(attempt, then)
     }
 
     fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
-        let (dir, files, mut max) = {
-            let state = self.inner.state();
-            let entry = state.attempts.get(&attempt);
-            let entry = entry.ok_or(EngineError::Unknown(attempt))?;
-            let (bundle, bay) = (&entry.bundle, entry.bay);
-            match entry.ended {
-                Some(_) => (bundle.scratch(bay), entry.saves.clone(), entry.output_max),
-                None => (bundle.saved(bay), vec!["**".to_owned()], entry.output_max),
-            }
-        };
-        collect::below(&collect::Top::whole(&dir), &files, &mut max)
+        self.inner.saved(attempt)
     }
 
     fn discard(&self, attempt: AttemptId) {

@@ -237,21 +237,6 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
             "NUL",
         ),
         (x("image", json!("debian")), "task.image", "not supported"),
-        (
-            x("checkpoint", json!("1min")),
-            "task.checkpoint",
-            "checkpoint_files",
-        ),
-        (
-            json!({ "spec": { "task": { "command": ["x"], "engine": "vm", "checkpoint": "10ms" } } }),
-            "task.checkpoint",
-            "shorter than 1s",
-        ),
-        (
-            x("checkpoint_files", json!(["/abs"])),
-            "task.checkpoint_files",
-            "absolute",
-        ),
         (x("outputs", json!(["../x"])), "task.outputs", "leads out"),
         (x("outputs", json!(["/etc/x"])), "task.outputs", "absolute"),
         (x("stdin", json!("a/../../b")), "task.stdin", "leads out"),
@@ -300,6 +285,57 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
         ),
     ];
     refused(&desk(), cases);
+}
+
+#[test]
+fn what_cannot_be_saved_is_refused_with_a_sentence() {
+    let key = "task.checkpoint";
+    let cases = vec![
+        (
+            task(json!({ "command": ["x"], "checkpoint": "1min" })),
+            key,
+            "checkpoint_files",
+        ),
+        (
+            task(json!({ "command": ["x"], "engine": "wasm", "checkpoint": "1min" })),
+            key,
+            "engine wasm",
+        ),
+        (
+            task(json!({ "command": ["x"], "engine": "vm", "checkpoint": "10ms" })),
+            key,
+            "shorter than 1.0 s",
+        ),
+        (
+            task(json!({ "command": ["x"], "checkpoint_files": ["/abs"] })),
+            "task.checkpoint_files",
+            "absolute",
+        ),
+    ];
+    refused(&desk(), cases);
+}
+
+#[test]
+fn a_guest_that_is_to_be_saved_whole_needs_a_node_that_can() {
+    let table = [
+        (json!({ "command": ["x"], "engine": "vm" }), false),
+        (
+            json!({ "command": ["x"], "engine": "vm", "checkpoint": "1min" }),
+            true,
+        ),
+        (
+            json!({ "command": ["x"], "engine": "vm", "checkpoint": "1min", "checkpoint_files": ["s"] }),
+            false,
+        ),
+        (
+            json!({ "command": ["x"], "checkpoint": "1min", "checkpoint_files": ["s"] }),
+            false,
+        ),
+    ];
+    for (written, saves) in table {
+        let job = desk().split(task(written.clone())).unwrap().job;
+        assert_eq!(job.need.saves, saves, "{written}");
+    }
 }
 
 #[test]
