@@ -8,7 +8,7 @@ use super::owner::FRAME_US;
 use super::plan::{Beside, Chance, Kind, Mix, Model, Rule};
 use super::session::{Segment, cpus_f};
 use crate::Interval;
-use crate::stats::percentile;
+use crate::stats::{median, percentile};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -91,7 +91,7 @@ struct Pair<'a> {
 /// All cells, noise first in each owner's part.
 #[must_use]
 pub fn cells(segments: &[Segment]) -> Vec<Cell> {
-    let rates = best_rates(segments);
+    let rates = usual_rates(segments);
     let mut keys: Vec<(Mix, Beside)> = segments
         .iter()
         .filter(|segment| segment.mix != Mix::Away && segment.beside != Beside::None)
@@ -104,18 +104,20 @@ pub fn cells(segments: &[Segment]) -> Vec<Cell> {
         .collect()
 }
 
-/// The best progress a CPU second of each kind while the owner was away. None where every such
-/// segment was disturbed: a starved rate would make any work look like more than possible.
-fn best_rates(segments: &[Segment]) -> BTreeMap<Kind, f64> {
-    let mut best: BTreeMap<Kind, f64> = BTreeMap::new();
+/// The usual progress a CPU second of each kind while the owner was away: the median of the
+/// quiet segments. A PC's speed varies by itself, and beside the best moment of all any other
+/// looks idle. None where every such segment was disturbed: a starved rate would make any work
+/// look like more than possible.
+fn usual_rates(segments: &[Segment]) -> BTreeMap<Kind, f64> {
+    let mut rates: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
     for segment in segments.iter().filter(|segment| segment.mix == Mix::Away) {
         if let (Beside::Tasks(kind, _), true) = (segment.beside, segment.quiet) {
             let rate = count(segment.progress) / (cpus_f() * segment.window_s);
-            let known = best.entry(kind).or_insert(rate);
-            *known = known.max(rate);
+            rates.entry(kind).or_default().push(rate);
         }
     }
-    best
+    let usual = |(kind, rates): (Kind, Vec<f64>)| (kind, median(&rates));
+    rates.into_iter().map(usual).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -504,13 +506,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn useful_work_is_measured_by_the_best_time_alone() {
+    fn useful_work_is_measured_by_the_usual_time_alone() {
         let mut segments = rounds(1.0);
-        for round in 0..2 {
+        for round in 0..3 {
             let mut away = segment(round, OURS, Vec::new());
             away.mix = Mix::Away;
-            // The best: what fills 5.2 CPU seconds with 1250 units.
-            let rate = if round == 0 { 1250.0 / 5.2 } else { 100.0 };
+            // The usual: what fills 5.2 CPU seconds with 1250 units.
+            let rate = [100.0, 1250.0 / 5.2, 900.0][round as usize];
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

@@ -206,13 +206,16 @@ struct Waiting {
 fn waits(text: &str) -> Waits {
     let mut sum = Waits::default();
     let mut waiting: BTreeMap<u32, Waiting> = BTreeMap::new();
-    let mut running: BTreeMap<u32, Whose> = BTreeMap::new();
+    let mut running: BTreeMap<u32, (Whose, u32)> = BTreeMap::new();
     for (cpu, time, line) in text.lines().filter_map(parse) {
         if let Line::Switch { prev, .. } = line {
-            running.insert(cpu, whose(prev.0));
+            running.insert(cpu, (whose(prev.0), prev.1));
+            // Who has run was not waiting, whatever was heard of it meanwhile.
+            waiting.remove(&prev.1);
         }
         for one in waiting.values_mut() {
-            settle(one, time, running.get(&one.cpu).copied(), &mut sum);
+            let holder = running.get(&one.cpu).map(|(whose, _)| *whose);
+            settle(one, time, holder, &mut sum);
         }
         match line {
             Line::Switch {
@@ -220,7 +223,7 @@ fn waits(text: &str) -> Waits {
                 runnable,
                 next,
             } => {
-                running.insert(cpu, whose(next.0));
+                running.insert(cpu, (whose(next.0), next.1));
                 if let Some(done) = waiting.remove(&next.1) {
                     sum.longest_task_s = sum.longest_task_s.max(done.behind_task_s);
                 }
@@ -228,6 +231,8 @@ fn waits(text: &str) -> Waits {
                     waiting.insert(prev.1, fresh(cpu, time));
                 }
             }
+            // A thread may be woken on its way to sleep: then it runs on, and waits for nobody.
+            Line::Wake { who, .. } if running.values().any(|(_, pid)| *pid == who.1) => {}
             Line::Wake { who, cpu } if whose(who.0) == Whose::Owner => {
                 waiting.entry(who.1).or_insert_with(|| fresh(cpu, time));
             }
@@ -297,6 +302,18 @@ mod tests {
         assert!((sum.owner_s - 0.0025).abs() < 1e-9, "{sum:?}");
         // Both behind the kernel's worker for a millisecond.
         assert!((sum.others_s - 0.002).abs() < 1e-9, "{sum:?}");
+    }
+
+    #[test]
+    fn who_is_woken_while_running_does_not_wait() {
+        let sum = waits(
+            "<...>-9   [001] d..2.  10.000000: sched_switch: prev_comm=a prev_pid=9 prev_prio=120 prev_state=S ==> next_comm=gleaner-owner next_pid=31 next_prio=120
+<...>-8   [000] d..2.  10.001000: sched_wakeup: comm=gleaner-owner pid=31 prio=120 target_cpu=001
+<...>-31  [001] d..2.  10.002000: sched_switch: prev_comm=gleaner-owner prev_pid=31 prev_prio=120 prev_state=S ==> next_comm=gleaner-task next_pid=20 next_prio=120
+<...>-20  [001] d..2.  10.700000: sched_switch: prev_comm=gleaner-task prev_pid=20 prev_prio=120 prev_state=R ==> next_comm=gleaner-owner next_pid=31 next_prio=120
+",
+        );
+        assert_eq!(sum, Waits::default(), "31 slept");
     }
 
     #[test]
