@@ -3,6 +3,7 @@
 //!
 //! No further target of the toolchain is needed: the C library of the host is linked in.
 
+use crate::debian::{self, Need};
 use crate::process::{self, Counts, End};
 use crate::workspace::{Workspace, cargo_command};
 use std::path::PathBuf;
@@ -42,11 +43,35 @@ pub(crate) fn build(workspace: &Workspace, deadline: Duration) -> Result<PathBuf
     }
 }
 
+/// The machine that a kernel of the distribution runs on, and such a kernel.
+const QEMU: Need = Need {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    purpose: "guests on a machine that can be saved",
+};
+const KERNEL: Need = Need {
+    program: "/var/lib/dpkg/info/linux-image-cloud-amd64.list",
+    package: "linux-image-cloud-amd64",
+    purpose: "the kernel of guests under QEMU",
+};
+
+/// What the tests of guests under QEMU need. The PC's own kernel will do, and only where it has
+/// none, as containers have, one is installed: a PC might boot it next time.
+fn wishes() -> Vec<Need> {
+    let boot = std::fs::read_dir("/boot").into_iter().flatten().flatten();
+    let is_kernel = |name: &str| name.starts_with("vmlinuz");
+    let mut names = boot.filter_map(|entry| entry.file_name().into_string().ok());
+    let own = names.any(|name| is_kernel(&name)) || std::path::Path::new("/lib/modules").exists();
+    let all = [QEMU, KERNEL].into_iter();
+    all.take(if own { 1 } else { 2 }).collect()
+}
+
 /// Builds it and runs the tests of the engine, and those of jobs on it.
 ///
 /// # Errors
 /// The program does not build.
 pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Counts), String> {
+    debian::wish(&wishes());
     let left = || deadline.saturating_duration_since(Instant::now());
     let program = build(workspace, left())?;
     let steps: [&[&str]; 3] = [

@@ -9,7 +9,7 @@ use gleaner_engine::{Engine, Events};
 use gleaner_engine_process::cgroup::time_below;
 use gleaner_engine_process::priority::{Outcome, SelfTest};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine, default_uid_range};
-use gleaner_engine_vm::{VmConfig, VmEngine, image};
+use gleaner_engine_vm::{VmConfig, VmEngine, image, machine};
 use gleaner_sense::OwnTime;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -132,6 +132,10 @@ fn guests(
     };
     let mut config = VmConfig::new(cages, image::default_dir());
     config.program = Some(program);
+    config.accelerator = machine::asked().unwrap_or_else(|error| {
+        tracing::warn!(target: "gleaner::agent", error, "guests run on what works best");
+        None
+    });
     if rustix::process::geteuid().is_root() {
         let all = process.uid_range.clone().or_else(default_uid_range)?;
         let (tasks, guests) = split(&all)?;

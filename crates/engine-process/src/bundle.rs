@@ -16,6 +16,7 @@
 //! Nothing here is reachable by a task: DIR belongs to the agent alone, and a cage is shown its
 //! own scratch directory only.
 
+use crate::host::GuestNeeds;
 use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{AttemptId, LeaseId};
 use serde::de::DeserializeOwned;
@@ -44,6 +45,12 @@ pub(crate) struct Bundle {
     /// What a guest is made of, where the cages hold guests.
     #[serde(default)]
     pub(crate) guest: Option<PathBuf>,
+    /// What their kernels need.
+    #[serde(default)]
+    pub(crate) guest_needs: GuestNeeds,
+    /// The node of the device that they need, on the host.
+    #[serde(default)]
+    pub(crate) device: Option<PathBuf>,
     /// The parent of all groups of tasks, and what this bundle's begin with.
     pub(crate) group_parent: String,
     /// The agent's own part of that parent.
@@ -221,6 +228,8 @@ mod tests {
             lease_left_ms: 1000,
             read_only: Vec::new(),
             guest: None,
+            guest_needs: GuestNeeds::default(),
+            device: None,
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

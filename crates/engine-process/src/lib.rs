@@ -21,7 +21,7 @@ mod remove;
 mod shim;
 
 pub use host::uids::default_range as default_uid_range;
-pub use host::{ProcessConfig, ProcessEngine};
+pub use host::{GuestNeeds, ProcessConfig, ProcessEngine};
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! The engine: tasks in, guests in cages, endings out.
 
-use crate::image::{Image, ImageError};
+use crate::image::{Image, ImageError, Manifest};
+use crate::machine::{self, Moves};
 use crate::probe::{self, Remembered};
 use crate::translate;
 use gleaner_engine::{
@@ -8,13 +9,13 @@ use gleaner_engine::{
     EngineError, EngineEvent, Events,
 };
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
-use gleaner_guest::task::{OUT_DIR, RECORD_FILE, Record};
+use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE, Record};
 use gleaner_model::{AttemptId, Usage};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 /// Largest record that a guest's host end writes, in bytes.
@@ -36,6 +37,8 @@ pub struct VmConfig {
     /// How long a guest may be silent while it boots or is asked for something; pauses do not
     /// count.
     pub silence: Duration,
+    /// What runs the guests; by default the best that a trial has shown to work.
+    pub accelerator: Option<Accelerator>,
 }
 
 impl VmConfig {
@@ -47,6 +50,7 @@ impl VmConfig {
             image,
             program: None,
             silence: SILENCE,
+            accelerator: None,
         }
     }
 }
@@ -58,6 +62,8 @@ pub struct VmEngine {
     cages: ProcessEngine,
     config: VmConfig,
     tasks: PathBuf,
+    /// What the last trial chose.
+    chosen: Arc<Mutex<Option<Accelerator>>>,
 }
 
 fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
@@ -65,6 +71,13 @@ fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
         doing: doing.to_owned(),
         source: source.into(),
     }
+}
+
+fn no_machine(why: impl std::fmt::Display) -> EngineError {
+    io_error(
+        "choose what runs the guest",
+        io::Error::other(why.to_string()),
+    )
 }
 
 impl VmEngine {
@@ -87,6 +100,7 @@ impl VmEngine {
         Ok(Self {
             inner,
             cages,
+            chosen: Arc::new(Mutex::new(config.accelerator)),
             config,
             tasks,
         })
@@ -107,6 +121,13 @@ impl VmEngine {
         }
     }
 
+    /// What runs the next guest: as set, as tried, or as an agent before us had tried.
+    fn accelerator(&self, manifest: &Manifest) -> Accelerator {
+        let chosen = *self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = || probe::chosen(&probe::recalled(&self.config.image, manifest));
+        chosen.or_else(earlier).unwrap_or(Accelerator::Uml)
+    }
+
     fn task_file(&self, attempt: AttemptId) -> PathBuf {
         task_file(&self.tasks, attempt)
     }
@@ -124,6 +145,13 @@ fn read_task(tasks: &Path, attempt: AttemptId) -> io::Result<AttemptSpec> {
     Ok(serde_json::from_slice(&fs::read(task_file(
         tasks, attempt,
     ))?)?)
+}
+
+/// What runs its guest.
+fn read_machine(tasks: &Path, attempt: AttemptId) -> Option<Accelerator> {
+    let text = fs::read(task_file(tasks, attempt).with_extension("guest")).ok()?;
+    let task: GuestTask = serde_json::from_slice(&text).ok()?;
+    Some(task.machine.accelerator)
 }
 
 /// An event of the cage as one of the guest's.
@@ -157,7 +185,9 @@ fn ending_of(cages: &ProcessEngine, tasks: &Path, attempt: AttemptId, ending: &E
     let Ok(spec) = read_task(tasks, attempt) else {
         return ending.clone();
     };
-    translate::ending(&spec, ending, record(cages, attempt).as_ref())
+    let accelerator = read_machine(tasks, attempt);
+    let record = record(cages, attempt);
+    translate::ending(&spec, accelerator, ending, record.as_ref())
 }
 
 fn record(cages: &ProcessEngine, attempt: AttemptId) -> Option<Record> {
@@ -177,11 +207,11 @@ impl Engine for VmEngine {
         let has_groups = self.cages().backend().has_groups();
         let mut rows = probe::rows(&image, has_groups);
         if let (Ok(image), true) = (&image, has_groups) {
-            rows.push(probe::trial_row(&probe::outcome(
-                &self.config,
-                image,
-                Remembered::Believed,
-            )));
+            let trials = probe::trials(&self.config, image, Remembered::Believed);
+            if let Some(best) = probe::chosen(&trials) {
+                *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(best);
+            }
+            rows.extend(probe::trial_rows(&trials));
         }
         rows
     }
@@ -193,11 +223,16 @@ impl Engine for VmEngine {
         fs::write(self.task_file(attempt), text).map_err(cannot)?;
         // What the guest reads of it lies beside, and goes onto its disk as an input.
         let guest_file = self.task_file(attempt).with_extension("guest");
-        let text = serde_json::to_vec(&translate::guest_task(&spec, self.config.silence));
+        let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
+        let accelerator = self.accelerator(&manifest);
+        let machine = machine::machine(&manifest, accelerator, Moves::Never).map_err(no_machine)?;
+        self.cages().set_guest_needs(translate::needs(accelerator));
+        let silence = self.config.silence;
+        let text = serde_json::to_vec(&translate::guest_task(&spec, &machine, silence));
         let text = text.map_err(|error| cannot(error.into()))?;
         fs::write(&guest_file, &text).map_err(cannot)?;
         self.cages()
-            .start(translate::cage(&spec, &guest_file, &text))
+            .start(translate::cage(&spec, accelerator, &guest_file, &text))
     }
 
     fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {

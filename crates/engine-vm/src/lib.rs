@@ -1,11 +1,13 @@
 //! The `vm` engine: a task runs on a guest operating system whose disk is one file.
 //!
-//! A guest's kernel is a program in the process engine's cage. So one set of shims, namespaces,
+//! A guest's kernel, or the machine that it runs on, is a program in the process engine's cage.
+//! So one set of shims, namespaces,
 //! filters, limits, freezers and leases serves both engines, and a guest that is taken over has
 //! no more than a hostile process has. Beside the kernel, in the same cage, runs
 //! [`gleaner_guest`]'s host end, the only one that listens to the guest.
 //!
-//! This crate owns the guest's image ([`image`]), whether guests run here at all ([`probe`]), and
+//! This crate owns the guest's image ([`image`]), what guests run on ([`machine`]), whether they
+//! run here at all ([`probe`]), and
 //! the translation between a task and the attempt that holds its guest. It must not know the
 //! server or why something runs.
 #![forbid(unsafe_code)]
@@ -13,7 +15,9 @@
 
 mod engine;
 pub mod image;
+pub mod machine;
 pub mod probe;
 mod translate;
 
 pub use engine::{VmConfig, VmEngine};
+pub use gleaner_guest::task::{Accelerator, Machine};

@@ -2,9 +2,12 @@
 //! task's. Values only.
 
 use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
-use gleaner_engine_process::GUEST_DIR;
-use gleaner_guest::task::{DISK_DIR, End, GuestTask, Record, TASK_FILE, WORK};
+use gleaner_engine_process::{GUEST_DIR, GuestNeeds};
+use gleaner_guest::task::{
+    Accelerator, DISK_DIR, End, GuestTask, Machine, Record, TASK_FILE, WORK,
+};
 use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +18,8 @@ const GUEST_OWN_BYTES: u64 = 64 << 20;
 const PAGE_LIST_SHARE: u64 = 32;
 
 /// What a guest costs the host besides its memory, in bytes: page tables, the program that is
-/// its kernel, the host end.
-const HOST_OWN_BYTES: u64 = 128 << 20;
+/// its kernel or its machine with the code that it translated, the host end.
+const HOST_OWN_BYTES: u64 = 192 << 20;
 
 /// Each page of the guest is mapped by its processes; share of memory for the tables.
 const PAGE_TABLE_SHARE: u64 = 32;
@@ -27,17 +30,22 @@ const HOST_DISK_BYTES: u64 = 256 << 20;
 /// Processes of the host that belong to the kernel and to the host end.
 const HOST_PROCESSES: u32 = 64;
 
-/// Longest boot that is not the task's, in milliseconds: its clocks begin with the cage.
-const BOOT_MS: u64 = 5_000;
+/// Longest boot that is not the task's, and its CPU time, in milliseconds: its clocks begin
+/// with the cage.
+const BOOT_MS: (u64, u64) = (5_000, 3_000);
 
-/// CPU time of a boot that is not the task's, in milliseconds.
-const BOOT_CPU_MS: u64 = 3_000;
+/// The same where every instruction is translated.
+const BOOT_TRANSLATED_MS: (u64, u64) = (60_000, 30_000);
+
+/// Calls that QEMU tries at its start and does without: whether the kernel has rings, and what
+/// its library for filters may ask of the kernel. Refused like any other, but no news.
+const TRIED_BY_QEMU: [&str; 2] = ["io_uring_setup", "seccomp"];
 
 /// What every attempt in a cage is told, and what is different here: the disk holds.
 const WATCHED_DISK: &str = "disk: ";
 
 /// What the guest is asked to do.
-pub(crate) fn guest_task(spec: &AttemptSpec, silence: Duration) -> GuestTask {
+pub(crate) fn guest_task(spec: &AttemptSpec, machine: &Machine, silence: Duration) -> GuestTask {
     let mut env = spec.env.clone();
     for (name, value) in [
         (
@@ -62,6 +70,7 @@ pub(crate) fn guest_task(spec: &AttemptSpec, silence: Duration) -> GuestTask {
         disk_bytes: spec.limits.disk.0,
         processes: spec.limits.processes,
         inputs: spec.inputs.len() as u64,
+        machine: machine.clone(),
         guest_mib: guest_bytes(&spec.limits) >> 20,
         silence_seconds: u32::try_from(silence.as_secs()).unwrap_or(u32::MAX),
     }
@@ -73,8 +82,22 @@ fn guest_bytes(limits: &Limits) -> u64 {
     (memory + memory / PAGE_LIST_SHARE + GUEST_OWN_BYTES).next_multiple_of(1 << 20)
 }
 
+/// What its machine needs of a cage.
+pub(crate) const fn needs(accelerator: Accelerator) -> GuestNeeds {
+    match accelerator {
+        Accelerator::Kvm => GuestNeeds::Device,
+        Accelerator::Uml => GuestNeeds::Tracing,
+        Accelerator::Tcg => GuestNeeds::Nothing,
+    }
+}
+
 /// The attempt that holds the guest. `text` is the content of `guest_file`, the guest's task.
-pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> AttemptSpec {
+pub(crate) fn cage(
+    spec: &AttemptSpec,
+    accelerator: Accelerator,
+    guest_file: &Path,
+    text: &[u8],
+) -> AttemptSpec {
     let on_disk = |input: &InputFile| InputFile {
         name: format!("{DISK_DIR}/{WORK}/{}", input.name),
         ..input.clone()
@@ -88,6 +111,10 @@ pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> Attemp
     });
     let guest = guest_bytes(&spec.limits);
     let (disk, output) = (spec.limits.disk.0, spec.limits.output.0);
+    let (boot, boot_cpu) = match accelerator {
+        Accelerator::Tcg => BOOT_TRANSLATED_MS,
+        Accelerator::Kvm | Accelerator::Uml => BOOT_MS,
+    };
     let longer = |span: Span, by: u64| Span {
         ms: span.ms.saturating_add(by),
     };
@@ -97,7 +124,7 @@ pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> Attemp
         command: [&format!("{GUEST_DIR}/gleaner-guest"), "run"]
             .map(str::to_owned)
             .to_vec(),
-        env: std::collections::BTreeMap::new(),
+        env: BTreeMap::new(),
         stdin: None,
         inputs,
         outputs: Vec::new(),
@@ -106,8 +133,8 @@ pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> Attemp
             // Inputs twice for a moment; the guest's memory is a file too.
             disk: Bytes(disk.saturating_mul(2) + disk / 8 + output + guest + HOST_DISK_BYTES),
             processes: spec.limits.processes.saturating_add(HOST_PROCESSES),
-            time: longer(spec.limits.time, BOOT_MS),
-            cpu_time: spec.limits.cpu_time.map(|span| longer(span, BOOT_CPU_MS)),
+            time: longer(spec.limits.time, boot),
+            cpu_time: spec.limits.cpu_time.map(|span| longer(span, boot_cpu)),
             ..spec.limits.clone()
         },
         saving: Saving::default(),
@@ -115,7 +142,12 @@ pub(crate) fn cage(spec: &AttemptSpec, guest_file: &Path, text: &[u8]) -> Attemp
 }
 
 /// The task's ending.
-pub(crate) fn ending(spec: &AttemptSpec, cage: &Ending, record: Option<&Record>) -> Ending {
+pub(crate) fn ending(
+    spec: &AttemptSpec,
+    machine: Option<Accelerator>,
+    cage: &Ending,
+    record: Option<&Record>,
+) -> Ending {
     let empty = Record::default();
     let said = record.unwrap_or(&empty);
     let boot_s = seconds(said.boot_ms);
@@ -145,10 +177,19 @@ pub(crate) fn ending(spec: &AttemptSpec, cage: &Ending, record: Option<&Record>)
             page_faults: said.page_faults,
         },
         limits: records.map(|one| limit(spec, one, said, &reason)).collect(),
-        refused_calls: cage.refused_calls.clone(),
+        refused_calls: refused_calls(cage, machine),
         degraded,
         reason,
     }
+}
+
+/// Without those of every start.
+fn refused_calls(cage: &Ending, machine: Option<Accelerator>) -> BTreeMap<String, u64> {
+    let mut calls = cage.refused_calls.clone();
+    if matches!(machine, Some(Accelerator::Kvm | Accelerator::Tcg)) {
+        calls.retain(|name, _| !TRIED_BY_QEMU.contains(&name.as_str()));
+    }
+    calls
 }
 
 /// What was done to the cage comes first; what the program did, the guest knows.

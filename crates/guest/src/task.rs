@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Name of the task's description on the scratch disk, beside [`WORK`].
 pub const TASK_FILE: &str = "task.json";
@@ -17,6 +18,55 @@ pub const OUT_DIR: &str = "out";
 
 /// Where the [`Record`] lies then.
 pub const RECORD_FILE: &str = "record.json";
+
+/// What runs a guest's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// QEMU on the processor's own virtualisation.
+    Kvm,
+    /// User-mode Linux: the kernel is a program that traces the guest's.
+    Uml,
+    /// QEMU that translates each instruction.
+    Tcg,
+}
+
+impl Accelerator {
+    /// All of them, the best first.
+    pub const ALL: [Self; 3] = [Self::Kvm, Self::Uml, Self::Tcg];
+
+    /// As it is written in settings and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Uml => "uml",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// The machine that a guest sees. One that was saved goes on only on an equal one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// QEMU's type of machine, with its version; empty where there is no QEMU.
+    pub kind: String,
+    /// QEMU's model of the processor; likewise.
+    pub cpu: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, cpu, .. } = self;
+        let name = self.accelerator.name();
+        if kind.is_empty() {
+            return f.write_str(name);
+        }
+        write!(f, "{name} {kind} {cpu}")
+    }
+}
 
 /// A task for a guest. Written by the engine, read by both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +89,8 @@ pub struct GuestTask {
     pub processes: u32,
     /// Number of input files, for the disk's table of files.
     pub inputs: u64,
+    /// What it runs on.
+    pub machine: Machine,
     /// The guest's memory in MiB.
     pub guest_mib: u64,
     /// Longest silence of a guest that boots, is asked for something, or has ended its program,

@@ -4,10 +4,11 @@ use crate::args::Form;
 use crate::out::{self, Outcome};
 use crate::table::{self, Look, Tone};
 use gleaner_engine::{Capability, Level};
+use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_process::cgroup::{Backend, DetectOptions};
 use gleaner_engine_process::priority::SelfTest;
 use gleaner_engine_process::probe::{ProbeOptions, probe as probe_processes};
-use gleaner_engine_vm::{image, probe};
+use gleaner_engine_vm::{VmConfig, image, machine, probe};
 use gleaner_sense::{SenseConfig, Sensors, SourceReport, SourceState};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -18,10 +19,11 @@ const SENSORS_WAIT: Duration = Duration::from_secs(4);
 
 /// Say what this PC can do, and the fix for what it cannot
 ///
-/// Exits 0 if tasks can run here, else 4. Takes two seconds: idle priority is measured.
+/// Exits 0 if tasks can run here, else 4. Takes two seconds: idle priority is measured. Guests are
+/// tried once after each start of the PC, which takes some seconds more.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the measurement of idle priority
+    /// Leave out the measurement of idle priority and the trial of guests
     #[arg(long)]
     quick: bool,
     /// Where an agent would keep its data
@@ -71,7 +73,7 @@ impl Args {
             self_test: self_test.map(|test| test.run(&backend, None)),
         };
         let mut found = probe_processes(&backend, &options);
-        found.extend(guests());
+        found.extend(guests(self.quick));
         found.extend(sensors());
         self.print(&found)?;
         Ok(exit_code(&found))
@@ -90,12 +92,23 @@ impl Args {
 }
 
 /// What there is of guests. Tasks that ask for none run without.
-fn guests() -> Vec<Capability> {
-    let (dir, groups) = (
-        image::default_dir(),
-        Backend::detect(&DetectOptions::default()),
-    );
-    let mut rows = probe::remembered(&dir, groups.has_groups());
+fn guests(quick: bool) -> Vec<Capability> {
+    let dir = image::default_dir();
+    let has_groups = Backend::detect(&DetectOptions::default()).has_groups();
+    let mut config = VmConfig::new(ProcessConfig::new(dir.with_extension("engine")), dir);
+    let mut rows = match machine::asked() {
+        _ if quick => probe::remembered(&config.image, has_groups),
+        Ok(accelerator) => {
+            config.accelerator = accelerator;
+            probe::found(&config, has_groups)
+        }
+        Err(error) => vec![Capability {
+            name: "guest trial".to_owned(),
+            level: Level::Missing,
+            found: error,
+            fix: Some(format!("set {} otherwise, or not at all", machine::SETTING)),
+        }],
+    };
     for row in &mut rows {
         row.level = row.level.min(Level::Degraded);
     }

@@ -3,9 +3,11 @@
 use crate::out::{self, Outcome, REFUSED};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::{Image, default_dir, find_program};
-use gleaner_engine_vm::probe::{self, Outcome as Trial};
-use gleaner_engine_vm::{VmConfig, probe::Remembered};
+use gleaner_engine_vm::machine;
+use gleaner_engine_vm::probe::{self, Remembered, Trial};
+use gleaner_engine_vm::{Accelerator, VmConfig};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Make what guests are made of
@@ -33,9 +35,10 @@ struct Made {
     name: &'static str,
     state: &'static str,
     dir: PathBuf,
-    kernel: String,
+    kernels: BTreeMap<String, String>,
     packages: usize,
-    trial: Trial,
+    accelerator: Option<Accelerator>,
+    trials: Vec<Trial>,
 }
 
 impl Args {
@@ -45,8 +48,9 @@ impl Args {
         let gleaner = std::env::current_exe().map_err(|error| refused(error.to_string()))?;
         let program = find_program(&gleaner).ok_or_else(|| {
             refused(
-                "no guest can be made: install user-mode-linux, erofs-utils and e2fsprogs; the \
-                 guest's program comes with gleaner's package, or from `cargo xtask guest`"
+                "no guest can be made: install erofs-utils and e2fsprogs, and user-mode-linux, or \
+                 qemu-system-x86 and linux-image-cloud-amd64, or all; the guest's program comes \
+                 with gleaner's package, or from `cargo xtask guest`"
                     .to_owned(),
             )
         })?;
@@ -55,32 +59,32 @@ impl Args {
         let image = image.map_err(|error| refused(error.to_string()))?;
         let mut config = VmConfig::new(ProcessConfig::new(dir.with_extension("engine")), dir);
         config.program = Some(program);
+        config.accelerator = machine::asked().map_err(refused)?;
         // Somebody asks because it did not work, or because something was changed.
-        let trial = probe::outcome(&config, &image, Remembered::Ignored);
-        let (works, said) = match &trial {
-            Trial::Works { took_ms } => (
-                true,
-                format!("a guest booted and ran a program in {took_ms} ms"),
-            ),
-            Trial::Fails { why } => (false, format!("no guest runs here: {why}")),
-        };
+        let trials = probe::trials(&config, &image, Remembered::Ignored);
+        let accelerator = probe::chosen(&trials);
+        let works = accelerator.is_some();
         if json {
             out::json(&Made {
                 id: image.manifest.digest(),
                 name: "guest",
                 state: if works { "works" } else { "fails" },
                 dir: image.dir.clone(),
-                kernel: image.manifest.kernel.clone(),
+                kernels: image.manifest.kernels.clone(),
                 packages: image.manifest.packages.len(),
-                trial,
+                accelerator,
+                trials,
             })?;
         } else {
+            let rows = probe::trial_rows(&trials).into_iter();
+            let said = rows.map(|row| format!("{}: {}", row.name, row.found));
             out::line(format!(
-                "{}\n{}: user-mode Linux {}, {} packages\n{said}",
+                "{}\n{}: {}, {} packages\n{}",
                 image.manifest.digest(),
                 image.dir.display(),
-                image.manifest.kernel,
+                image.manifest.kernels_text(),
                 image.manifest.packages.len(),
+                said.collect::<Vec<_>>().join("\n"),
             ))?;
         }
         Ok(if works { 0 } else { REFUSED })

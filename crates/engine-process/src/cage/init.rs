@@ -35,6 +35,9 @@ pub(crate) struct Setting {
     pub(crate) allowed: Allowed,
     /// Whether the programs are guests' kernels.
     pub(crate) guest: bool,
+    /// Whether what lies in shared memory may be run: a guest's memory may lie there, and with
+    /// it the programs that it runs.
+    pub(crate) shared_programs: bool,
     /// Devices that the program may write to, for Landlock.
     pub(crate) devices: Vec<OwnedFd>,
 }
@@ -145,8 +148,7 @@ fn mounts(launch: &Launch, setting: &Setting) -> Result<(), Trouble> {
             Err(error) => return Err(Trouble::at("hide parts of /proc")(error)),
         }
     }
-    let shared = if setting.guest {
-        // A guest's memory lies here, and with it the programs that it runs.
+    let shared = if setting.shared_programs {
         quiet - MountFlags::NOEXEC
     } else {
         quiet

@@ -31,7 +31,8 @@ pub(crate) fn devices() -> io::Result<Vec<OwnedFd>> {
     all.collect()
 }
 
-fn place(path: &str) -> io::Result<OwnedFd> {
+/// A place to name in a rule.
+pub(crate) fn place(path: &str) -> io::Result<OwnedFd> {
     Ok(openat(
         CWD,
         path,

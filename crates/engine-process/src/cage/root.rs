@@ -37,6 +37,9 @@ pub(crate) const EMPTY: &str = "/home";
 /// Bound of the memory file system that the root is made of. Copied files take under 2 MiB.
 const ROOT_BYTES: &str = "16m";
 
+/// The device of the processor's own virtualisation, where a guest needs it.
+pub(crate) const VIRTUALISATION: &str = "dev/kvm";
+
 /// Larger files of /etc are not copied, in bytes: only `ld.so.cache` comes near.
 const COPY_MAX_BYTES: u64 = 4 << 20;
 
@@ -54,6 +57,7 @@ pub(crate) struct Parts {
     cages: OwnedFd,
     proc: OwnedFd,
     extra: Vec<(PathBuf, OwnedFd)>,
+    device: Option<OwnedFd>,
 }
 
 impl Parts {
@@ -73,8 +77,11 @@ impl Parts {
         });
         let place = openat(CWD, cages, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(Trouble::at("open the scratch directories"))?;
+        let device = bundle.device.as_ref();
+        let device = device.map(|path| tree_at(CWD, path, false)).transpose();
         Ok(Self {
             place,
+            device: device.map_err(Trouble::at("take the device of virtualisation"))?,
             extra: extra.collect(),
             proc: tree_at(CWD, Path::new("/proc"), true)
                 .map_err(Trouble::at("take the host's /proc"))?,
@@ -123,6 +130,10 @@ pub(crate) fn enter(parts: &Parts) -> Result<Vec<String>, Trouble> {
         etc(root_fd, place).map_err(Trouble::at(place.path))?;
     }
     devices(root_fd)?;
+    if let Some(device) = &parts.device {
+        show_device(root_fd, device, VIRTUALISATION)
+            .map_err(Trouble::at("show the device of virtualisation"))?;
+    }
     for place in SYS {
         // Containers and small kernels lack some of it; programs then use defaults.
         let _absent = bind(root_fd, Path::new("/").join(place.path), place.path);
@@ -282,12 +293,15 @@ fn devices(root: BorrowedFd<'_>) -> Result<(), Trouble> {
             if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice {
                 return Err(io::Error::other("not a device"));
             }
-            file(root, Path::new(&inside)).map(drop)?;
-            let tree = tree_at(CWD, &host, false)?;
-            sys::mount_setattr(&tree, false, NOSUID | NOEXEC)?;
-            Ok(attach(tree.as_fd(), root, &inside)?)
+            show_device(root, &tree_at(CWD, &host, false)?, &inside)
         };
         shown().map_err(at)?;
     }
     Ok(())
+}
+
+fn show_device(root: BorrowedFd<'_>, tree: &OwnedFd, inside: &str) -> io::Result<()> {
+    file(root, Path::new(inside)).map(drop)?;
+    sys::mount_setattr(tree, false, NOSUID | NOEXEC)?;
+    Ok(attach(tree.as_fd(), root, inside)?)
 }

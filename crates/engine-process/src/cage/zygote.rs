@@ -5,10 +5,11 @@
 //! those namespaces only, and does one thing: fork a cage when the shim asks. The cage's init
 //! is the shim's child, not its own, so that a dead zygote takes nothing with it.
 
-use super::root::{self, Parts};
+use super::root::{self, Parts, VIRTUALISATION};
 use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
+use crate::host::GuestNeeds;
 use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
 use crate::priority::{Means, lower_session};
 use rustix::net::{
@@ -178,17 +179,23 @@ fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
 
 /// What would be the same in each cage is made here, once.
 fn setting(bundle: &Bundle, means: Means) -> Result<init::Setting, Trouble> {
+    let traced = bundle.guest.is_some() && bundle.guest_needs == GuestNeeds::Tracing;
     let allowed = Allowed {
         sessions: !means.new_session_escapes(),
-        tracing: bundle.guest.is_some(),
+        tracing: traced,
     };
-    let devices = landlock::devices().map_err(Trouble::at("open the harmless devices"))?;
+    let mut devices = landlock::devices().map_err(Trouble::at("open the harmless devices"))?;
+    if bundle.device.is_some() {
+        let device = landlock::place(&format!("/{VIRTUALISATION}"));
+        devices.push(device.map_err(Trouble::at("open the device of virtualisation"))?);
+    }
     Ok(init::Setting {
         landlock: landlock::version(),
         uid_given: bundle.uid_first.is_some(),
         filter: program(Refusal::Counted, allowed),
         allowed,
         guest: bundle.guest.is_some(),
+        shared_programs: traced,
         devices,
     })
 }

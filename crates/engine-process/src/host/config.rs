@@ -1,9 +1,22 @@
 //! What the engine is told when it is made.
 
 use crate::cgroup::DetectOptions;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What the program that runs a guest's kernel needs of its cage that no other program gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum GuestNeeds {
+    /// To trace the processes that it makes, and programs in shared memory: user-mode Linux.
+    #[default]
+    Tracing,
+    /// The device of the processor's own virtualisation.
+    Device,
+    /// Nothing: it simulates the whole machine.
+    Nothing,
+}
 
 /// How the engine works on this PC.
 #[derive(Debug, Clone)]
@@ -20,8 +33,8 @@ pub struct ProcessConfig {
     pub beat: Duration,
     /// Directories of the host, besides its userland, that tasks may read.
     pub read_only: Vec<PathBuf>,
-    /// What guests are made of, shown at [`crate::GUEST_DIR`]. Its cages hold guests' kernels,
-    /// which may trace their own processes, and whose memory is shared memory with programs.
+    /// What guests are made of, shown at [`crate::GUEST_DIR`]. Its cages hold guests' kernels;
+    /// see [`GuestNeeds`].
     pub guest: Option<PathBuf>,
     /// Whether each attempt gets a shim and namespaces that no other ever has.
     pub fresh: bool,

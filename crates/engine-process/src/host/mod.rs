@@ -7,6 +7,7 @@
 pub(crate) mod adopt;
 mod below;
 mod config;
+mod device;
 mod discard;
 pub(crate) mod link;
 mod save;
@@ -19,7 +20,7 @@ use crate::cgroup::{Backend, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
-pub use config::ProcessConfig;
+pub use config::{GuestNeeds, ProcessConfig};
 use discard::Rubbish;
 use gleaner_engine::{
     Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     backend: Backend,
     /// What each attempt may have now.
     share: Mutex<Share>,
+    /// What guests in cages made from now on need.
+    needs: Mutex<GuestNeeds>,
     /// What all shims are to be told.
     steer: mpsc::Sender<Order>,
     events: Events,
@@ -184,6 +187,7 @@ impl ProcessEngine {
             tag,
             backend,
             share: Mutex::default(),
+            needs: Mutex::default(),
             steer,
             events,
             state: Mutex::default(),
@@ -203,12 +207,21 @@ impl ProcessEngine {
     pub fn backend(&self) -> &Backend {
         &self.inner.backend
     }
+
+    /// What guests need of cages that are made from now on.
+    pub fn set_guest_needs(&self, needs: GuestNeeds) {
+        *self.inner.needs() = needs;
+    }
 }
 
 impl Inner {
     /// Nothing panics while it holds the lock, so what is behind it is always whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn needs(&self) -> MutexGuard<'_, GuestNeeds> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bundles(&self) -> PathBuf {
@@ -236,6 +249,7 @@ impl Inner {
                 Some(free.ok_or_else(|| io_error("choose user ids", full))?)
             }
         };
+        let guest_needs = *self.needs();
         Ok(Bundle {
             dir: self.bundles().join(lease.to_string()),
             lease,
@@ -244,6 +258,8 @@ impl Inner {
             lease_left_ms: millis(FIRST_LEASE),
             read_only: self.config.read_only.clone(),
             guest: self.config.guest.clone(),
+            guest_needs,
+            device: device::shown(guest_needs, &self.config.dir)?,
             group_parent: self.config.group_parent.clone(),
             group_domain: Some(self.tag.clone()),
             group_prefix: self.group_prefix(lease),
@@ -270,7 +286,12 @@ impl Inner {
         state: &mut State,
     ) -> Result<(Arc<Link>, Bay), EngineError> {
         let job = attempt.task.job;
-        let of_job = |linked: &&mut Linked| linked.job == Some(job) && linked.given < GIVEN_MAX;
+        let needs = *self.needs();
+        let of_job = |linked: &&mut Linked| {
+            linked.job == Some(job)
+                && linked.given < GIVEN_MAX
+                && linked.link.bundle.guest_needs == needs
+        };
         let lease = match self.config.fresh {
             true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
             false => lease,

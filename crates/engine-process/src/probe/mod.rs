@@ -45,7 +45,6 @@ pub fn probe(backend: &Backend, options: &ProbeOptions) -> Vec<Capability> {
         &read("/proc/self/cgroup"),
     ));
     all.push(pressure(Path::new("/proc/pressure")));
-    all.push(virtualisation(Path::new("/dev/kvm")));
     all
 }
 
@@ -356,16 +355,6 @@ fn pressure(dir: &Path) -> Capability {
     )
 }
 
-fn virtualisation(kvm: &Path) -> Capability {
-    // Seen, not opened: the process engine does not need it.
-    let found = if kvm.exists() {
-        "/dev/kvm is present"
-    } else {
-        "/dev/kvm is absent; the process engine does not need it"
-    };
-    good("virtualisation", found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,6 +455,5 @@ mod tests {
     fn absent_features_are_not_fatal() {
         assert_eq!(landlock(None).level, Level::Degraded);
         assert_eq!(pressure(Path::new("/nowhere")).level, Level::Degraded);
-        assert_eq!(virtualisation(Path::new("/nowhere")).level, Level::Good);
     }
 }

@@ -263,6 +263,7 @@ fn changed(stat: &Stat) -> (i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::GuestNeeds;
     use gleaner_model::LeaseId;
     use rustix::fs::{IFlags, XattrFlags, fchmod, fsetxattr, ioctl_getflags, ioctl_setflags};
     use std::fs;
@@ -278,6 +279,8 @@ mod tests {
             lease_left_ms: 1000,
             read_only: Vec::new(),
             guest: None,
+            guest_needs: GuestNeeds::default(),
+            device: None,
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

@@ -6,6 +6,7 @@ use super::{LINGER, Shim, log, now, scratch};
 use crate::bundle::{Bay, Line, add_line, add_text};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
+use crate::host::GuestNeeds;
 use crate::message::{FromShim, GoOn, Launch, Share, send};
 use gleaner_engine::{AttemptSpec, Control};
 use gleaner_model::{AttemptId, Reason};
@@ -160,7 +161,7 @@ impl Shim {
         let mut launch = launch_of(run, per_task_uid, grouped);
         let group = run.group.insert(group);
         let files = group.join_files()?;
-        if self.bundle.guest.is_some() {
+        if self.bundle.guest.is_some() && self.bundle.guest_needs == GuestNeeds::Tracing {
             // All of a guest's memory is shared memory to the host.
             launch.shared_memory_max = run.spec.limits.memory.0;
         }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Kinds, as in `st_mode`.
 const DIRECTORY: u32 = 0o040_000;
@@ -19,11 +19,8 @@ struct Archive {
     files: u32,
 }
 
-/// Process 1 and its drivers.
-pub(super) fn initramfs(
-    program: &Path,
-    drivers: impl Iterator<Item = PathBuf>,
-) -> io::Result<Vec<u8>> {
+/// Process 1 and its drivers, each with its name, and the list of them in the order of loading.
+pub(super) fn initramfs(program: &Path, drivers: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut archive = Archive {
         bytes: Vec::new(),
         files: 0,
@@ -35,10 +32,14 @@ pub(super) fn initramfs(
     archive.add("dev/console", DEVICE | 0o600, (5, 1), &[]);
     archive.add("dev/null", DEVICE | 0o666, (1, 3), &[]);
     archive.add("init", FILE | 0o755, (0, 0), &fs::read(program)?);
-    for driver in drivers {
-        let name = driver.file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("modules/{name}");
-        archive.add(&name, FILE | 0o644, (0, 0), &fs::read(&driver)?);
+    let order: String = drivers
+        .iter()
+        .map(|(name, _)| format!("{name}\n"))
+        .collect();
+    archive.add("modules/order", FILE | 0o644, (0, 0), order.as_bytes());
+    for (name, content) in drivers {
+        let name = format!("modules/{name}.ko");
+        archive.add(&name, FILE | 0o644, (0, 0), content);
     }
     Ok(archive.finish())
 }
@@ -83,10 +84,9 @@ mod tests {
     #[test]
     fn an_archive_is_what_the_format_says_and_always_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let (program, driver) = (dir.path().join("program"), dir.path().join("d.ko"));
+        let program = dir.path().join("program");
         fs::write(&program, "12345").unwrap();
-        fs::write(&driver, "x").unwrap();
-        let make = || initramfs(&program, [driver.clone()].into_iter()).unwrap();
+        let make = || initramfs(&program, &[("d".to_owned(), b"x".to_vec())]).unwrap();
         let archive = make();
         assert_eq!(archive, make());
         assert_eq!(archive.len() % BLOCK, 0);

@@ -7,8 +7,11 @@
 
 mod base;
 mod cpio;
+pub(crate) mod kernels;
 mod packages;
 
+use gleaner_guest::task::Accelerator;
+use kernels::{KIND_QEMU, KIND_UML, Kernel};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,19 +22,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Of what is written to disk here; another version is built anew.
-const FORMAT: u32 = 1;
-
-/// User-mode Linux, where Debian and Ubuntu install it.
-const KERNEL: &str = "/usr/bin/linux.uml";
-const MODULES: &str = "/usr/lib/uml/modules";
-
-/// Drivers that the kernel has as modules, in the order of loading.
-const DRIVERS: [&str; 1] = ["kernel/fs/erofs/erofs.ko"];
+const FORMAT: u32 = 2;
 
 /// Names of the files in an image's directory. The guest's host end knows them too.
 const MANIFEST: &str = "guest.json";
 const PROGRAM: &str = "gleaner-guest";
-const FILES: [&str; 4] = ["kernel", "initramfs", "base.img", PROGRAM];
+const BASE: &str = "base.img";
 
 /// No guest can be had here: what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +79,8 @@ fn io_at(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ImageError {
 pub struct Manifest {
     /// Of this file.
     format: u32,
-    /// The kernel's release.
-    pub kernel: String,
+    /// Releases of the kernels by what they run on, `uml` or `qemu`; one at least.
+    pub kernels: BTreeMap<String, String>,
     /// Packages in the base image, with their versions.
     pub packages: BTreeMap<String, String>,
     /// Each file's BLAKE3 digest, in hexadecimal digits.
@@ -92,6 +88,46 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// What the image in `dir` says of itself; its files are not looked at.
+    ///
+    /// # Errors
+    /// Where there is none, or another version of us wrote it.
+    pub fn read(dir: &Path) -> Result<Self, ImageError> {
+        let text = fs::read(dir.join(MANIFEST)).map_err(io_at("read the image's manifest"))?;
+        serde_json::from_slice(&text)
+            .ok()
+            .filter(|manifest: &Self| manifest.format == FORMAT)
+            .ok_or_else(|| ImageError::Altered(dir.join(MANIFEST).display().to_string()))
+    }
+
+    /// The release of the kernel for this accelerator, if there is one.
+    #[must_use]
+    pub fn kernel(&self, accelerator: Accelerator) -> Option<&str> {
+        let kind = match accelerator {
+            Accelerator::Uml => KIND_UML,
+            Accelerator::Kvm | Accelerator::Tcg => KIND_QEMU,
+        };
+        self.kernels.get(kind).map(String::as_str)
+    }
+
+    /// The kernels, in words.
+    #[must_use]
+    pub fn kernels_text(&self) -> String {
+        let text = |(kind, release): (&String, &String)| match kind.as_str() {
+            KIND_UML => format!("user-mode Linux {release}"),
+            _ => format!("Linux {release} for QEMU"),
+        };
+        let all: Vec<String> = self.kernels.iter().rev().map(text).collect();
+        all.join(", ")
+    }
+
+    /// Files that an image with these kernels must have.
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let kernels = self.kernels.keys();
+        let kernels: Vec<_> = kernels.flat_map(|kind| Kernel::names(kind)).collect();
+        [BASE, PROGRAM].into_iter().chain(kernels)
+    }
+
     /// One digest over all of it.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -114,7 +150,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image in `dir`, built there where it is missing or was made of another `program`.
+    /// The image in `dir`, built there where it is missing or was made of another `program` or
+    /// of other kernels than are installed now.
     /// Building takes some ten seconds; whoever else wants it meanwhile waits.
     ///
     /// # Errors
@@ -127,14 +164,17 @@ impl Image {
             .map_err(|error| io_at("lock the image")(error.into()))?;
         check_program(program)?;
         let wanted = hash(program).map_err(io_at("read the guest's program"))?;
+        let kernels = kernels::installed()?;
+        let releases = releases(&kernels);
         if let Ok(image) = Self::open(dir)
             && image.manifest.files.get(PROGRAM) == Some(&wanted)
+            && image.manifest.kernels == releases
         {
             return Ok(image);
         }
         let part = dir.with_extension("part");
         remove(&part)?;
-        let image = build(&part, program)?;
+        let image = build(&part, program, &kernels)?;
         remove(dir)?;
         fs::rename(&part, dir).map_err(io_at("put the image in its place"))?;
         Ok(Self {
@@ -148,12 +188,8 @@ impl Image {
     /// # Errors
     /// Where there is none, or a file is not what was built.
     pub fn open(dir: &Path) -> Result<Self, ImageError> {
-        let text = fs::read(dir.join(MANIFEST)).map_err(io_at("read the image's manifest"))?;
-        let manifest: Manifest = serde_json::from_slice(&text)
-            .ok()
-            .filter(|manifest: &Manifest| manifest.format == FORMAT)
-            .ok_or_else(|| ImageError::Altered(dir.join(MANIFEST).display().to_string()))?;
-        for name in FILES {
+        let manifest = Manifest::read(dir)?;
+        for name in manifest.names() {
             let path = dir.join(name);
             let found = hash(&path).map_err(io_at(format!("read {}", path.display())))?;
             if manifest.files.get(name) != Some(&found) {
@@ -185,9 +221,7 @@ pub fn default_dir() -> PathBuf {
 /// have it. None where no guest can run anyhow, since there is no kernel for one.
 #[must_use]
 pub fn find_program(gleaner: &Path) -> Option<PathBuf> {
-    if !Path::new(KERNEL).exists() {
-        return None;
-    }
+    kernels::installed().ok()?;
     if let Some(program) = std::env::var_os("GLEANER_GUEST") {
         // An empty one says that there shall be none.
         return Some(program.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty());
@@ -210,30 +244,41 @@ fn remove(dir: &Path) -> Result<(), ImageError> {
     }
 }
 
-fn build(dir: &Path, program: &Path) -> Result<Image, ImageError> {
+fn releases(kernels: &[Kernel]) -> BTreeMap<String, String> {
+    let pair = |kernel: &Kernel| (kernel.kind.to_owned(), kernel.release.clone());
+    kernels.iter().map(pair).collect()
+}
+
+/// A kernel and its first file system.
+fn add_kernel(dir: &Path, program: &Path, kernel: &Kernel) -> Result<(), ImageError> {
+    let [file, first] = Kernel::names(kernel.kind).map(|name| dir.join(name));
+    install(&kernel.file, &file, 0o755)?;
+    let drivers = kernel.drivers.iter().map(|path| kernels::driver(path));
+    let drivers = drivers.collect::<Result<Vec<_>, _>>()?;
+    let packed = cpio::initramfs(program, &drivers).map_err(io_at("pack the first file system"))?;
+    fs::write(&first, packed).map_err(io_at("write the first file system"))?;
+    readable(&first, 0o644)
+}
+
+fn build(dir: &Path, program: &Path, kernels: &[Kernel]) -> Result<Image, ImageError> {
     let begun = std::time::Instant::now();
     fs::create_dir_all(dir).map_err(io_at("make the image's directory"))?;
-    let (release, modules) = modules()?;
-    install(Path::new(KERNEL), &dir.join("kernel"), 0o755)?;
     install(program, &dir.join(PROGRAM), 0o755)?;
-    let drivers = DRIVERS.iter().map(|name| modules.join(name));
-    let first = cpio::initramfs(program, drivers).map_err(io_at("pack the first file system"))?;
-    let path = dir.join("initramfs");
-    fs::write(&path, first).map_err(io_at("write the first file system"))?;
-    readable(&path, 0o644)?;
-    let packages = base::build(dir, &dir.join("base.img"))?;
-    readable(&dir.join("base.img"), 0o644)?;
-    let mut files = BTreeMap::new();
-    for name in FILES {
-        let digest = hash(&dir.join(name)).map_err(io_at(format!("read {name}")))?;
-        files.insert(name.to_owned(), digest);
+    for kernel in kernels {
+        add_kernel(dir, program, kernel)?;
     }
-    let manifest = Manifest {
+    let packages = base::build(dir, &dir.join(BASE))?;
+    readable(&dir.join(BASE), 0o644)?;
+    let mut manifest = Manifest {
         format: FORMAT,
-        kernel: release,
+        kernels: releases(kernels),
         packages,
-        files,
+        files: BTreeMap::new(),
     };
+    for name in manifest.names() {
+        let digest = hash(&dir.join(name)).map_err(io_at(format!("read {name}")))?;
+        manifest.files.insert(name.to_owned(), digest);
+    }
     let text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| io_at("write the manifest")(error.into()))?;
     fs::write(dir.join(MANIFEST), text).map_err(io_at("write the manifest"))?;
@@ -248,23 +293,6 @@ fn build(dir: &Path, program: &Path) -> Result<Image, ImageError> {
         dir: dir.to_owned(),
         manifest,
     })
-}
-
-/// The kernel's release and its modules. They come in one package, so there is one release.
-fn modules() -> Result<(String, PathBuf), ImageError> {
-    let missing = |what: &str| ImageError::Missing {
-        what: what.to_owned(),
-        package: "user-mode-linux",
-    };
-    if !Path::new(KERNEL).exists() {
-        return Err(missing(KERNEL));
-    }
-    let found = fs::read_dir(MODULES).map_err(|_| missing(MODULES))?;
-    let mut releases: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
-    releases.sort();
-    let newest = releases.pop().ok_or_else(|| missing(MODULES))?;
-    let name = newest.file_name().unwrap_or_default();
-    Ok((name.to_string_lossy().into_owned(), newest))
 }
 
 /// A program that is not static, or for another processor, would end the guest at once.
@@ -374,17 +402,17 @@ mod tests {
     #[test]
     fn an_image_that_was_changed_or_cut_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = BTreeMap::new();
-        for name in FILES {
-            fs::write(dir.path().join(name), name).unwrap();
-            files.insert(name.to_owned(), hash(&dir.path().join(name)).unwrap());
-        }
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             format: FORMAT,
-            kernel: "6.1".to_owned(),
+            kernels: [(KIND_UML.to_owned(), "6.1".to_owned())].into(),
             packages: BTreeMap::new(),
-            files,
+            files: BTreeMap::new(),
         };
+        for name in manifest.names() {
+            fs::write(dir.path().join(name), name).unwrap();
+            let digest = hash(&dir.path().join(name)).unwrap();
+            manifest.files.insert(name.to_owned(), digest);
+        }
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.path().join(MANIFEST), &text).unwrap();
         assert_eq!(Image::open(dir.path()).unwrap().manifest, manifest);

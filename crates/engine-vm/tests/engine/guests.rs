@@ -1,12 +1,12 @@
 //! What only guests can get wrong, and what must become of it.
 
-use crate::group_parent;
+use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
 use gleaner_engine::{Engine as _, EngineEvent, Events};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::Image;
-use gleaner_engine_vm::probe::{Outcome, Remembered, outcome};
-use gleaner_engine_vm::{VmConfig, VmEngine};
+use gleaner_engine_vm::probe::{Outcome, Remembered, chosen, trials};
+use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
 use gleaner_model::{Bytes, LimitKind, Reason};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,7 +32,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 fn another_kernel(bench: &Bench, image: &Image) {
     let release = bench.stdout_of(&bench.script("uname -r"));
-    assert_eq!(release.trim(), image.manifest.kernel);
+    assert_eq!(
+        Some(release.trim()),
+        image.manifest.kernel(Accelerator::Uml)
+    );
     // No device leads out of it.
     let devices = bench.stdout_of(&bench.script("ls /sys/class/net; nproc"));
     assert_eq!(devices, "lo\n1\n");
@@ -138,6 +141,7 @@ fn reason_on(image: &Image, silence: Duration) -> Reason {
         };
         let config = VmConfig {
             silence,
+            accelerator: Some(Accelerator::Uml),
             ..VmConfig::new(process, image.dir.clone())
         };
         VmEngine::new(config, events).unwrap()
@@ -197,7 +201,7 @@ fn taken_over(bench: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
     let make = |events: Events| {
         let dir = dir.path().join("engine");
-        crate::engine(image, &dir, &group_parent(), events)
+        crate::engine(image, &dir, Accelerator::Uml, events)
     };
     let listen = || -> (Events, mpsc::Receiver<EngineEvent>) {
         let (told, heard) = mpsc::channel();
@@ -251,12 +255,15 @@ fn trial(_: &Bench, image: &Image) {
         ..ProcessConfig::new(dir.path().join("engine"))
     };
     // Beside the image lies what was found.
-    let copy = with(image, dir.path(), "guest.json", b"{}");
-    let config = VmConfig::new(process, copy.dir.clone());
-    let first = outcome(&config, &copy, Remembered::Believed);
-    assert!(matches!(first, Outcome::Works { .. }), "{first:?}");
+    let copy = with(image, dir.path(), "other", b"");
+    let config = VmConfig {
+        accelerator: Some(Accelerator::Uml),
+        ..VmConfig::new(process, copy.dir.clone())
+    };
+    let first = trials(&config, &copy, Remembered::Believed);
+    assert_eq!(chosen(&first), Some(Accelerator::Uml), "{first:?}");
     assert_eq!(
-        outcome(&config, &copy, Remembered::Believed),
+        trials(&config, &copy, Remembered::Believed),
         first,
         "the second is remembered"
     );
@@ -266,10 +273,11 @@ fn trial(_: &Bench, image: &Image) {
         image: broken.dir.clone(),
         ..config
     };
-    assert!(matches!(
-        outcome(&config, &broken, Remembered::Believed),
-        Outcome::Fails { .. }
-    ));
+    let failed = trials(&config, &broken, Remembered::Believed);
+    assert!(
+        matches!(failed[..], [ref one] if matches!(one.outcome, Outcome::Fails { .. })),
+        "{failed:?}"
+    );
 }
 
 fn same_image(_: &Bench, image: &Image) {

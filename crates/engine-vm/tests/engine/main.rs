@@ -8,13 +8,14 @@
 )]
 
 mod guests;
+mod qemu;
 
 use gleaner_engine::Events;
 use gleaner_engine::conformance::BEAT;
 use gleaner_engine::conformance::harness::{Report, group_parent, run_like_others};
 use gleaner_engine_process::{ProcessConfig, is_shim_call, shim_main};
 use gleaner_engine_vm::image::Image;
-use gleaner_engine_vm::{VmConfig, VmEngine};
+use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,13 +30,36 @@ const NOT_HERE: [(&str, &str); 1] = [(
      lives on; the case wants it ended",
 )];
 
-pub(crate) fn engine(image: &Image, dir: &Path, parent: &str, events: Events) -> VmEngine {
+/// The whole suite under translation would take longer than anybody waits, so these stand for it
+/// unless the long form is asked for.
+const ON_TCG: [&str; 6] = [
+    "the same program gives the same digest",
+    "inputs, environment, stdin and streams",
+    "a fork bomb is held",
+    "output ends a task",
+    "pause and resume",
+    "stop with and without a trap",
+];
+
+/// Asks for the long form.
+const LONG: &str = "GLEANER_LONG";
+
+pub(crate) fn engine(
+    image: &Image,
+    dir: &Path,
+    accelerator: Accelerator,
+    events: Events,
+) -> VmEngine {
     let process = ProcessConfig {
         beat: BEAT,
-        group_parent: parent.to_owned(),
+        group_parent: group_parent(),
         ..ProcessConfig::new(dir)
     };
-    VmEngine::new(VmConfig::new(process, image.dir.clone()), events).unwrap()
+    let config = VmConfig {
+        accelerator: Some(accelerator),
+        ..VmConfig::new(process, image.dir.clone())
+    };
+    VmEngine::new(config, events).unwrap()
 }
 
 /// The image of this test run, kept between runs: it only changes with its packages.
@@ -63,11 +87,30 @@ fn main() -> ExitCode {
     for (name, why) in NOT_HERE {
         println!("{name} does not apply: {why}");
     }
-    let make = |events: Events| engine(&image, &dir.path().join("engine"), &group_parent(), events);
     let applies = |name: &str| !NOT_HERE.iter().any(|(left_out, _)| *left_out == name);
-    let bench = report.cases(dir.path(), make, "", applies);
+    let make = |accelerator: Accelerator, dir: &Path| {
+        let dir = dir.join("engine");
+        let image = &image;
+        move |events: Events| engine(image, &dir, accelerator, events)
+    };
+    let place = dir.path().join(Accelerator::Uml.name());
+    std::fs::create_dir(&place).unwrap();
+    let bench = report.cases(&place, make(Accelerator::Uml, &place), "", applies);
     for (name, test) in guests::TESTS {
         report.try_one(name, || test(&bench, &image));
+    }
+    if image.manifest.kernel(Accelerator::Tcg).is_none() {
+        println!("nothing runs under QEMU: it or a kernel for it is not installed");
+        return report.exit_code();
+    }
+    let long = std::env::var_os(LONG).is_some();
+    let some = |name: &str| applies(name) && (long || ON_TCG.contains(&name));
+    let place = dir.path().join(Accelerator::Tcg.name());
+    std::fs::create_dir(&place).unwrap();
+    let make = make(Accelerator::Tcg, &place);
+    let bench = report.cases(&place, make, "under QEMU: ", some);
+    for (name, test) in qemu::TESTS {
+        report.try_one(&format!("under QEMU: {name}"), || test(&bench, &image));
     }
     report.exit_code()
 }

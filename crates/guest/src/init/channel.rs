@@ -4,12 +4,33 @@ use crate::frame::{Parser, TO_GUEST_MAX_BYTES, encode};
 use crate::message::{ToGuest, ToHost};
 use crate::window::Sending;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A port shows up a moment after its driver was loaded.
+const APPEARS: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Opens what may not be there yet.
+fn appear<T>(open: impl Fn() -> rustix::io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(Errno::NOENT | Errno::NXIO | Errno::NODEV) if begun.elapsed() < APPEARS => {
+                std::thread::sleep(LOOK);
+            }
+            done => return Ok(done?),
+        }
+    }
+}
 
 /// The stream, opened and raw.
 pub(super) struct Channel {
@@ -23,7 +44,7 @@ pub(super) struct Channel {
 impl Channel {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let file = File::from(appear(|| rustix::fs::open(path, flags, Mode::empty()))?);
         // A port that is no terminal is raw by birth.
         if let Ok(mut terminal) = tcgetattr(&file) {
             terminal.make_raw();

@@ -51,6 +51,8 @@ fn guest() -> io::Result<()> {
     let begun = Instant::now();
     mounts::kernel()?;
     let wanted = mounts::Wanted::read()?;
+    // The channel may be a device of theirs.
+    mounts::modules()?;
     let mut channel = Channel::open(&wanted.channel)?;
     let served = serve(&mut channel, &wanted, begun);
     if let Err(error) = &served {
@@ -61,7 +63,6 @@ fn guest() -> io::Result<()> {
 }
 
 fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::Result<()> {
-    mounts::modules(&wanted.modules)?;
     mounts::disks(wanted)?;
     let text = std::fs::read(Path::new(DISK).join(TASK_FILE))?;
     let task: GuestTask = serde_json::from_slice(&text)?;

@@ -37,6 +37,10 @@ const HIDDEN: [&str; 8] = [
     "modules",
 ];
 
+/// Where the drivers lie, and the list of them beside them.
+const MODULES: &str = "/modules";
+const ORDER: &str = "order";
+
 /// The number of memory devices such as `/dev/null`.
 const MEMORY_DEVICES: u32 = 1;
 
@@ -44,7 +48,6 @@ const MEMORY_DEVICES: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) channel: PathBuf,
-    pub(super) modules: Vec<String>,
     root: (PathBuf, String),
     scratch: PathBuf,
 }
@@ -63,14 +66,8 @@ impl Wanted {
                 .map(str::to_owned)
                 .ok_or_else(|| io::Error::other(format!("the kernel's command line lacks {name}")))
         };
-        let modules = find("gl.modules")?;
         Ok(Self {
             channel: find("gl.channel")?.into(),
-            modules: modules
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect(),
             root: (find("gl.root")?.into(), find("gl.rootfs")?),
             scratch: find("gl.scratch")?.into(),
         })
@@ -93,10 +90,11 @@ pub(super) fn kernel() -> io::Result<()> {
     mount("cgroup2", CGROUP, "cgroup2", QUIET, None).map_err(at("mount the control groups"))
 }
 
-/// Loads drivers, in this order.
-pub(super) fn modules(names: &[String]) -> io::Result<()> {
-    for name in names {
-        let file = fs::File::open(format!("/modules/{name}.ko"))?;
+/// Loads the drivers that were packed for this kernel, in the order that the list says.
+pub(super) fn modules() -> io::Result<()> {
+    let names = fs::read_to_string(Path::new(MODULES).join(ORDER))?;
+    for name in names.lines() {
+        let file = fs::File::open(Path::new(MODULES).join(format!("{name}.ko")))?;
         match rustix::system::finit_module(&file, c"", 0) {
             // Built in, or loaded by another one.
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -216,11 +214,11 @@ mod tests {
     #[test]
     fn the_command_line_names_everything_or_what_is_missing() {
         let line = "mem=1M gl.root=/dev/ubda gl.rootfs=erofs gl.scratch=/dev/ubdb \
-                    gl.channel=/dev/ttyS0 gl.modules=a,b quiet";
+                    gl.channel=/dev/ttyS0 quiet";
         let wanted = Wanted::parse(line).unwrap();
-        assert_eq!(wanted.modules, ["a", "b"]);
+        assert_eq!(wanted.channel, Path::new("/dev/ttyS0"));
         assert_eq!(wanted.root.1, "erofs");
-        let error = Wanted::parse("gl.modules= gl.channel=/x").unwrap_err();
+        let error = Wanted::parse("gl.channel=/x").unwrap_err();
         assert!(error.to_string().contains("gl.root"), "{error}");
     }
 }

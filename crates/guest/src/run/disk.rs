@@ -79,6 +79,11 @@ mod tests {
                 disk_bytes,
                 processes: 1,
                 inputs,
+                machine: crate::task::Machine {
+                    accelerator: crate::task::Accelerator::Uml,
+                    kind: String::new(),
+                    cpu: String::new(),
+                },
                 guest_mib: 64,
                 silence_seconds: 1,
             };

@@ -154,7 +154,7 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         }
         let now = Instant::now();
-        self.silence += (now - self.looked).min(LOOK);
+        self.silence += heard_nothing(now - self.looked);
         self.looked = now;
         let ready = |at: usize| {
             let poll = polls.get(at);
@@ -252,9 +252,29 @@ impl Keeper {
     }
 }
 
+/// What a look after so long adds to the silence. One that comes late was kept waiting for a
+/// processor, as the guest was: it counts less, but never for nothing, so that silence has an end.
+fn heard_nothing(passed: Duration) -> Duration {
+    let late = passed.saturating_sub(LOOK);
+    passed.min(LOOK) - late.min(LOOK * 3 / 4)
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_counted_where_the_guest_could_have_spoken() {
+        let ms = Duration::from_millis;
+        for (passed, counts) in [(100, 100), (1000, 1000), (1500, 500), (60_000, 250)] {
+            assert_eq!(heard_nothing(ms(passed)), ms(counts), "{passed}");
+        }
+    }
 }

@@ -1,10 +1,14 @@
-//! What runs the guest's kernel: user-mode Linux, a kernel that is a program.
+//! What runs the guest's kernel: user-mode Linux, a kernel that is a program ([`uml`]), or QEMU,
+//! a program that is a machine ([`qemu`]).
 //!
-//! Its memory is a file in shared memory, its disks are files, its terminal is our socket, and
+//! Either way its disks are files, the channel is our socket, its last words come by a pipe, and
 //! it has no network device. The cage around it is the boundary, not the kernel: it has access
 //! to the cage's files if its guest takes it over, and to nothing else.
 
-use crate::task::GuestTask;
+mod qemu;
+mod uml;
+
+use crate::task::{Accelerator, GuestTask};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io::{self, PipeReader, Read as _, pipe};
@@ -12,7 +16,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Where the guest's kernel and disks lie in the cage.
+/// Where the guest's kernels and disks lie in the cage.
 const GUEST_DIR: &str = "/run/guest";
 
 /// What Linux says first when it cannot go on.
@@ -27,16 +31,31 @@ pub(super) struct Guest {
     said: Vec<u8>,
 }
 
+/// A program and its arguments.
+struct Call {
+    program: String,
+    arguments: Vec<String>,
+}
+
+/// A socket to a program that finds its end by number.
+fn socket() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+    Ok((ours, theirs))
+}
+
 impl Guest {
     /// Starts the kernel. Gives our end of the channel.
     pub(super) fn start(task: &GuestTask, scratch: &Path) -> io::Result<(Self, OwnedFd)> {
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The kernel finds it by its number.
-        rustix::io::fcntl_setfd(&theirs, FdFlags::empty())?;
+        let (ours, theirs) = socket()?;
         let (console, writer) = pipe()?;
-        let child = Command::new(format!("{GUEST_DIR}/kernel"))
-            .args(arguments(task, scratch, theirs.as_raw_fd()))
+        let call = match task.machine.accelerator {
+            Accelerator::Uml => uml::call(task, scratch, theirs.as_raw_fd()),
+            Accelerator::Kvm | Accelerator::Tcg => qemu::call(task, scratch, theirs.as_raw_fd()),
+        };
+        let child = Command::new(&call.program)
+            .args(call.arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("TMPDIR", "/dev/shm")
@@ -46,7 +65,10 @@ impl Guest {
             .stdout(writer)
             .spawn()
             .map_err(|error| {
-                io::Error::other(format!("the guest's kernel could not be started: {error}"))
+                let program = call.program;
+                io::Error::other(format!(
+                    "the guest's kernel could not be started: {program}: {error}"
+                ))
             })?;
         let guest = Self {
             child,
@@ -111,24 +133,12 @@ impl Guest {
     }
 }
 
-fn arguments(task: &GuestTask, scratch: &Path, channel: i32) -> Vec<String> {
+/// The disks and the channel, as process 1 is told of them.
+fn devices(disk: &str, channel: &str) -> Vec<String> {
     vec![
-        format!("mem={}M", task.guest_mib),
-        format!("initrd={GUEST_DIR}/initramfs"),
-        format!("ubd0r={GUEST_DIR}/base.img"),
-        format!("ubd1={}", scratch.display()),
-        "con=null".to_owned(),
-        "con0=null,fd:1".to_owned(),
-        "ssl=null".to_owned(),
-        format!("ssl0=fd:{channel}"),
-        "uml_dir=/scratch/.tmp/".to_owned(),
-        "quiet".to_owned(),
-        "noreboot".to_owned(),
-        "panic=-1".to_owned(),
-        "gl.channel=/dev/ttyS0".to_owned(),
-        "gl.modules=erofs".to_owned(),
-        "gl.root=/dev/ubda".to_owned(),
+        format!("gl.channel={channel}"),
+        format!("gl.root=/dev/{disk}a"),
         "gl.rootfs=erofs".to_owned(),
-        "gl.scratch=/dev/ubdb".to_owned(),
+        format!("gl.scratch=/dev/{disk}b"),
     ]
 }
