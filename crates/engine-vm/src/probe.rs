@@ -284,6 +284,7 @@ fn run(config: VmConfig) -> Outcome {
     engine.discard(attempt);
     match reason {
         Some(Reason::Exit { code: 0 }) => Outcome::Works { took_ms },
+        Some(Reason::Engine { detail }) => fails(detail),
         Some(other) => fails(other.to_string()),
         None => fails(format!(
             "no guest booted within {} s; {BUSY}",

@@ -119,6 +119,9 @@ impl Guest {
         let panic = lines.iter().position(|line| line.contains(PANIC));
         let from = panic.unwrap_or_else(|| lines.len().saturating_sub(4));
         let words = lines.get(from..).unwrap_or_default().join(" | ");
+        if words.is_empty() {
+            return "none".to_owned();
+        }
         words
             .chars()
             .filter(|c| !c.is_control())
