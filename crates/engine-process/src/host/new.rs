@@ -1,0 +1,58 @@
+//! What the shim of a new bundle is told, and which user ids it gets.
+
+use super::link::io_error;
+use super::{FIRST_LEASE, Inner, State, device};
+use crate::bundle::Bundle;
+use crate::cage::UIDS_OF_BUNDLE;
+use gleaner_engine::EngineError;
+use gleaner_model::LeaseId;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+impl Inner {
+    /// What the shim of a new bundle is told.
+    pub(super) fn bundle(&self, lease: LeaseId, state: &State) -> Result<Bundle, EngineError> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let entries = state.attempts.values().map(|entry| &*entry.bundle);
+        let links = state.links.values().map(|linked| &*linked.link.bundle);
+        let used: BTreeSet<u32> = entries
+            .chain(links)
+            .filter_map(|bundle| bundle.uid_first)
+            .collect();
+        let uid_first = match &self.uids {
+            None => None,
+            Some(range) => {
+                let free = self.uid_blocks(range).find(|first| !used.contains(first));
+                let full = std::io::Error::other("all user ids are in use; widen --uid-range");
+                Some(free.ok_or_else(|| io_error("choose user ids", full))?)
+            }
+        };
+        let guest_needs = *self.needs();
+        Ok(Bundle {
+            dir: self.bundles().join(lease.to_string()),
+            lease,
+            uid_first,
+            beat_ms: millis(self.config.beat),
+            lease_left_ms: millis(FIRST_LEASE),
+            read_only: self.config.read_only.clone(),
+            guest: self.config.guest.clone(),
+            guest_needs,
+            device: device::shown(guest_needs, &self.config.dir)?,
+            group_parent: self.config.group_parent.clone(),
+            group_domain: Some(self.tag.clone()),
+            group_prefix: self.group_prefix(lease),
+        })
+    }
+
+    /// First ids of all blocks, from a place of our own on, so that two agents on one PC that
+    /// share the range seldom share a block.
+    fn uid_blocks(&self, range: &Range<u32>) -> impl Iterator<Item = u32> + use<> {
+        let blocks = (range.end - range.start) / UIDS_OF_BUNDLE;
+        let digest = blake3::hash(self.tag.as_bytes());
+        let own = digest.as_bytes().iter().take(4);
+        let own = own.fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)) % blocks.max(1);
+        let start = range.start;
+        (0..blocks).map(move |at| start + (own + at) % blocks * UIDS_OF_BUNDLE)
+    }
+}
