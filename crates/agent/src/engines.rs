@@ -33,6 +33,8 @@ pub(crate) struct Built {
     pub(crate) again: Option<Testing>,
     /// What senses the owner.
     pub(crate) sensing: Begin,
+    /// How the processor time of tasks is known.
+    pub(crate) own: OwnTime,
 }
 
 /// For where there is nothing to sense.
@@ -89,7 +91,7 @@ pub(crate) fn build(
         true => OwnTime::Ask(Arc::new(time_below)),
     };
     // Desktops report to one agent of a PC, and not to a pool for trying out.
-    let sensing = this_pc(own, home, config.dev.is_none());
+    let sensing = this_pc(own.clone(), home, config.dev.is_none());
     let mut testing = Testing {
         engine: engine.clone(),
         left,
@@ -114,6 +116,7 @@ pub(crate) fn build(
         refused,
         again,
         sensing,
+        own,
     })
 }
 

@@ -164,6 +164,7 @@ fn prepare(
         inputs: inputs.clone(),
         offer,
         guests: guests.clone(),
+        own: built.own.clone(),
         local: started_with(config),
     };
     let desk = owner::open(config, &home, around, outside.close)?;

@@ -24,6 +24,19 @@ pub enum OwnTime {
     Ask(AskTime),
 }
 
+impl OwnTime {
+    /// Processor time that all our tasks have used since some fixed point; none where it cannot
+    /// be known now.
+    #[must_use]
+    pub fn read(&self) -> Option<Duration> {
+        match self {
+            Self::Nothing => Some(Duration::ZERO),
+            Self::Groups(groups) => Some(crate::kernel::time_of(groups)),
+            Self::Ask(ask) => ask(),
+        }
+    }
+}
+
 impl fmt::Debug for OwnTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,6 +14,7 @@ use crate::watch::capacity::{Offer, uname};
 use crate::watch::status::Order;
 use gleaner_harvest::{OwnerSettings, Settings};
 use gleaner_model::Bytes;
+use gleaner_sense::OwnTime;
 use tokio_util::sync::CancellationToken;
 
 /// The parts of an agent that the owner's side works with.
@@ -22,6 +23,8 @@ pub(crate) struct Around {
     pub(crate) inputs: Inputs,
     pub(crate) offer: Offer,
     pub(crate) guests: Guests,
+    /// How the processor time of tasks is known.
+    pub(crate) own: OwnTime,
     /// What whoever started the agent set.
     pub(crate) local: OwnerSettings,
 }
@@ -78,6 +81,7 @@ pub(crate) fn open(
         status: around.watching.window.status.clone(),
         base: base.stricter(&around.local),
         guests: around.guests,
+        own: around.own,
         page_port: config.page.unwrap_or(0),
         bell: Box::new(AgentBell {
             watching: around.watching,

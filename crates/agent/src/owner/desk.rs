@@ -13,6 +13,7 @@ use super::wall;
 use crate::watch::status::{Order, Status};
 use gleaner_harvest::{OwnerWish, Settings};
 use gleaner_model::{Bytes, Span, Time, Usage};
+use gleaner_sense::OwnTime;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,8 @@ pub(crate) struct Furniture {
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) bell: Box<dyn Bell>,
     pub(crate) guests: Guests,
+    /// How the processor time of tasks is known.
+    pub(crate) own: OwnTime,
     /// What the node does where nobody sets anything.
     pub(crate) base: Settings,
     /// The page's port; any free one where 0.
@@ -136,7 +139,7 @@ impl Desk {
             offered: Offered::default(),
         };
         let desk = Self {
-            recorder: Recorder::open(&has.home),
+            recorder: Recorder::open(&has.home, has.own.clone()),
             ledger: Mutex::new(ledger),
             limits: Mutex::new(limits.clone()),
             page: tokio::sync::Mutex::new(None),

@@ -2,10 +2,12 @@
 //! counts, in a file on this PC and nowhere else. `gleaner sim --trace` reads what is exported.
 //!
 //! It looks at the kernel's sums of processor time ten times a second and notes how long the
-//! owner's load stayed below or above a bound. While tasks run these sums cannot tell owner and
-//! tasks apart, so nothing but the hours is noted then. It never sees what runs, or an input.
+//! owner's load stayed below or above a bound. While tasks run the load is what is left when their
+//! time is taken off: a difference of ticks, so it is taken over half a second, and shorter gaps
+//! are not seen then. It never sees what runs, or an input.
 
 use gleaner_model::{BUSY_ABOVE_PERMILLE, Span, Time, USAGE_FORMAT, UsageHistogram, WEEK_HOURS};
+use gleaner_sense::OwnTime;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,6 +21,12 @@ const FILE: &str = "owner-usage.json";
 
 /// Time between two looks at the load: as long as the shortest idle gap that is counted.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The same while tasks run: two ticks of error are a fiftieth of it on the smallest PC.
+const LOOK_BESIDE_TASKS: Duration = Duration::from_millis(500);
+
+/// A tick of `/proc/stat`, in microseconds: `USER_HZ` is 100 on every platform of Linux.
+const TICK_US: u64 = 10_000;
 
 /// Time between two writes of the file: what a crash may lose, and seldom enough for a disk that
 /// sleeps.
@@ -62,6 +70,7 @@ struct Inner {
     tasks_run: bool,
     last: Option<Moment>,
     thread: bool,
+    own: OwnTime,
 }
 
 /// The recorder of a node. Cheap to clone.
@@ -78,7 +87,8 @@ struct Stretch {
 impl Recorder {
     /// Opens what an earlier agent recorded. A file that cannot be read counts as none, and the
     /// recorder as off: nothing is recorded that nobody asked for.
-    pub(crate) fn open(dir: &Path) -> Self {
+    /// `own` tells the processor time of tasks.
+    pub(crate) fn open(dir: &Path, own: OwnTime) -> Self {
         let path = dir.join(FILE);
         let off = Kept {
             on: false,
@@ -98,6 +108,7 @@ impl Recorder {
             last: None,
             thread: false,
             kept,
+            own,
         })));
         recorder.look_if_on();
         recorder
@@ -233,12 +244,21 @@ impl Inner {
     }
 }
 
+/// Processor time since boot, in ticks.
+#[derive(Debug, Clone, Copy)]
+struct Sums {
+    /// Of owner and tasks.
+    busy: u64,
+    all: u64,
+    tasks: u64,
+    at: Instant,
+}
+
 /// Sums of processor time and where they come from.
 #[derive(Debug, Default)]
 struct Looker {
     stat: Option<File>,
-    /// Busy and all time in ticks, and when.
-    last: Option<(u64, u64, Instant)>,
+    last: Option<Sums>,
     stretch: Option<Stretch>,
     written: Option<Instant>,
 }
@@ -246,9 +266,12 @@ struct Looker {
 impl Looker {
     fn look(&mut self, inner: &mut Inner) {
         let now = Instant::now();
-        let ticks = self.ticks();
-        let last = self.last;
-        self.last = ticks.map(|(busy, all)| (busy, all, now));
+        let early = |last: &Sums| now.duration_since(last.at) < LOOK_BESIDE_TASKS;
+        if inner.tasks_run && self.last.as_ref().is_some_and(early) {
+            return;
+        }
+        let (last, sums) = (self.last, self.sums(&inner.own));
+        self.last = sums;
         let written = *self.written.get_or_insert(now);
         if now.duration_since(written) > WRITE {
             self.written = Some(now);
@@ -256,19 +279,18 @@ impl Looker {
                 tracing::warn!(target: "gleaner::owner", %error, "the record cannot be written");
             }
         }
-        let (Some((busy, all)), Some((busy_before, all_before, then))) = (ticks, last) else {
+        let (Some(sums), Some(last)) = (sums, last) else {
+            // Whose time it was is not known: what is going on is cut off here.
+            self.stretch = None;
             return;
         };
-        if inner.tasks_run || now.duration_since(then) > LATE {
-            // What is going on is cut off by something that is not the owner's.
+        if sums.at.duration_since(last.at) > LATE {
             self.stretch = None;
             return;
         }
-        let passed = all.saturating_sub(all_before);
-        if passed == 0 {
+        let Some(load) = sums.load_since(last) else {
             return;
-        }
-        let load = busy.saturating_sub(busy_before) * 1000 / passed;
+        };
         let busy = load > u64::from(BUSY_ABOVE_PERMILLE);
         match self.stretch {
             Some(stretch) if stretch.busy != busy => {
@@ -289,13 +311,29 @@ impl Looker {
         }
     }
 
-    fn ticks(&mut self) -> Option<(u64, u64)> {
+    fn sums(&mut self, own: &OwnTime) -> Option<Sums> {
         if self.stat.is_none() {
             self.stat = File::open("/proc/stat").ok();
         }
         let mut line = [0; LINE_BYTES];
         let count = self.stat.as_ref()?.read_at(&mut line, 0).ok()?;
-        sums(&String::from_utf8_lossy(&line[..count]))
+        let (busy, all) = sums(&String::from_utf8_lossy(&line[..count]))?;
+        let tasks = u64::try_from(own.read()?.as_micros()).ok()? / TICK_US;
+        Some(Sums {
+            busy,
+            all,
+            tasks,
+            at: Instant::now(),
+        })
+    }
+}
+
+impl Sums {
+    /// The owner's load since then in thousandths of all processors; none where no time passed.
+    fn load_since(self, before: Self) -> Option<u64> {
+        let tasks = self.tasks.saturating_sub(before.tasks);
+        let owner = self.busy.saturating_sub(before.busy).saturating_sub(tasks);
+        (owner * 1000).checked_div(self.all.saturating_sub(before.all))
     }
 }
 
@@ -358,7 +396,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_until_it_is_switched_on_and_what_is_survives() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::open(dir.path());
+        let recorder = Recorder::open(dir.path(), OwnTime::Nothing);
         for second in 0..100 {
             recorder.note(moment(second, Some(second)));
         }
@@ -372,7 +410,9 @@ mod tests {
         recorder.switch(false, Time { ms: 2 }).unwrap();
         recorder.note(moment(100, Some(100)));
 
-        let usage = Recorder::open(dir.path()).export().unwrap();
+        let usage = Recorder::open(dir.path(), OwnTime::Nothing)
+            .export()
+            .unwrap();
         let hour = usage.hours[30];
         // The last look came so late that the PC may have slept before it.
         assert_eq!((hour.on_seconds, hour.used_seconds), (20, 20));
@@ -385,7 +425,27 @@ mod tests {
     fn a_damaged_file_is_none_and_off() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), b"{\"on\":true,\"since\":null,\"usa").unwrap();
-        assert_eq!(Recorder::open(dir.path()).state(), (false, 0, None));
+        assert_eq!(
+            Recorder::open(dir.path(), OwnTime::Nothing).state(),
+            (false, 0, None)
+        );
+    }
+
+    #[test]
+    fn what_tasks_used_is_not_the_owners() {
+        let at = Instant::now();
+        let sums = |busy, all, tasks| Sums {
+            busy,
+            all,
+            tasks,
+            at,
+        };
+        let load = |now: Sums| now.load_since(sums(1000, 5000, 300));
+        assert_eq!(load(sums(1100, 5100, 400)), Some(0), "tasks took it all");
+        assert_eq!(load(sums(1100, 5100, 380)), Some(200));
+        // Ticks round: tasks may seem to have had more than was used.
+        assert_eq!(load(sums(1000, 5100, 302)), Some(0));
+        assert_eq!(load(sums(1000, 5000, 300)), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use gleaner_harvest::{Brain, Cause, OwnerWish, Sample, Settings};
 use gleaner_model::{
     AttemptState, Bytes, Cpus, JobId, NodeState, Signal, Span, TaskId, Time, Verdict,
 };
+use gleaner_sense::OwnTime;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
@@ -152,6 +153,7 @@ impl Place {
             status: receiver,
             bell: Box::new(bell.clone()),
             guests: guests.clone(),
+            own: OwnTime::Nothing,
             base: Settings::default(),
             page_port: 0,
         };

@@ -13,6 +13,7 @@ use gleaner_engine::Engine;
 use gleaner_model::{
     AttemptId, AttemptRecord, AttemptState, Cpus, Digest, JobId, Limits, Reason, TaskId,
 };
+use gleaner_sense::OwnTime;
 use gleaner_wire::v1::agent_message::Kind;
 use gleaner_wire::v1::{self, server_message};
 use server::FakeServer;
@@ -68,6 +69,7 @@ impl Agent {
                     sensors.begin(sink);
                     sensors
                 }),
+                own: OwnTime::Nothing,
             })
         });
         Self {

@@ -102,13 +102,11 @@ impl Meter {
             .map_err(|error| format!("{}: {error}", self.stat.display()))?;
         let (all, each) =
             parse(&text).ok_or_else(|| format!("{}: not understood", self.stat.display()))?;
-        let (tasks, tasks_each) = match &self.own {
-            OwnTime::Nothing => (Duration::ZERO, Vec::new()),
-            OwnTime::Groups(groups) => (time_of(groups), each_of(groups)),
-            OwnTime::Ask(ask) => {
-                let time = ask().ok_or("the processor time of tasks is not known")?;
-                (time, Vec::new())
-            }
+        let unknown = "the processor time of tasks is not known";
+        let tasks = self.own.read().ok_or(unknown)?;
+        let tasks_each = match &self.own {
+            OwnTime::Groups(groups) => each_of(groups),
+            OwnTime::Nothing | OwnTime::Ask(_) => Vec::new(),
         };
         let agent = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Look {
@@ -152,7 +150,8 @@ fn ticks(row: &str) -> Option<Ticks> {
 }
 
 /// Time of groups; one that is not there has used none.
-fn time_of(groups: &[PathBuf]) -> Duration {
+/// Time of groups, each with all that is below it.
+pub(crate) fn time_of(groups: &[PathBuf]) -> Duration {
     groups.iter().map(|group| time_of_group(group)).sum()
 }
 

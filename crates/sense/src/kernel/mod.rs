@@ -10,6 +10,8 @@ mod pressure;
 mod trigger;
 mod week;
 
+pub(crate) use load::time_of;
+
 use crate::OwnTime;
 use crate::board::Board;
 use crate::moment::{Moment, awake};
