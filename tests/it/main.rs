@@ -23,6 +23,8 @@ mod job_files;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod overhead;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod pool;

@@ -11,10 +11,14 @@ mod burn;
 pub mod dispatch;
 pub mod impact;
 pub mod overhead;
+mod proc;
+mod progress;
 
 mod stats;
+mod svg;
 
 pub use burn::{burn_main, is_burn_call};
+pub use progress::{Progress, Stop};
 pub use stats::{Interval, median, paired_ratio, percentile};
 
 use serde::Serialize;

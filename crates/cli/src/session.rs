@@ -1,6 +1,6 @@
 //! The connection that a client command works with, and the runtime it runs on.
 
-use crate::out::{Failure, Outcome};
+use crate::out::Failure;
 use gleaner_client::{Client, Places, Settings};
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ impl Session {
 
 /// Runs a client command. One thread: it starts faster than a pool of them, and a client waits
 /// for the network most of the time.
-pub(crate) fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -7,6 +7,7 @@
 mod beside;
 pub(crate) mod pool;
 
+use crate::progress::{Pace, Progress};
 use crate::stats::{bootstrap, median, paired_ratio, percentile};
 use crate::{BenchError, Doing as _, Goal, Report, Row};
 use beside::Peer;
@@ -43,88 +44,278 @@ const FRESH_SHARE: u32 = 4;
 /// Submissions of each kind; the median counts.
 const SUBMISSIONS: u32 = 5;
 
-/// Runs it all; `say` hears what is being done.
+/// What the agent is told besides: a pool for trying out, which does not take the load that the
+/// benchmark itself makes for its owner's. The rate of the pool is measured, not its politeness.
+const TRYING_OUT: [&str; 2] = ["--dev-nodes", "1"];
+
+/// Rates on a small quiet PC, in tasks a second. Only the time left is told from them, until the
+/// pace so far says more.
+mod usual {
+    pub(super) const OURS: f64 = 500.0;
+    pub(super) const FRESH: f64 = 130.0;
+    pub(super) const FLOOR: f64 = 2000.0;
+    pub(super) const PEER: f64 = 300.0;
+    /// Seconds of the submissions of one kind, and of one task by the command line.
+    pub(super) const SUBMISSIONS_S: f64 = 4.0;
+    pub(super) const SINGLE_S: f64 = 0.02;
+}
+
+/// A run of the benchmark: what was found so far, and who hears of it.
+struct Run<'r> {
+    options: &'r Options,
+    pace: Pace,
+    say: &'r mut dyn FnMut(Progress),
+    rows: Vec<Row>,
+}
+
+/// Runs it all; `say` hears how far it is.
 ///
 /// # Errors
 /// Where the pool does not come up or a job is not done.
-pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
-    let mut rows = Vec::new();
-    submissions(options, say, &mut rows)?;
+pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<Report, BenchError> {
+    let mut run = Run {
+        pace: Pace::new(expected_s(options)),
+        options,
+        say,
+        rows: Vec::new(),
+    };
+    run.submissions()?;
     let mut pool = Pool::start(&options.program)?;
-    pool.set_agent("agent", &[])?;
-    singles(options, &pool, say, &mut rows)?;
-    rates(options, &pool, say, &mut rows)?;
-    bulk(options, &pool, say, &mut rows)?;
-    pool.set_agent("fresh", &["--fresh-cages"])?;
-    fresh(options, &pool, say, &mut rows)?;
+    pool.set_agent("agent", &TRYING_OUT)?;
+    run.singles(&pool)?;
+    run.rates(&pool)?;
+    run.bulk(&pool)?;
+    let fresh: Vec<&str> = TRYING_OUT.into_iter().chain(["--fresh-cages"]).collect();
+    pool.set_agent("fresh", &fresh)?;
+    run.fresh(&pool)?;
     Ok(Report {
         bench: "dispatch",
         version: env!("CARGO_PKG_VERSION"),
-        rows,
+        rows: run.rows,
     })
+}
+
+/// Seconds that all of it takes on a small quiet PC.
+fn expected_s(options: &Options) -> f64 {
+    let rounds = f64::from(options.rounds);
+    3.0 * usual::SUBMISSIONS_S
+        + f64::from(options.singles) * usual::SINGLE_S
+        + rounds * round_s(options)
+        + f64::from(options.bulk) / usual::OURS
+        + rounds * fresh_s(options)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of peers")]
+fn round_s(options: &Options) -> f64 {
+    let tasks = f64::from(options.tasks);
+    tasks / usual::FLOOR + tasks / usual::OURS + tasks / usual::PEER * options.beside.len() as f64
+}
+
+fn fresh_s(options: &Options) -> f64 {
+    let tasks = f64::from(fresh_tasks(options));
+    tasks / usual::FLOOR + tasks / usual::FRESH
+}
+
+fn fresh_tasks(options: &Options) -> u32 {
+    (options.tasks / FRESH_SHARE).max(FLOOR_THREADS)
 }
 
 fn range_job(command: &[&str], count: u32) -> Value {
     json!({ "task": { "command": command }, "sweep": { "i": { "range": [1, count] } } })
 }
 
-/// Big submissions to a server without nodes: time by the command line, memory of the server.
-fn submissions(
-    options: &Options,
-    say: &mut dyn FnMut(&str),
-    rows: &mut Vec<Row>,
-) -> Result<(), BenchError> {
-    let range = |count| (range_job(&[NO_OP, "{i}"], count), count);
-    let lines = json!({
-        "task": { "command": [NO_OP, "{line}"] },
-        "sweep": { "line": { "lines": "lines.txt" } },
-    });
-    let kinds = [
-        (
-            "submit 100,000 tasks as a range",
-            range(100_000),
-            20.0,
-            Some(1.0),
-        ),
-        (
-            "submit 1,000,000 tasks as a range",
-            range(1_000_000),
-            20.0,
-            None,
-        ),
-        (
-            "submit 100,000 distinct lines",
-            (lines, 100_000),
-            100.0,
-            Some(10.0),
-        ),
-    ];
-    for (name, (job, count), goal_ms, goal_mib) in kinds {
-        say(name);
-        let pool = Pool::start(&options.program)?;
-        write_lines(&pool, 0)?;
-        // The first submission warms caches on both sides and is not counted.
-        pool.submit(&range_job(&[NO_OP, "{i}"], 10))?;
-        let before = pool.server_memory()?;
-        let mut times_ms = Vec::new();
-        for round in 0..SUBMISSIONS {
-            write_lines(&pool, round)?;
-            times_ms.push(pool.submit(&job)?.1 * 1000.0);
+impl Run<'_> {
+    /// Big submissions to a server without nodes: time by the command line, memory of the server.
+    fn submissions(&mut self) -> Result<(), BenchError> {
+        let range = |count| (range_job(&[NO_OP, "{i}"], count), count);
+        let lines = json!({
+            "task": { "command": [NO_OP, "{line}"] },
+            "sweep": { "line": { "lines": "lines.txt" } },
+        });
+        let kinds = [
+            (
+                "submit 100,000 tasks as a range",
+                range(100_000),
+                20.0,
+                Some(1.0),
+            ),
+            (
+                "submit 1,000,000 tasks as a range",
+                range(1_000_000),
+                20.0,
+                None,
+            ),
+            (
+                "submit 100,000 distinct lines",
+                (lines, 100_000),
+                100.0,
+                Some(10.0),
+            ),
+        ];
+        for (name, (job, count), goal_ms, goal_mib) in kinds {
+            self.pace.begin(usual::SUBMISSIONS_S);
+            (self.say)(self.pace.now(name));
+            let pool = Pool::start(&self.options.program)?;
+            write_lines(&pool, 0)?;
+            // The first submission warms caches on both sides and is not counted.
+            pool.submit(&range_job(&[NO_OP, "{i}"], 10))?;
+            let before = pool.server_memory()?;
+            let mut times_ms = Vec::new();
+            for round in 0..SUBMISSIONS {
+                write_lines(&pool, round)?;
+                times_ms.push(pool.submit(&job)?.1 * 1000.0);
+            }
+            let grown = (pool.server_memory()? - before).max(0.0) / f64::from(SUBMISSIONS);
+            self.rows.push(
+                Row::new(name, median(&times_ms), "ms")
+                    .interval(bootstrap(&times_ms, median))
+                    .goal(Goal::AtMost(goal_ms))
+                    .note("by the command line, durable; median"),
+            );
+            if let Some(goal) = goal_mib {
+                let mib = grown / f64::from(1 << 20) / f64::from(count) * 1e5;
+                let name = format!("server memory per 100,000 queued: {}", &name[7..]);
+                self.rows
+                    .push(Row::new(&name, mib, "MiB").goal(Goal::AtMost(goal)));
+            }
         }
-        let grown = (pool.server_memory()? - before).max(0.0) / f64::from(SUBMISSIONS);
-        rows.push(
-            Row::new(name, median(&times_ms), "ms")
-                .interval(bootstrap(&times_ms, median))
-                .goal(Goal::AtMost(goal_ms))
-                .note("by the command line, durable; median"),
-        );
-        if let Some(goal) = goal_mib {
-            let mib = grown / f64::from(1 << 20) / f64::from(count) * 1e5;
-            let name = format!("server memory per 100,000 queued: {}", &name[7..]);
-            rows.push(Row::new(&name, mib, "MiB").goal(Goal::AtMost(goal)));
-        }
+        Ok(())
     }
-    Ok(())
+    /// One small task from the command line, submit to result.
+    fn singles(&mut self, pool: &Pool) -> Result<(), BenchError> {
+        let singles_s = f64::from(self.options.singles) * usual::SINGLE_S;
+        self.pace.begin(singles_s);
+        (self.say)(self.pace.now("single tasks by the command line"));
+        let mut times_ms = Vec::new();
+        for _ in 0..self.options.singles {
+            let started = Instant::now();
+            let status = pool
+                .command(&["run", "--", NO_OP])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .doing("run one task")?;
+            if !status.success() {
+                return Err(BenchError::Broken(format!(
+                    "`gleaner run -- {NO_OP}` ended: {status}"
+                )));
+            }
+            times_ms.push(started.elapsed().as_secs_f64() * 1000.0);
+        }
+        self.rows.push(
+            Row::new("one task by the command line, p50", median(&times_ms), "ms")
+                .interval(bootstrap(&times_ms, median))
+                .goal(Goal::AtMost(15.0)),
+        );
+        self.rows.push(Row::new(
+            "one task by the command line, p99",
+            percentile(&times_ms, 0.99),
+            "ms",
+        ));
+        Ok(())
+    }
+
+    /// Rates of no-op tasks, interleaved.
+    fn rates(&mut self, pool: &Pool) -> Result<(), BenchError> {
+        let mut peers: Vec<(Peer, Vec<f64>)> = Vec::new();
+        let options = self.options;
+        for name in &options.beside {
+            peers.push((Peer::start(name, pool.scratch())?, Vec::new()));
+        }
+        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            self.pace.begin(round_s(options));
+            let what = format!("no-op tasks, round {round} of {}", options.rounds);
+            (self.say)(self.pace.now(&what));
+            floor.push(floor_rate(options.tasks)?);
+            let (job, started) = (range_job(&[NO_OP, "{i}"], options.tasks), Instant::now());
+            let (id, _) = pool.submit(&job)?;
+            pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
+            ours.push(f64::from(options.tasks) / started.elapsed().as_secs_f64());
+            for (peer, rates) in &mut peers {
+                rates.push(peer.rate(options.tasks)?);
+            }
+        }
+        let rate = |name: &str, rates: &[f64]| {
+            Row::new(name, median(rates), "tasks/s").interval(bootstrap(rates, median))
+        };
+        self.rows
+            .push(rate("no-op tasks, sandboxed, durable", &ours));
+        self.rows
+            .push(rate("bare posix_spawn of the same program", &floor));
+        let (share, interval) = paired_ratio(&ours, &floor);
+        self.rows
+            .push(Row::new("rate against the bare floor", share, "x").interval(interval));
+        for (peer, rates) in &peers {
+            self.rows.push(rate(peer.what(), rates));
+            let (ratio, interval) = paired_ratio(&ours, rates);
+            let row =
+                Row::new(&format!("rate against {}", peer.name()), ratio, "x").interval(interval);
+            self.rows.push(match peer.goal() {
+                Some(goal) => row.goal(goal),
+                None => row,
+            });
+        }
+        Ok(())
+    }
+
+    /// The rate where no two tasks share a namespace, against the bare floor of the same rounds.
+    fn fresh(&mut self, pool: &Pool) -> Result<(), BenchError> {
+        let (options, tasks) = (self.options, fresh_tasks(self.options));
+        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            self.pace.begin(fresh_s(options));
+            let what = format!("fresh cages, round {round} of {}", options.rounds);
+            (self.say)(self.pace.now(&what));
+            floor.push(floor_rate(tasks)?);
+            let started = Instant::now();
+            let (id, _) = pool.submit(&range_job(&[NO_OP, "{i}"], tasks))?;
+            pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
+            ours.push(f64::from(tasks) / started.elapsed().as_secs_f64());
+        }
+        self.rows.push(
+            Row::new("no-op tasks, a fresh cage each", median(&ours), "tasks/s")
+                .interval(bootstrap(&ours, median)),
+        );
+        let (share, interval) = paired_ratio(&ours, &floor);
+        self.rows.push(
+            Row::new("fresh cages against the bare floor", share, "x")
+                .interval(interval)
+                .goal(Goal::AtLeast(0.6)),
+        );
+        Ok(())
+    }
+
+    /// Server CPU a task over a bulk of tasks with output.
+    fn bulk(&mut self, pool: &Pool) -> Result<(), BenchError> {
+        let options = self.options;
+        let what = format!("{} tasks with output", options.bulk);
+        self.pace.begin(f64::from(options.bulk) / usual::OURS);
+        (self.say)(self.pace.now(&what));
+        let (before, started) = (pool.server_cpu_seconds()?, Instant::now());
+        let (id, _) = pool.submit(&range_job(&["/bin/echo", "{i}"], options.bulk))?;
+        pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let spent = pool.server_cpu_seconds()? - before;
+        self.rows.push(
+            Row::new(
+                "server CPU a task, submit to done",
+                spent * 1e6 / f64::from(options.bulk),
+                "µs",
+            )
+            .goal(Goal::AtMost(10.0))
+            .note(format!(
+                "user + system over {} tasks with output",
+                options.bulk
+            )),
+        );
+        self.rows.push(Row::new(
+            "tasks with output",
+            f64::from(options.bulk) / seconds,
+            "tasks/s",
+        ));
+        Ok(())
+    }
 }
 
 /// 100,000 lines of about 50 bytes, different in each round so that nothing is deduplicated.
@@ -133,115 +324,6 @@ fn write_lines(pool: &Pool, round: u32) -> Result<(), BenchError> {
         .map(|i| format!("molecule-{round:04}-{i:08}-with-some-more-text-behind-it\n"))
         .collect();
     fs::write(pool.scratch().join("lines.txt"), text).doing("write lines.txt")
-}
-
-/// One small task from the command line, submit to result.
-fn singles(
-    options: &Options,
-    pool: &Pool,
-    say: &mut dyn FnMut(&str),
-    rows: &mut Vec<Row>,
-) -> Result<(), BenchError> {
-    say("single tasks by the command line");
-    let mut times_ms = Vec::new();
-    for _ in 0..options.singles {
-        let started = Instant::now();
-        let status = pool
-            .command(&["run", "--", NO_OP])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .doing("run one task")?;
-        if !status.success() {
-            return Err(BenchError::Broken(format!(
-                "`gleaner run -- {NO_OP}` ended: {status}"
-            )));
-        }
-        times_ms.push(started.elapsed().as_secs_f64() * 1000.0);
-    }
-    rows.push(
-        Row::new("one task by the command line, p50", median(&times_ms), "ms")
-            .interval(bootstrap(&times_ms, median))
-            .goal(Goal::AtMost(15.0)),
-    );
-    rows.push(Row::new(
-        "one task by the command line, p99",
-        percentile(&times_ms, 0.99),
-        "ms",
-    ));
-    Ok(())
-}
-
-/// Rates of no-op tasks, interleaved.
-fn rates(
-    options: &Options,
-    pool: &Pool,
-    say: &mut dyn FnMut(&str),
-    rows: &mut Vec<Row>,
-) -> Result<(), BenchError> {
-    let mut peers: Vec<(Peer, Vec<f64>)> = Vec::new();
-    for name in &options.beside {
-        peers.push((Peer::start(name, pool.scratch())?, Vec::new()));
-    }
-    let (mut floor, mut ours) = (Vec::new(), Vec::new());
-    for round in 1..=options.rounds {
-        say(&format!("no-op tasks, round {round} of {}", options.rounds));
-        floor.push(floor_rate(options.tasks)?);
-        let (job, started) = (range_job(&[NO_OP, "{i}"], options.tasks), Instant::now());
-        let (id, _) = pool.submit(&job)?;
-        pool.wait(&id)?;
-        ours.push(f64::from(options.tasks) / started.elapsed().as_secs_f64());
-        for (peer, rates) in &mut peers {
-            rates.push(peer.rate(options.tasks)?);
-        }
-    }
-    let rate = |name: &str, rates: &[f64]| {
-        Row::new(name, median(rates), "tasks/s").interval(bootstrap(rates, median))
-    };
-    rows.push(rate("no-op tasks, sandboxed, durable", &ours));
-    rows.push(rate("bare posix_spawn of the same program", &floor));
-    let (share, interval) = paired_ratio(&ours, &floor);
-    rows.push(Row::new("rate against the bare floor", share, "x").interval(interval));
-    for (peer, rates) in &peers {
-        rows.push(rate(peer.what(), rates));
-        let (ratio, interval) = paired_ratio(&ours, rates);
-        let row = Row::new(&format!("rate against {}", peer.name()), ratio, "x").interval(interval);
-        rows.push(match peer.goal() {
-            Some(goal) => row.goal(goal),
-            None => row,
-        });
-    }
-    Ok(())
-}
-
-/// The rate where no two tasks share a namespace, against the bare floor of the same rounds.
-fn fresh(
-    options: &Options,
-    pool: &Pool,
-    say: &mut dyn FnMut(&str),
-    rows: &mut Vec<Row>,
-) -> Result<(), BenchError> {
-    let tasks = (options.tasks / FRESH_SHARE).max(FLOOR_THREADS);
-    let (mut floor, mut ours) = (Vec::new(), Vec::new());
-    for round in 1..=options.rounds {
-        say(&format!("fresh cages, round {round} of {}", options.rounds));
-        floor.push(floor_rate(tasks)?);
-        let started = Instant::now();
-        let (id, _) = pool.submit(&range_job(&[NO_OP, "{i}"], tasks))?;
-        pool.wait(&id)?;
-        ours.push(f64::from(tasks) / started.elapsed().as_secs_f64());
-    }
-    rows.push(
-        Row::new("no-op tasks, a fresh cage each", median(&ours), "tasks/s")
-            .interval(bootstrap(&ours, median)),
-    );
-    let (share, interval) = paired_ratio(&ours, &floor);
-    rows.push(
-        Row::new("fresh cages against the bare floor", share, "x")
-            .interval(interval)
-            .goal(Goal::AtLeast(0.6)),
-    );
-    Ok(())
 }
 
 /// Launches the no-op from as many threads as a small PC has slots; tasks a second.
@@ -266,37 +348,4 @@ fn floor_rate(tasks: u32) -> Result<f64, BenchError> {
             .doing("launch the bare program")?;
     }
     Ok(f64::from(tasks) / started.elapsed().as_secs_f64())
-}
-
-/// Server CPU a task over a bulk of tasks with output.
-fn bulk(
-    options: &Options,
-    pool: &Pool,
-    say: &mut dyn FnMut(&str),
-    rows: &mut Vec<Row>,
-) -> Result<(), BenchError> {
-    say(&format!("{} tasks with output", options.bulk));
-    let (before, started) = (pool.server_cpu_seconds()?, Instant::now());
-    let (id, _) = pool.submit(&range_job(&["/bin/echo", "{i}"], options.bulk))?;
-    pool.wait(&id)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let spent = pool.server_cpu_seconds()? - before;
-    rows.push(
-        Row::new(
-            "server CPU a task, submit to done",
-            spent * 1e6 / f64::from(options.bulk),
-            "µs",
-        )
-        .goal(Goal::AtMost(10.0))
-        .note(format!(
-            "user + system over {} tasks with output",
-            options.bulk
-        )),
-    );
-    rows.push(Row::new(
-        "tasks with output",
-        f64::from(options.bulk) / seconds,
-        "tasks/s",
-    ));
-    Ok(())
 }

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 /// Longest wait for a part of the pool to come up: covers a first start on a slow disk.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
+/// Time between two looks whether a job is over: what a rate may be wrong by.
+const LOOK: Duration = Duration::from_millis(10);
+/// Time between two words about how far a job is.
+const TICK: Duration = Duration::from_secs(1);
+
 /// A running pool; ends with the value.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -136,14 +141,26 @@ impl Pool {
         Ok((view["id"].to_string(), started.elapsed().as_secs_f64()))
     }
 
-    /// Waits until a job is over; an error unless it is done.
-    pub(crate) fn wait(&self, job: &str) -> Result<(), BenchError> {
-        let status = self
+    /// Waits until a job is over; an error unless it is done. Meanwhile `tick` is called, and asks
+    /// the pool nothing: what it costs the server is being measured.
+    pub(crate) fn wait(&self, job: &str, mut tick: impl FnMut()) -> Result<(), BenchError> {
+        let mut waiting = self
             .command(&["wait", job])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
+            .spawn()
             .doing("wait for a job")?;
+        let mut ticked = Instant::now();
+        let status = loop {
+            if let Some(status) = waiting.try_wait().doing("wait for a job")? {
+                break status;
+            }
+            if ticked.elapsed() >= TICK {
+                tick();
+                ticked = Instant::now();
+            }
+            std::thread::sleep(LOOK);
+        };
         match status.success() {
             true => Ok(()),
             false => Err(BenchError::Broken(format!(

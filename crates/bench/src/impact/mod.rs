@@ -15,7 +15,6 @@ mod leftovers;
 mod owner;
 pub mod plan;
 pub mod plot;
-mod proc;
 mod react;
 pub mod rules;
 mod session;
@@ -28,15 +27,15 @@ pub use session::Segment;
 pub use trace::Waits;
 pub use work::{is_task_call, task_main};
 
+use crate::proc;
 use crate::{BenchError, Doing as _, Row};
+pub use crate::{Progress, Stop};
 use figures::Cell;
 use plan::{Beside, Choice, Kind, Mix, Step};
 use serde::Serialize;
 use session::Session;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What to measure, and how long.
 #[derive(Debug, Clone)]
@@ -57,37 +56,6 @@ pub struct Options {
     pub agent_seconds: u32,
     /// Ends the benchmark early when it is told to.
     pub stop: Stop,
-}
-
-/// Tells a running benchmark to stop; clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Stops it.
-    pub fn tell(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn check(&self) -> Result<(), BenchError> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Err(BenchError::Interrupted),
-            false => Ok(()),
-        }
-    }
-}
-
-/// How far it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// Segments done.
-    pub done: u32,
-    /// All of them.
-    pub total: u32,
-    /// Time left, once it can be told.
-    pub left: Option<Duration>,
-    /// What is being done.
-    pub what: String,
 }
 
 /// What was found.

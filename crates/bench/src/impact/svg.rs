@@ -1,11 +1,10 @@
-//! The same picture as an SVG file (W3C, "Scalable Vector Graphics 1.1"): text and rectangles
-//! only, no script, no font of its own. Pure.
+//! The same picture as an SVG file. Pure.
 
 use super::ImpactReport;
 use super::figures::{Cell, Estimate};
 use super::plan::Rule;
 use super::plot::{Felt, Panel, felt, panels, place};
-use std::fmt::Write as _;
+use crate::svg::{AREA, BAD, FAINT, OURS, THEIRS, begin, circle, end, f, rect, text};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 20.0;
@@ -22,27 +21,13 @@ const ROW: f64 = 24.0;
 const HEAD: f64 = 52.0;
 const GAP: f64 = 22.0;
 
-const OURS: &str = "#1a7f5a";
-const THEIRS: &str = "#8a96a3";
-const BAD: &str = "#c0392b";
-const INK: &str = "#1f2933";
-
 /// The picture.
 #[must_use]
 pub fn picture(report: &ImpactReport) -> String {
     let panels = panels(&report.cells);
     let rows = |panel: &Panel<'_>| HEAD + ROW * f(panel.cells.len()) + GAP;
     let height = 64.0 + panels.iter().map(rows).sum::<f64>();
-    let mut svg = String::new();
-    let _fits = writeln!(
-        svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"13\" fill=\"{INK}\">"
-    );
-    let _fits = writeln!(
-        svg,
-        "<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"
-    );
+    let mut svg = begin((WIDTH, height));
     text(
         &mut svg,
         (LEFT, 26.0),
@@ -60,36 +45,7 @@ pub fn picture(report: &ImpactReport) -> String {
         draw(&mut svg, panel, y);
         y += rows(panel);
     }
-    svg.push_str("</svg>\n");
-    svg
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a number of rows")]
-fn f(count: usize) -> f64 {
-    count as f64
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-fn text(svg: &mut String, (x, y): (f64, f64), size: &str, words: &str) {
-    let words = escaped(words);
-    let _fits = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\">{words}</text>"
-    );
-}
-
-fn rect(svg: &mut String, (x, y): (f64, f64), (width, height): (f64, f64), fill: &str) {
-    let width = width.max(0.0);
-    let _fits = writeln!(
-        svg,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"/>"
-    );
+    end(svg)
 }
 
 fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
@@ -105,10 +61,10 @@ fn draw(svg: &mut String, panel: &Panel<'_>, y: f64) {
     let height = ROW * f(panel.cells.len());
     if let Some(noise) = panel.noise {
         let (from, to) = span(noise.p99);
-        rect(svg, (from, y + HEAD - 4.0), (to - from, height), "#eef0f2");
+        rect(svg, (from, y + HEAD - 4.0), (to - from, height), AREA);
     }
     let one = AXIS_X + AXIS_WIDTH * place(1.0);
-    rect(svg, (one - 0.5, y + HEAD - 4.0), (1.0, height), "#9aa5b1");
+    rect(svg, (one - 0.5, y + HEAD - 4.0), (1.0, height), FAINT);
     for (row, cell) in panel.cells.iter().enumerate() {
         draw_cell(
             svg,
@@ -145,11 +101,7 @@ fn draw_cell(svg: &mut String, cell: &Cell, noise: Option<Estimate>, y: f64) {
     let (from, to) = span(answers.p99);
     rect(svg, (from, y + 6.0), (to - from, 2.0), ink);
     let x = AXIS_X + AXIS_WIDTH * place(if ratio.is_finite() { ratio } else { 1.0 });
-    let _fits = writeln!(
-        svg,
-        "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"4.5\" fill=\"{ink}\"/>",
-        y + 7.0
-    );
+    circle(svg, (x, y + 7.0), 4.5, ink);
     text(
         svg,
         (AXIS_X + AXIS_WIDTH + 12.0, y + 12.0),
@@ -174,6 +126,7 @@ pub(super) mod tests {
     use super::super::plan::{Beside, Kind};
     use super::super::{Setting, gates};
     use super::*;
+    use crate::svg::tests::check_xml;
 
     /// A small report: our engine costs nothing, SCHED_IDLE doubles every time.
     pub(in super::super) fn report() -> ImpactReport {
@@ -208,35 +161,6 @@ pub(super) mod tests {
             cells,
             segments,
         }
-    }
-
-    /// Reads tags as an XML parser would: balanced, quoted, nothing raw in texts.
-    fn check_xml(xml: &str) -> usize {
-        let (mut open, mut count, mut rest) = (Vec::new(), 0, xml);
-        while let Some((before, after)) = rest.split_once('<') {
-            assert!(!before.contains('>'), "raw > in {before:?}");
-            let entities = before.split('&').skip(1);
-            for entity in entities {
-                let name = entity.split_once(';').expect("an entity ends").0;
-                assert!(["amp", "lt", "gt", "quot"].contains(&name), "{name}");
-            }
-            let (tag, after) = after.split_once('>').expect("a tag ends");
-            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
-            match (tag.strip_prefix('/'), tag.ends_with('/')) {
-                (Some(name), _) => assert_eq!(open.pop().as_deref(), Some(name)),
-                (None, true) => count += 1,
-                (None, false) => {
-                    count += 1;
-                    open.push(tag.split_whitespace().next().unwrap().to_owned());
-                }
-            }
-            rest = after;
-        }
-        assert!(
-            open.is_empty() && rest.trim().is_empty(),
-            "{open:?} {rest:?}"
-        );
-        count
     }
 
     #[test]

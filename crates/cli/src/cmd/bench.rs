@@ -3,12 +3,11 @@
 
 use crate::out::{self, Failure, Outcome};
 use crate::table::{self, Look};
-use gleaner_bench::{BenchError, Report, Verdict, dispatch, overhead};
-use gleaner_engine_process::{ProcessConfig, ProcessEngine};
-use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use gleaner_bench::{Report, Verdict, dispatch};
 
 mod impact;
+mod overhead;
+mod shown;
 
 /// Measure what gleaner promises, on this PC
 #[derive(Debug, clap::Args)]
@@ -21,8 +20,8 @@ pub(crate) struct Args {
 enum Bench {
     /// How fast tasks go through a pool, and what the server spends on them
     Dispatch(DispatchArgs),
-    /// What the sandbox costs a program, against the same program without
-    Overhead(OverheadArgs),
+    /// What engines cost a program, against the same program without
+    Overhead(overhead::OverheadArgs),
     /// What the owner of this PC feels of tasks, and how much of the idle CPU they get
     Impact(Box<impact::ImpactArgs>),
 }
@@ -35,8 +34,8 @@ struct DispatchArgs {
     /// No-op tasks a round
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(10..))]
     tasks: u32,
-    /// Tasks with output over which the server's CPU time is taken
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10..))]
+    /// Tasks with output over which the server's CPU time is taken; 100,000 tell the most
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..))]
     bulk: u32,
     /// Single tasks by the command line
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
@@ -49,28 +48,11 @@ struct DispatchArgs {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct OverheadArgs {
-    /// Pairs of a native and a contained run
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(2..=10_000))]
-    rounds: u32,
-    /// Length of a run: sieves of 200,000 numbers
-    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
-    work: u32,
-    /// Starts of a program that ends at once
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    starts: u32,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
 impl Args {
     pub(crate) fn run(self) -> Outcome {
         let program = std::env::current_exe()
             .map_err(|problem| Failure::usage(format!("cannot find this program: {problem}")))?;
-        let mut say = |what: &str| out::say(format!("bench: {what}"));
-        let (report, json) = match self.bench {
+        match self.bench {
             Bench::Dispatch(args) => {
                 let options = dispatch::Options {
                     program,
@@ -80,39 +62,16 @@ impl Args {
                     singles: args.singles,
                     beside: args.beside,
                 };
-                (dispatch::run(&options, &mut say), args.json)
+                let mut shown = shown::Shown::new();
+                let report = dispatch::run(&options, &mut |progress| shown.update(&progress));
+                drop(shown);
+                let report =
+                    report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))?;
+                show(&report, args.json)
             }
-            Bench::Overhead(args) => (args.measure(program, &mut say), args.json),
-            Bench::Impact(args) => return args.run(program),
-        };
-        show(
-            &report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))?,
-            json,
-        )
-    }
-}
-
-impl OverheadArgs {
-    fn measure(&self, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
-        let dir = tempfile::tempdir().map_err(|source| BenchError::Io {
-            doing: "make a directory for the engine".to_owned(),
-            source,
-        })?;
-        let (sender, events) = mpsc::channel();
-        let sink = Arc::new(move |event| {
-            // The benchmark may have ended before its last shim.
-            let _ended = sender.send(event);
-        });
-        let config = ProcessConfig::new(dir.path().join("engine"));
-        let engine = ProcessEngine::new(config, sink)
-            .map_err(|problem| BenchError::Broken(problem.to_string()))?;
-        let options = overhead::Options {
-            program,
-            rounds: self.rounds,
-            work: self.work,
-            starts: self.starts,
-        };
-        overhead::run(&engine, &events, &options, say)
+            Bench::Overhead(args) => args.run(program),
+            Bench::Impact(args) => args.run(program),
+        }
     }
 }
 

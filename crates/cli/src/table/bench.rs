@@ -2,10 +2,15 @@
 
 use super::{Look, Tone, table, text, toned};
 use comfy_table::{Cell, CellAlignment};
-use gleaner_bench::{Goal, Report, Verdict};
+use gleaner_bench::{Goal, Report, Row, Verdict};
 
 /// The whole report.
 pub(crate) fn report(report: &Report, look: Look) -> String {
+    promises(&report.rows, look)
+}
+
+/// Each figure with its interval, its goal and what that says.
+pub(super) fn promises(all: &[Row], look: Look) -> String {
     let mut rows = table(
         look,
         &[
@@ -18,7 +23,7 @@ pub(crate) fn report(report: &Report, look: Look) -> String {
             "NOTE",
         ],
     );
-    for row in &report.rows {
+    for row in all {
         let interval = row
             .interval
             .map(|interval| format!("{} – {}", figure(interval.low), figure(interval.high)));
@@ -62,7 +67,7 @@ pub(super) fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gleaner_bench::{Interval, Row};
+    use gleaner_bench::Interval;
 
     #[test]
     fn a_figure_stands_beside_its_goal() {

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod impact;
 pub(crate) mod jobs;
 pub(crate) mod nodes;
+pub(crate) mod overhead;
 pub(crate) mod owner;
 pub(crate) mod tasks;
 pub(crate) mod tokens;

@@ -1,23 +1,16 @@
 //! `gleaner bench impact`: arguments, a progress bar that knows the time left, the picture, the
 //! figures, and an end on Ctrl-C that leaves nothing behind.
 
-use crate::daemon::signalled;
+use super::shown::watched;
 use crate::out::{self, Failure, Outcome};
-use crate::session::block_on;
 use crate::table::{self, Look};
+use gleaner_bench::Verdict;
 use gleaner_bench::impact::plan::{Choice, Kind, Mix, Rule};
-use gleaner_bench::impact::{ImpactReport, Options, Progress, Stop, plot, run, svg};
-use gleaner_bench::{BenchError, Verdict};
-use gleaner_model::Span;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use gleaner_bench::impact::{ImpactReport, Options, Stop, plot, run, svg};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where files go by default: a directory on a disk, where the temporary one may be in memory.
 const DIR: &str = "/var/tmp";
-/// Least time between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImpactArgs {
@@ -83,25 +76,11 @@ impl ImpactArgs {
     pub(super) fn run(self, program: PathBuf) -> Outcome {
         let (stop, json, picture) = (Stop::default(), self.json, self.svg.clone());
         let options = self.options(program, stop.clone());
-        block_on(async move {
-            let mut work = tokio::task::spawn_blocking(move || {
-                let mut shown = Shown::new();
-                run(&options, &mut |progress| shown.update(&progress))
-            });
-            let report = tokio::select! {
-                report = &mut work => report,
-                () = told_to_stop() => {
-                    out::say("gleaner: putting everything away");
-                    stop.tell();
-                    work.await
-                }
-            };
-            match report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))? {
-                Ok(report) => show(&report, json, picture),
-                Err(BenchError::Interrupted) => Ok(out::INTERRUPTED),
-                Err(problem) => Err(Failure::new(out::REFUSED, problem.to_string())),
-            }
-        })
+        let report = watched(stop, move |say| run(&options, say))?;
+        match report {
+            Some(report) => show(&report, json, picture),
+            None => Ok(out::INTERRUPTED),
+        }
     }
 
     fn options(self, program: PathBuf, stop: Stop) -> Options {
@@ -137,81 +116,9 @@ impl ImpactArgs {
     }
 }
 
-/// Ctrl-C, SIGTERM, or the end of the terminal: nothing must stay behind either way.
-async fn told_to_stop() {
-    let hung_up = async {
-        match signal(SignalKind::hangup()) {
-            Ok(mut hangup) => {
-                hangup.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = signalled() => {}
-        () = hung_up => {}
-    }
-}
-
 /// What was asked for, else what is usual.
 fn given<T>(asked: Vec<T>, usual: Vec<T>) -> Vec<T> {
     if asked.is_empty() { usual } else { asked }
-}
-
-/// A bar on a terminal, now and then a line elsewhere.
-struct Shown {
-    bar: Option<ProgressBar>,
-    said: Option<(Instant, bool)>,
-}
-
-impl Shown {
-    fn new() -> Self {
-        let bar = out::is_watched().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
-                bar.set_style(style.progress_chars("━╸ "));
-            }
-            bar
-        });
-        Self { bar, said: None }
-    }
-
-    fn update(&mut self, progress: &Progress) {
-        let counted = progress.total > 0;
-        let left = progress.left.map_or_else(String::new, |left| {
-            format!(", {} left", Span::seconds(left.as_secs()))
-        });
-        let text = format!("{}{left}", progress.what);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(u64::from(progress.total.max(1)));
-                bar.set_position(u64::from(progress.done));
-                bar.set_message(text);
-                bar.tick();
-            }
-            None => {
-                let due = self
-                    .said
-                    .is_none_or(|(at, before)| before != counted || at.elapsed() >= LINE_EVERY);
-                if due || !counted {
-                    let of = match counted {
-                        true => format!("{} of {}, ", progress.done, progress.total),
-                        false => String::new(),
-                    };
-                    out::say(format!("bench: {of}{text}"));
-                    self.said = Some((Instant::now(), counted));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 fn show(report: &ImpactReport, json: bool, picture: Option<PathBuf>) -> Outcome {

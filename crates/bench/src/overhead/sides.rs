@@ -1,0 +1,286 @@
+//! Running a program native and in an engine, and waiting for its end. What it measures is not
+//! looked at here.
+
+use super::plan::Program;
+use super::rounds::Run;
+use super::{Kind, Options, Side};
+use crate::burn::Work;
+use crate::{BenchError, Doing as _};
+use gleaner_engine::{AttemptSpec, CollectedFile, Control, Ending, EngineEvent, InputFile};
+use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for one run: a guest on a busy PC takes minutes.
+const RUN_WITHIN: Duration = Duration::from_secs(300);
+/// Longest wait for a run that was told to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// A second is the shims' beat; waiting in such steps keeps them running.
+const BEAT: Duration = Duration::from_secs(1);
+/// What a beat says of the lease: a benchmark that was killed leaves nothing for longer.
+const LEASE_MS: u64 = 10_000;
+/// Name of the work in the sandbox.
+const WORK: &str = "work";
+/// Scratch of a run besides the program, in bytes.
+const SCRATCH_BYTES: u64 = 128 << 20;
+/// Longest output that is read, in bytes.
+const OUTPUT_MAX_BYTES: u64 = 1 << 20;
+/// Rows of the matrices that numpy multiplies, products a slice, and slices.
+const NUMPY: [u32; 3] = [1000, 1, 5];
+
+/// What both sides find in their environment: large pieces of memory come from the kernel each
+/// time (mallopt(3)), and a BLAS has one thread, as a guest has one processor.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("OMP_NUM_THREADS", "1"),
+    ("MKL_NUM_THREADS", "1"),
+];
+
+/// Prints a reading as [`crate::burn`] does.
+const NUMPY_SCRIPT: &str = "
+import sys, time, numpy
+n, products, slices = map(int, sys.argv[1:4])
+a = numpy.full((n, n), 0.5) + numpy.eye(n)
+b = numpy.full((n, n), 0.25)
+a @ b
+times = []
+for _ in range(slices):
+    before = time.process_time()
+    for _ in range(products):
+        a @ b
+    times.append(time.process_time() - before)
+print('blas', sum(times), min(times), slices, 2 * n ** 3 * products)
+";
+
+/// A task that is to be run once.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) command: Vec<String>,
+    pub(crate) inputs: Vec<InputFile>,
+    /// Attempts of one bundle may share what holds nothing of a task.
+    pub(crate) bundle: u64,
+    pub(crate) memory: Bytes,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) stdout: String,
+    pub(crate) ending: Ending,
+    /// From the order to start until the end was heard, in milliseconds.
+    pub(crate) took_ms: f64,
+}
+
+/// The program as an input, hashed once.
+pub(crate) fn program_input(options: &Options) -> Result<InputFile, BenchError> {
+    let program = fs::read(&options.program).doing("read the program")?;
+    Ok(InputFile {
+        name: WORK.into(),
+        source: options.program.clone(),
+        digest: Digest(*blake3::hash(&program).as_bytes()),
+        mode: 0o755,
+    })
+}
+
+fn numpy_args() -> Vec<String> {
+    let numbers = NUMPY.iter().map(u32::to_string);
+    ["-c".to_owned(), NUMPY_SCRIPT.to_owned()]
+        .into_iter()
+        .chain(numbers)
+        .collect()
+}
+
+/// What is asked of an engine.
+pub(crate) fn asked(program: Program, input: &InputFile, memory_mib: u32) -> Asked {
+    let (first, args, inputs) = match program {
+        Program::Burn(work) => (format!("./{WORK}"), work.args(), vec![input.clone()]),
+        Program::Numpy => ("python3".to_owned(), numpy_args(), Vec::new()),
+    };
+    Asked {
+        command: [first].into_iter().chain(args).collect(),
+        inputs,
+        bundle: 1,
+        memory: Bytes(u64::from(memory_mib) << 20),
+    }
+}
+
+/// Nothing at all, for an engine that may run the program.
+pub(crate) fn idle(input: &InputFile, memory_mib: u32) -> Asked {
+    asked(Program::Burn(Work::Nothing), input, memory_mib)
+}
+
+/// Runs the program outside every engine, in `dir`.
+pub(crate) fn native(
+    program: Program,
+    options: &Options,
+    dir: &PathBuf,
+) -> Result<Run, BenchError> {
+    let mut command = match program {
+        Program::Burn(work) => {
+            let mut command = Command::new(&options.program);
+            command.args(work.args());
+            command
+        }
+        Program::Numpy => {
+            let mut command = Command::new("python3");
+            command.args(numpy_args());
+            command
+        }
+    };
+    let output = command
+        .envs(ENVIRONMENT)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .doing("run the work")?;
+    options.stop.check()?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(BenchError::Broken(format!(
+            "the work ended natively: {}; {}",
+            output.status,
+            words.trim()
+        )));
+    }
+    readings(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The readings that the work printed.
+pub(crate) fn readings(text: &str) -> Result<Run, BenchError> {
+    let readings: Result<Run, String> = text.lines().map(str::parse).collect();
+    readings.map_err(BenchError::Broken)
+}
+
+impl Side {
+    /// Runs a task to its end; an error where it does not end well.
+    pub(crate) fn run(&mut self, asked: Asked, options: &Options) -> Result<Done, BenchError> {
+        self.next += 1;
+        let attempt = AttemptId {
+            task: TaskId::new(JobId(1), self.next),
+            number: 1,
+        };
+        let spec = spec(attempt, asked, self.kind);
+        let begun = Instant::now();
+        self.engine.beat(LEASE_MS);
+        self.engine.start(spec).map_err(broken)?;
+        let ending = self.until_ended(attempt, options);
+        let took_ms = begun.elapsed().as_secs_f64() * 1000.0;
+        let stdout = ending.as_ref().ok().map(|_| self.stdout(attempt));
+        self.engine.discard(attempt);
+        let ending = ending?;
+        let stdout = stdout.unwrap_or_else(|| Ok(String::new()))?;
+        match ending.reason.is_success() {
+            true => Ok(Done {
+                stdout,
+                ending,
+                took_ms,
+            }),
+            false => Err(BenchError::Broken(format!(
+                "a run on {} ended: {}; {}",
+                self.name,
+                ending.reason,
+                stdout.trim()
+            ))),
+        }
+    }
+
+    fn until_ended(&self, wanted: AttemptId, options: &Options) -> Result<Ending, BenchError> {
+        let mut deadline = Instant::now() + RUN_WITHIN;
+        let mut stopped = false;
+        loop {
+            match self.events.recv_timeout(BEAT) {
+                Ok(EngineEvent::Ended { attempt, ending }) if attempt == wanted => {
+                    options.stop.check()?;
+                    return Ok(*ending);
+                }
+                Ok(_) => {}
+                Err(_) => self.engine.beat(LEASE_MS),
+            }
+            if !stopped && options.stop.check().is_err() {
+                // Its end is waited for, so that nothing of it is left.
+                let _has_ended = self.engine.control(wanted, Control::Stop { grace_ms: 0 });
+                (stopped, deadline) = (true, Instant::now() + STOP_WITHIN);
+            }
+            if Instant::now() > deadline {
+                options.stop.check()?;
+                return Err(BenchError::Broken(format!(
+                    "a run on {} did not end",
+                    self.name
+                )));
+            }
+        }
+    }
+
+    fn stdout(&self, attempt: AttemptId) -> Result<String, BenchError> {
+        let files = self.engine.collect(attempt).map_err(broken)?;
+        let stdout = files.into_iter().find(|file| file.name == "stdout");
+        let CollectedFile { file, .. } =
+            stdout.ok_or_else(|| BenchError::Broken("the engine collected no stdout".into()))?;
+        let mut text = String::new();
+        file.take(OUTPUT_MAX_BYTES)
+            .read_to_string(&mut text)
+            .doing("read the work's output")?;
+        Ok(text)
+    }
+}
+
+fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
+    let inputs: u64 = asked
+        .inputs
+        .iter()
+        .filter_map(|input| fs::metadata(&input.source).ok())
+        .map(|file| file.len())
+        .sum();
+    // A WebAssembly program has no allocator to steer and no threads to bound.
+    let env = match kind {
+        Kind::Wasm => BTreeMap::new(),
+        Kind::Process | Kind::UserModeLinux | Kind::Kvm | Kind::Tcg => ENVIRONMENT
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+    };
+    AttemptSpec {
+        attempt,
+        bundle: LeaseId(asked.bundle),
+        command: asked.command,
+        env,
+        stdin: None,
+        inputs: asked.inputs,
+        outputs: Vec::new(),
+        limits: Limits {
+            memory: asked.memory,
+            disk: Bytes(SCRATCH_BYTES + inputs * 2),
+            ..Limits::default()
+        },
+    }
+}
+
+fn broken(error: gleaner_engine::EngineError) -> BenchError {
+    BenchError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_is_no_reading_is_an_error() {
+        let run = readings("read@4096 0.2 0.1 2 1000\nwrite@4096 0.4 0.2 2 1000\n").unwrap();
+        assert_eq!(run.len(), 2);
+        assert!(readings("").unwrap().is_empty());
+        let problem = readings("Killed\n").unwrap_err();
+        assert!(problem.to_string().contains("no reading"), "{problem}");
+    }
+
+    #[test]
+    fn numpys_line_is_a_reading() {
+        // As Python prints floats and integers.
+        let run = readings("blas 0.3451 0.0650000001 5 2000000000").unwrap();
+        assert_eq!(run[0].item, "blas");
+        assert_eq!(run[0].slices, NUMPY[2]);
+    }
+}
