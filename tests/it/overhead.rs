@@ -1,60 +1,32 @@
-//! Does `gleaner bench overhead` tell what it promises to, and leave nothing behind? Its figures
-//! are not looked at: this PC may be busy.
+//! Does `gleaner bench overhead` run on the real engine, and leave nothing behind? Its figures
+//! are not looked at, and it does no work that a busy PC would keep waiting: tasks run at idle
+//! priority. What a report holds is tested beside its code.
 
 use crate::pool::{Desk, binary, command, finish, until};
-use serde_json::Value;
 use std::fs;
 
-/// Runs parts of the benchmark for processes, with its files in `desk`.
-fn report(desk: &Desk, more: &[&str]) -> Value {
-    let dir = desk.path().display().to_string();
-    let mut arguments = vec!["bench", "overhead", "--quick", "--engines", "process"];
-    arguments.extend(["--rounds", "2", "--json", "--dir", &dir]);
-    arguments.extend(more);
-    let done = finish(&mut command(binary(), desk, &arguments));
-    // A missed promise is an exit code of its own; on a busy PC it may happen.
-    assert!([0, 1].contains(&done.code), "{done:?}");
-    done.json()
-}
-
 #[test]
-fn every_part_has_its_table_and_its_promise() {
+fn the_bytes_of_a_task_are_counted() {
     let desk = Desk::new();
-    let picture = desk.path().join("overhead.svg");
-    let svg = picture.display().to_string();
-    let report = report(
-        &desk,
-        &["--only", "cpu,files,calls,start,io", "--svg", &svg],
-    );
+    let dir = desk.path().display().to_string();
+    let picture = desk.path().join("overhead.svg").display().to_string();
+    let mut arguments = vec!["bench", "overhead", "--quick", "--engines", "process"];
+    arguments.extend(["--only", "io", "--json", "--svg", &picture, "--dir", &dir]);
+    let report = finish(&mut command(binary(), &desk, &arguments))
+        .exits(0)
+        .json();
     assert_eq!(report["bench"], "overhead");
     assert_eq!(report["setting"]["engines"], serde_json::json!(["process"]));
-    let tables = report["tables"].as_array().unwrap();
-    let groups: Vec<&str> = tables
-        .iter()
-        .map(|table| table["group"].as_str().unwrap())
-        .collect();
-    assert_eq!(groups, ["cpu", "files", "calls"]);
-    for line in tables
-        .iter()
-        .flat_map(|table| table["lines"].as_array().unwrap())
-    {
-        assert!(line["native"].as_f64().unwrap() > 0.0, "{line}");
-        let own = &line["engines"][0];
-        assert!(own["ratio"].as_f64().unwrap() > 0.0, "{line}");
-        assert_eq!(own["pairs"], 2, "{line}");
-    }
+    assert_eq!(report["tables"], serde_json::json!([]));
     let rows = report["rows"].as_array().unwrap();
-    for name in [
-        "CPU-bound program, process over native",
-        "start to end of /bin/true, contained, p50",
-        "read and written for a task, process",
-    ] {
-        assert!(
-            rows.iter().any(|row| row["name"] == name),
-            "{name}: {rows:?}"
-        );
-    }
-    assert!(fs::read_to_string(picture).unwrap().starts_with("<svg"));
+    let row = |name: &str| rows.iter().find(|row| row["name"] == name);
+    let all = row("read and written for a task, process").unwrap();
+    let disk = row("of that to and from disks, process").unwrap();
+    // A task's orders, record and streams are some bytes, and no task is worth a megabyte.
+    let kib = all["figure"].as_f64().unwrap();
+    assert!((0.1..1024.0).contains(&kib), "{all}");
+    assert!(disk["figure"].as_f64().is_some(), "{disk}");
+    assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg"));
     until("nothing is left", || {
         let mut files = fs::read_dir(desk.path()).unwrap().flatten();
         !files.any(|file| file.file_name().to_string_lossy().starts_with("gleaner-"))

@@ -490,3 +490,6 @@ pub fn directory(parent: &Path) -> Result<tempfile::TempDir, BenchError> {
         .tempdir_in(parent)
         .doing(format!("make a directory in {}", parent.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,7 @@ pub(crate) const NARROW: f64 = 0.008;
 /// Starts of an empty program, and in guests; tasks over which bytes are counted, and in guests.
 pub(crate) const fn starts(length: Length) -> [u32; 4] {
     match length {
-        Length::Quick => [20, 2, 10, 1],
+        Length::Quick => [10, 2, 5, 1],
         Length::Full => [200, 8, 50, 3],
     }
 }
@@ -130,6 +130,7 @@ pub(crate) const fn starts(length: Length) -> [u32; 4] {
 /// The rounds of a group, where it has some.
 pub(crate) fn plan(group: Group, length: Length, largest_mib: u32) -> Option<Plan> {
     let quick = length == Length::Quick;
+    let few = if quick { 2 } else { 3 };
     let of = |program, [least, most, guests]: [u32; 3], [native_s, guest_s]: [f64; 2]| Plan {
         program,
         least,
@@ -143,12 +144,18 @@ pub(crate) fn plan(group: Group, length: Length, largest_mib: u32) -> Option<Pla
     Some(match group {
         Group::Cpu => {
             let rounds = if quick { [4, 8, 2] } else { [20, 80, 8] };
-            of(Program::Burn(Work::Cpu { slices: 10 }), rounds, [0.7, 3.0])
+            of(
+                Program::Burn(Work::Cpu {
+                    slices: if quick { 3 } else { 10 },
+                }),
+                rounds,
+                [0.7, 3.0],
+            )
         }
         Group::Blas => of(Program::Numpy, rounds([6, 6, 6]), [0.6, 4.0]),
         Group::Memory => {
             let seconds = if quick { [0.9, 4.0] } else { [1.8, 8.0] };
-            let slices = 3;
+            let slices = few;
             let work = Work::Memory {
                 largest_mib,
                 slices,
@@ -160,11 +167,11 @@ pub(crate) fn plan(group: Group, length: Length, largest_mib: u32) -> Option<Pla
             }
         }
         Group::Files => {
-            let work = Work::Files { slices: 3 };
+            let work = Work::Files { slices: few };
             of(Program::Burn(work), rounds([6, 6, 6]), [0.4, 4.0])
         }
         Group::Calls => {
-            let work = Work::Calls { slices: 3 };
+            let work = Work::Calls { slices: few };
             of(Program::Burn(work), rounds([8, 8, 5]), [0.3, 6.0])
         }
         Group::Start | Group::Io => return None,

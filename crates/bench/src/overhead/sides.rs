@@ -6,7 +6,7 @@ use super::rounds::Run;
 use super::{Kind, Options, Side};
 use crate::burn::Work;
 use crate::{BenchError, Doing as _};
-use gleaner_engine::{AttemptSpec, CollectedFile, Control, Ending, EngineEvent, InputFile};
+use gleaner_engine::{AttemptSpec, CollectedFile, Control, Ending, EngineEvent, InputFile, Saving};
 use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
 use std::collections::BTreeMap;
 use std::fs;
@@ -256,6 +256,7 @@ fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
             disk: Bytes(SCRATCH_BYTES + inputs * 2),
             ..Limits::default()
         },
+        saving: Saving::default(),
     }
 }
 
