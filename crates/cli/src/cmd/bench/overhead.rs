@@ -11,8 +11,8 @@ use gleaner_bench::{BenchError, Progress, Stop, Verdict};
 use gleaner_engine::{Engine, EngineError, Events};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
 use gleaner_engine_vm::image::{Image, default_dir, find_program};
-use gleaner_engine_vm::probe::{self, Outcome as Trial, Remembered};
-use gleaner_engine_vm::{VmConfig, VmEngine};
+use gleaner_engine_vm::probe::{self, Remembered};
+use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine, machine};
 use gleaner_model::Engine as Name;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -159,10 +159,21 @@ fn guests(dir: &Path, program: &Path) -> Result<Side, BenchError> {
     let home = dir.join("vm");
     let mut config = VmConfig::new(ProcessConfig::new(home.clone()), image_dir);
     config.program = guest;
-    if let Trial::Fails { why } = probe::outcome(&config, &image, Remembered::Believed) {
-        return Err(broken(format!("no guest runs here: {why}")));
-    }
-    side("vm", Kind::UserModeLinux, home, |_, events| {
+    config.accelerator = machine::asked().map_err(broken)?;
+    let trials = probe::trials(&config, &image, Remembered::Believed);
+    let Some(accelerator) = probe::chosen(&trials) else {
+        let rows = probe::trial_rows(&trials).into_iter();
+        let why: Vec<String> = rows.map(|row| row.found).collect();
+        return Err(broken(format!("no guest runs here: {}", why.join("; "))));
+    };
+    config.accelerator = Some(accelerator);
+    let kind = match accelerator {
+        Accelerator::Kvm => Kind::Kvm,
+        Accelerator::Uml => Kind::UserModeLinux,
+        Accelerator::Tcg => Kind::Tcg,
+    };
+    let name = format!("vm ({})", accelerator.name());
+    side(&name, kind, home, |_, events| {
         Ok(Arc::new(VmEngine::new(config, events)?) as Arc<dyn Engine>)
     })
 }
