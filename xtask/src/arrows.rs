@@ -23,14 +23,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sense", &["model"]),
     ("store", &["core", "model"]),
     ("engine", &["model"]),
-    ("engine-process", &["engine", "model"]),
+    // Bytes in, bytes out: an image is the same to who makes, believes and mounts it.
+    ("image", &[]),
+    ("engine-process", &["engine", "image", "model"]),
     // A guest's kernel runs in the process engine's cage: one set of namespaces, limits, freezers
     // and shims for both. Its host end and its process 1 are one program of their own.
     ("engine-vm", &["engine", "engine-process", "guest", "model"]),
     ("engine-wasm", &["engine", "model"]),
     ("guest", &[]),
     // The server never knows how an engine works.
-    ("server", &["core", "store", "blob", "wire", "api", "model"]),
+    (
+        "server",
+        &["core", "store", "blob", "image", "wire", "api", "model"],
+    ),
     // The agent never chooses what to run next: no core, no store.
     (
         "agent",
@@ -70,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "engine-process",
             "engine-vm",
+            "image",
             "sense",
             "sim",
             "bench",

@@ -55,6 +55,11 @@ const MKFS: Need = Need {
     package: "e2fsprogs",
     purpose: "the guest's disk",
 };
+const BUSYBOX: Need = Need {
+    program: "/usr/bin/busybox",
+    package: "busybox-static",
+    purpose: "the programs of the tests' images",
+};
 const GUEST: Need = Need {
     program: "linux.uml",
     package: "user-mode-linux",
@@ -137,7 +142,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "conformance",
         budget_minutes: 5,
-        needs: &[PERL],
+        needs: &[PERL, BUSYBOX],
         work: Work::Cargo(&[&[
             "test",
             "--locked",
@@ -155,7 +160,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "e2e",
         budget_minutes: 8,
-        needs: &[PERL, PYTHON],
+        needs: &[PERL, PYTHON, BUSYBOX],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
             &["test", "--locked", "--no-fail-fast", "-p", "gleaner-tests"],
@@ -170,7 +175,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "vm",
         budget_minutes: 5,
-        needs: &[GUEST, MKFS, EROFS, PERL],
+        needs: &[GUEST, MKFS, EROFS, PERL, BUSYBOX],
         work: Work::Guest,
     },
 ];

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-use gleaner_model::{AttemptRecord, BlobRef, JobId, JobState, NodeState, TaskId, TaskState};
+use gleaner_model::{
+    AttemptRecord, BlobRef, Digest, JobId, JobState, NodeState, TaskId, TaskState,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -70,6 +72,9 @@ pub struct JobView {
     pub priority: i32,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The root of its tasks, where it names one.
+    #[serde(default)]
+    pub image: Option<JobImage>,
     /// How many tasks it has, a merge command included.
     pub task_count: u64,
     /// How many in each state.
@@ -84,6 +89,51 @@ pub struct JobView {
     pub cpu_seconds: f64,
     /// Changes whenever anything above does.
     pub revision: u64,
+}
+
+/// The image of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobImage {
+    /// As the job file has it.
+    pub name: String,
+    /// The file that the name stood for when the job was submitted.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+}
+
+/// `POST /api/v1/images`: gives an uploaded image a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NewImage {
+    /// What jobs will call it.
+    pub name: String,
+    /// The uploaded file.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// What it was made of, in words.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// An image in a listing. `GET /api/v1/images`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ImageView {
+    /// Its name: there is one image of a name.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `ready`
+    pub state: String,
+    /// The file.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// Bytes of the file.
+    pub size: u64,
+    /// When the name came to stand for this file.
+    pub created: String,
+    /// Who made it so.
+    pub user: String,
+    /// What it was made of, in words.
+    pub note: String,
 }
 
 /// A task in a listing. `GET /api/v1/jobs/{id}/tasks?state=&after=INDEX&limit=N`.
@@ -238,7 +288,7 @@ pub struct Accepted {
 pub struct DigestList {
     /// Digests.
     #[schema(value_type = Vec<String>)]
-    pub digests: Vec<gleaner_model::Digest>,
+    pub digests: Vec<Digest>,
 }
 
 /// `POST /api/v1/tokens`: asks for a token.

@@ -63,7 +63,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Server(args) => args.run(),
         Command::Agent(args) => args.run(),
         Command::Owner(args) => args.run(),
-        Command::Image(args) => args.run(),
+        Command::Image(args) => args.run(cli.config),
         Command::Bench(args) => args.run(),
         Command::Sim(args) => args.run(),
         Command::Completions(args) => args.run(),

@@ -73,6 +73,8 @@ pub struct Need {
     pub labels: BTreeMap<String, String>,
     /// Whether it must be able to save whole guests.
     pub saves: bool,
+    /// Whether tasks bring a root of their own.
+    pub image: bool,
 }
 
 /// What happens after the last task.
@@ -133,6 +135,8 @@ pub struct NodeHello {
     pub arch: String,
     /// Engines that work there.
     pub engines: Vec<Engine>,
+    /// Whether these run tasks that bring a root of their own.
+    pub images: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Machine of the guests that it saves and restores whole; none where it cannot.

@@ -103,6 +103,7 @@ impl State {
             }
             Rule::NodeState => !node.takes,
             Rule::Engine => said(&|hello| !hello.engines.contains(&need.engine)),
+            Rule::Image => said(&|hello| need.image && !hello.images),
             Rule::Checkpoint => said(&|hello| !saves_for(need, hello)),
             Rule::Arch => said(&|h| need.arch.as_ref().is_some_and(|arch| *arch != h.arch)),
             Rule::Labels => said(&|hello| !labels_fit(need, hello)),
@@ -132,6 +133,10 @@ impl State {
                 "{of_all} lack the engine `{}`; `gleaner doctor` on a node says how to get it, or \
                  set task.engine to another one",
                 need.engine
+            ),
+            Rule::Image => format!(
+                "{of_all} take no images; `gleaner doctor` on a node says why, a newer agent may \
+                 be all it takes"
             ),
             Rule::Checkpoint => format!(
                 "{of_all} cannot save a running guest, as task.checkpoint asks; `gleaner doctor` \

@@ -446,6 +446,7 @@ mod tests {
             memory: Bytes(1),
             disk: Bytes(1),
             engine: Engine::Process,
+            image: false,
             arch: None,
             labels: BTreeMap::new(),
             saves: false,

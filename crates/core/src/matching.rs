@@ -123,6 +123,7 @@ impl Needs {
 pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
     hello.engines.contains(&need.engine)
         && saves_for(need, hello)
+        && (hello.images || !need.image)
         && need.arch.as_ref().is_none_or(|arch| *arch == hello.arch)
         && labels_fit(need, hello)
         && cpus_for(need, hello) >= need.cpus

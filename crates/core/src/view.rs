@@ -179,6 +179,8 @@ pub enum Rule {
     NodeState,
     /// The node lacks the engine.
     Engine,
+    /// The node's agent takes no images.
+    Image,
     /// The job is to be saved while it runs, and the node's engine cannot.
     Checkpoint,
     /// Another architecture.
@@ -210,6 +212,7 @@ impl Rule {
         Self::NoNodes,
         Self::NodeState,
         Self::Engine,
+        Self::Image,
         Self::Checkpoint,
         Self::Arch,
         Self::Labels,
@@ -232,6 +235,7 @@ impl Rule {
             Self::NoNodes => "no-nodes",
             Self::NodeState => "node-state",
             Self::Engine => "engine",
+            Self::Image => "image",
             Self::Checkpoint => "checkpoint",
             Self::Arch => "arch",
             Self::Labels => "labels",

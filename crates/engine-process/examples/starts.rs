@@ -24,6 +24,7 @@ fn spec(index: u32, bundle: u64) -> AttemptSpec {
         command: vec!["/bin/true".to_owned()],
         env: BTreeMap::new(),
         stdin: None,
+        image: None,
         inputs: Vec::new(),
         outputs: Vec::new(),
         limits: Limits::default(),

@@ -17,7 +17,7 @@
 //! own scratch directory only.
 
 use crate::host::GuestNeeds;
-use gleaner_engine::{AttemptSpec, Ending};
+use gleaner_engine::{AttemptSpec, Ending, ImageFile};
 use gleaner_model::{AttemptId, LeaseId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,11 @@ pub(crate) struct Bundle {
     /// The node of the device that they need, on the host.
     #[serde(default)]
     pub(crate) device: Option<PathBuf>,
+    /// The root that its tasks bring, and where it is unpacked where it cannot be mounted.
+    #[serde(default)]
+    pub(crate) image: Option<ImageFile>,
+    #[serde(default)]
+    pub(crate) images: PathBuf,
     /// The parent of all groups of tasks, and what this bundle's begin with.
     pub(crate) group_parent: String,
     /// The agent's own part of that parent.
@@ -210,6 +215,7 @@ mod tests {
             command: vec!["true".to_owned()],
             env: BTreeMap::new(),
             stdin: None,
+            image: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
             limits: Limits::default(),
@@ -230,6 +236,8 @@ mod tests {
             guest: None,
             guest_needs: GuestNeeds::default(),
             device: None,
+            image: None,
+            images: PathBuf::new(),
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

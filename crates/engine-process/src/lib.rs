@@ -14,6 +14,7 @@ mod cage;
 pub mod cgroup;
 mod collect;
 mod host;
+mod image;
 mod message;
 pub mod priority;
 pub mod probe;

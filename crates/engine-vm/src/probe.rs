@@ -235,6 +235,7 @@ fn task() -> AttemptSpec {
         command: vec!["true".to_owned()],
         env: BTreeMap::new(),
         stdin: None,
+        image: None,
         inputs: Vec::new(),
         outputs: Vec::new(),
         limits: Limits {

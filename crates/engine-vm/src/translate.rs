@@ -126,6 +126,7 @@ pub(crate) fn cage(
             .to_vec(),
         env: BTreeMap::new(),
         stdin: None,
+        image: spec.image.clone(),
         inputs,
         outputs: Vec::new(),
         limits: Limits {

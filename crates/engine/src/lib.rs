@@ -33,6 +33,15 @@ pub struct InputFile {
     pub mode: u32,
 }
 
+/// The root file system of an attempt: one read-only file, as `gleaner image import` makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// The blob on this PC; it need not be reachable by the attempt's uid.
+    pub source: PathBuf,
+    /// What the blob must hash to. The engine checks it before it is used.
+    pub digest: Digest,
+}
+
 /// Everything an engine needs to run one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptSpec {
@@ -48,6 +57,10 @@ pub struct AttemptSpec {
     pub env: BTreeMap<String, String>,
     /// Name in scratch of the file that is standard input; `/dev/null` where absent.
     pub stdin: Option<String>,
+    /// Its root; the userland of the host or of the guest where absent. The same for all
+    /// attempts of a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageFile>,
     /// Files put into scratch.
     pub inputs: Vec<InputFile>,
     /// Globs of the files that come home, relative to scratch.

@@ -5,6 +5,7 @@
 
 use crate::auth::{self, Auth};
 use crate::driver::DriverParts;
+use crate::images::Images;
 use crate::shared::SharedParts;
 use crate::tls::{self, Authority};
 use crate::{ServerConfig, ServerError};
@@ -100,6 +101,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
     Ok(Opened {
         parts: SharedParts {
             auth: Auth::new(&loaded.tokens, &fingerprint),
+            images: Images::new(&loaded.images),
             store: Arc::clone(&store),
             blobs,
             lock,

@@ -15,6 +15,7 @@ mod contents;
 mod data;
 mod driver;
 mod error;
+mod images;
 mod listen;
 mod metrics;
 mod shared;

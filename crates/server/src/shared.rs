@@ -4,6 +4,7 @@ use crate::agents::logs::LogRelay;
 use crate::auth::Auth;
 use crate::collect::sweep::SweepGate;
 use crate::driver::Handle;
+use crate::images::Images;
 use crate::split::plans::Plans;
 use gleaner_blob::Blobs;
 use gleaner_store::Store;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 /// What the disk gave at the start.
 pub(crate) struct SharedParts {
     pub(crate) auth: Auth,
+    pub(crate) images: Images,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     pub(crate) lock: File,
@@ -24,6 +26,7 @@ pub(crate) struct SharedParts {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) auth: Auth,
+    pub(crate) images: Images,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
     pub(crate) driver: Handle,
@@ -34,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) polls: crate::agents::poll::Polls,
     /// Tokens are numbered one after the other: one is made at a time.
     pub(crate) token_numbers: tokio::sync::Mutex<()>,
+    /// A name is looked at and given in one go.
+    pub(crate) image_names: tokio::sync::Mutex<()>,
     pub(crate) sweep: SweepGate,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -51,6 +56,7 @@ impl Shared {
         Self {
             plans: Plans::new(Arc::clone(&parts.store), parts.blobs.clone()),
             auth: parts.auth,
+            images: parts.images,
             store: parts.store,
             blobs: parts.blobs,
             driver,
@@ -58,6 +64,7 @@ impl Shared {
             logs: LogRelay::default(),
             polls: crate::agents::poll::Polls::default(),
             token_numbers: tokio::sync::Mutex::new(()),
+            image_names: tokio::sync::Mutex::new(()),
             sweep: SweepGate::default(),
             stop,
             tasks,

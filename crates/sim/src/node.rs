@@ -113,6 +113,7 @@ impl Computer {
             disk: Bytes(100 << 30),
             arch: self.arch.into(),
             engines: vec![Engine::Process],
+            images: true,
             labels: BTreeMap::new(),
             machine: None,
             refused: None,

@@ -159,6 +159,7 @@ impl World {
             memory: Bytes(1 << 30),
             disk: Bytes(1 << 30),
             engine: Engine::Process,
+            image: false,
             arch: (user == 3).then(|| "aarch64".to_owned()),
             labels: std::collections::BTreeMap::new(),
             saves: false,

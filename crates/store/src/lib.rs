@@ -19,7 +19,7 @@ pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
 use gleaner_core::{AttemptRow, CheckpointRow, Row, Snapshot};
-use gleaner_model::{Digest, JobId, NodeId, OutputFile, TaskId, Time, UserId};
+use gleaner_model::{BlobRef, Digest, JobId, NodeId, OutputFile, TaskId, Time, UserId};
 
 /// Something could not be stored or read back.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +108,21 @@ pub struct NodeRecord {
     pub done: u64,
 }
 
+/// A name for an image. Jobs have its digest from when they were submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRow {
+    /// What users call it.
+    pub name: String,
+    /// The file.
+    pub blob: BlobRef,
+    /// When the name came to stand for this file.
+    pub created: Time,
+    /// Who made it so.
+    pub user: UserId,
+    /// What it was made of, in the words of who made it.
+    pub note: String,
+}
+
 /// One change to what the server keeps beside the brain's rows: insert or replace by key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerRow {
@@ -132,6 +147,10 @@ pub enum ServerRow {
     Merged(JobId, OutputFile),
     /// A job needs a blob: it is not swept.
     Ref(JobId, Digest),
+    /// A name stands for an image: its blob is not swept.
+    Image(ImageRow),
+    /// No image has this name any more.
+    ImageGone(String),
 }
 
 /// Everything that the server needs at a start.
@@ -147,6 +166,8 @@ pub struct Loaded {
     pub nodes: Vec<NodeRecord>,
     /// CPU seconds by job.
     pub job_cpu: Vec<(JobId, f64)>,
+    /// Images by name.
+    pub images: Vec<ImageRow>,
 }
 
 /// A place that keeps rows. One writer (the driver); any number of readers beside it.
@@ -211,7 +232,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The database cannot be read.
     fn inline(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Whether some job needs this blob, or a task that may go on from it.
+    /// Whether some job needs this blob, a task may go on from it, or a name stands for it.
     ///
     /// # Errors
     /// The database cannot be read.

@@ -3,7 +3,7 @@
 //! It answers as the SQLite back end does; one suite of tests holds both to it. What the brain
 //! reads back is kept by [`Book`], the brain's own reference of what rows mean.
 
-use crate::{Loaded, NodeRecord, ServerRow, Store, StoreError, TokenRow, inline_of};
+use crate::{ImageRow, Loaded, NodeRecord, ServerRow, Store, StoreError, TokenRow, inline_of};
 use gleaner_core::{AttemptRow, Book, CheckpointRow, Row};
 use gleaner_model::{Digest, JobId, NodeId, OutputFile, TaskId, TaskState, UserId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,7 @@ struct Tables {
     merged: BTreeMap<(JobId, String), OutputFile>,
     refs: BTreeSet<(Digest, JobId)>,
     checkpoints: BTreeMap<TaskId, CheckpointRow>,
+    images: BTreeMap<String, ImageRow>,
 }
 
 /// A store in memory.
@@ -76,6 +77,10 @@ impl Tables {
                 self.merged.insert((*job, file.name.clone()), file.clone());
             }
             ServerRow::Ref(job, digest) => drop(self.refs.insert((*digest, *job))),
+            ServerRow::Image(image) => {
+                drop(self.images.insert(image.name.clone(), image.clone()));
+            }
+            ServerRow::ImageGone(name) => drop(self.images.remove(name)),
         }
     }
 
@@ -112,6 +117,7 @@ impl Store for MemoryStore {
                 .iter()
                 .map(|(job, cpu)| (*job, *cpu))
                 .collect(),
+            images: tables.images.values().cloned().collect(),
         })
     }
 
@@ -189,6 +195,9 @@ impl Store for MemoryStore {
             .refs
             .range((*digest, JobId(0))..=(*digest, JobId(u64::MAX)));
         let mut saved = tables.checkpoints.values();
-        Ok(refs.count() > 0 || saved.any(|row| row.saved.blobs.contains(digest)))
+        let mut named = tables.images.values();
+        Ok(refs.count() > 0
+            || saved.any(|row| row.saved.blobs.contains(digest))
+            || named.any(|image| image.blob.digest == *digest))
     }
 }

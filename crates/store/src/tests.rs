@@ -3,7 +3,7 @@
 use super::*;
 use gleaner_core::{JobRow, LeaseRow, MergeKind, Need, NewJob, NodeRow, UserRow, fresh_job_row};
 use gleaner_model::{
-    AttemptState, BlobRef, Bytes, Cpus, Engine, IntervalSet, JobState, LeaseId, Retry, TaskState,
+    AttemptState, Bytes, Cpus, Engine, IntervalSet, JobState, LeaseId, Retry, TaskState,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ fn new_job(count: u32) -> NewJob {
             memory: Bytes(u64::MAX),
             disk: Bytes(7),
             engine: Engine::Wasm,
+            image: false,
             arch: Some("x86_64".to_owned()),
             labels: BTreeMap::from([("room".to_owned(), "b12".to_owned())]),
             saves: false,
@@ -117,6 +118,19 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+fn image(name: &str, content: &str) -> ImageRow {
+    ImageRow {
+        name: name.to_owned(),
+        blob: BlobRef {
+            digest: digest(content),
+            size: 1 << 40,
+        },
+        created: at(7),
+        user: UserId(3),
+        note: "directory".to_owned(),
+    }
+}
+
 fn server_rows() -> Vec<ServerRow> {
     let token = TokenRow {
         id: 1,
@@ -156,6 +170,9 @@ fn server_rows() -> Vec<ServerRow> {
         ServerRow::Merged(JobId(2), file),
         ServerRow::Ref(JobId(1), digest("needed")),
         ServerRow::Ref(JobId(2), digest("needed")),
+        ServerRow::Image(image("vina", "image")),
+        ServerRow::Image(image("gone", "gone")),
+        ServerRow::ImageGone("gone".to_owned()),
     ]
 }
 
@@ -188,6 +205,7 @@ fn rows_of_every_kind_come_back_as_the_brain_understands_them() {
         };
         assert_eq!(loaded.nodes, [node]);
         assert_eq!(loaded.job_cpu, [(JobId(1), 0.25)]);
+        assert_eq!(loaded.images, [image("vina", "image")]);
     });
 }
 
@@ -231,6 +249,8 @@ fn contents_are_found_by_digest_whenever_they_came() {
             .unwrap();
         assert_eq!(found("content 1.5.1").unwrap(), b"content 1.5.1");
         assert!(store.is_referenced(&digest("needed")).unwrap());
+        assert!(store.is_referenced(&digest("image")).unwrap());
+        assert!(!store.is_referenced(&digest("gone")).unwrap());
         assert!(!store.is_referenced(&digest("loose")).unwrap());
         store.probe().unwrap();
     });

@@ -85,7 +85,8 @@ impl Dispatch {
         let spec = match &slot.task {
             Some((template, task)) => {
                 let files = std::mem::take(&mut slot.inputs.files);
-                template.spec(attempt, slot.lease, task, files)
+                let image = slot.inputs.image.take();
+                template.spec(attempt, slot.lease, task, (files, image))
             }
             None => Err(fault("an adopted attempt cannot be started")),
         };

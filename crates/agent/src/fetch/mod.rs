@@ -11,7 +11,7 @@ use crate::link::wait;
 use cache::Cache;
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use gleaner_engine::InputFile;
+use gleaner_engine::{ImageFile, InputFile};
 use gleaner_model::{BlobRef, Digest, FileEntry, Reason};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,12 +51,15 @@ pub(crate) struct Wanted {
     pub(crate) files: Vec<FileEntry>,
     /// A blob with more of them, one JSON [`FileEntry`] a line.
     pub(crate) listing: Option<Digest>,
+    /// The root of its tasks.
+    pub(crate) root: Option<BlobRef>,
 }
 
 /// The input files of an attempt; the cache keeps them as long as this lives.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     pub(crate) files: Vec<InputFile>,
+    pub(crate) image: Option<ImageFile>,
     /// Bytes that came over the network for it.
     pub(crate) brought: u64,
     pins: Vec<Pin>,
@@ -102,6 +105,10 @@ impl Fetcher {
             return None;
         }
         let mut inputs = Inputs::default();
+        if let Some(root) = wanted.root {
+            inputs.pins.push(self.pin(root.digest)?);
+            inputs.image = Some(self.image(root));
+        }
         for file in &wanted.files {
             inputs.pins.push(self.pin(file.blob.digest)?);
             inputs.files.push(self.input(file));
@@ -121,7 +128,8 @@ impl Fetcher {
             let entries = read_listing(&self.cache.path(listing)).await?;
             wanted.files.extend(entries);
         }
-        let needed: Vec<_> = wanted.files.iter().map(|file| file.blob).collect();
+        let files = wanted.files.iter().map(|file| file.blob);
+        let needed: Vec<_> = files.chain(wanted.root).collect();
         let missing = needed.iter().filter(|blob| !self.cache.has(blob.digest));
         let brought = missing.map(|blob| blob.size).sum();
         let pins = stream::iter(needed)
@@ -131,6 +139,7 @@ impl Fetcher {
             .await?;
         Ok(Inputs {
             files: wanted.files.iter().map(|file| self.input(file)).collect(),
+            image: wanted.root.map(|root| self.image(root)),
             brought,
             pins,
         })
@@ -149,6 +158,13 @@ impl Fetcher {
             source: self.cache.path(file.blob.digest),
             digest: file.blob.digest,
             mode: file.mode,
+        }
+    }
+
+    fn image(&self, root: BlobRef) -> ImageFile {
+        ImageFile {
+            source: self.cache.path(root.digest),
+            digest: root.digest,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::fetch::Wanted;
 use gleaner_attempt::Saving;
-use gleaner_engine::{self as engine, AttemptSpec, InputFile, Restore, Saves};
+use gleaner_engine::{self as engine, AttemptSpec, ImageFile, InputFile, Restore, Saves};
 use gleaner_model::{
     AttemptId, BlobRef, Checkpoint, CheckpointKind, Digest, Engine, FileEntry, LeaseId, Limits,
     Reason, Span, Template,
@@ -25,7 +25,7 @@ pub(crate) struct JobTemplate {
     /// Every default filled in.
     pub(crate) limits: Arc<Limits>,
     pub(crate) engine: Engine,
-    image: String,
+    root: Option<BlobRef>,
     checkpoint_files: Vec<Template>,
     /// How often its attempts are saved while they run.
     every: Option<Span>,
@@ -76,11 +76,14 @@ impl JobTemplate {
             inputs,
             limits: Arc::new(limits),
             engine,
-            image: from.image,
             checkpoint_files: from.checkpoint_files.iter().map(cut).collect(),
             every: (from.checkpoint_ms > 0).then_some(Span {
                 ms: from.checkpoint_ms,
             }),
+            root: from
+                .root
+                .map(|root| entry(root).map(|file| file.blob))
+                .transpose()?,
             name: from.job_name,
             user: from.user,
             names,
@@ -111,6 +114,7 @@ impl JobTemplate {
         Ok(Wanted {
             files,
             listing: task.listing,
+            root: self.root,
         })
     }
 
@@ -123,13 +127,8 @@ impl JobTemplate {
         attempt: AttemptId,
         bundle: LeaseId,
         task: &TaskPart,
-        mut inputs: Vec<InputFile>,
+        (mut inputs, image): (Vec<InputFile>, Option<ImageFile>),
     ) -> Result<AttemptSpec, Reason> {
-        if !self.image.is_empty() {
-            return Err(fault(
-                "this version of the agent has no images; leave `image` out",
-            ));
-        }
         let all = |texts: &[Template]| -> Result<Vec<String>, Reason> {
             texts.iter().map(|text| self.fill(text, task)).collect()
         };
@@ -159,6 +158,7 @@ impl JobTemplate {
                 .as_ref()
                 .map(|text| self.fill(text, task))
                 .transpose()?,
+            image,
             inputs,
             outputs: all(&self.outputs)?,
             limits: Limits::clone(&self.limits),
@@ -304,11 +304,9 @@ mod tests {
             }],
             limits: serde_json::to_vec(&Limits::default()).unwrap(),
             engine: "process".into(),
-            image: String::new(),
-            checkpoint_files: Vec::new(),
-            checkpoint_ms: 0,
             job_name: "docking".into(),
             user: "ada".into(),
+            ..v1::Template::default()
         }
     }
 
@@ -332,7 +330,7 @@ mod tests {
         let wanted = template.wanted(&task).unwrap();
         assert_eq!(wanted.files[0].name, "conf-9");
         let spec = template
-            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .spec(attempt(), LeaseId(3), &task, (Vec::new(), None))
             .unwrap();
         let command = ["dock", "--in=a{seed}.pdbqt", "9/4", "{seed} {other}"];
         assert_eq!(spec.command, command);
@@ -350,7 +348,7 @@ mod tests {
         };
         let task = TaskPart::parse(merge).unwrap();
         let spec = template
-            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .spec(attempt(), LeaseId(3), &task, (Vec::new(), None))
             .unwrap();
         assert_eq!(spec.command, ["cat", "{seed}"]);
     }
@@ -380,7 +378,7 @@ mod tests {
         let template = JobTemplate::parse(template()).unwrap();
         let task = TaskPart::parse(no_value).unwrap();
         let reason = template
-            .spec(attempt(), LeaseId(3), &task, Vec::new())
+            .spec(attempt(), LeaseId(3), &task, (Vec::new(), None))
             .unwrap_err();
         assert!(reason.to_string().contains("{seed}"), "{reason}");
     }

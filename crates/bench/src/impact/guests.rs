@@ -116,6 +116,7 @@ impl Ours {
                 command,
                 env: BTreeMap::new(),
                 stdin: None,
+                image: None,
                 inputs: vec![input.clone()],
                 outputs: Vec::new(),
                 limits: Limits {

@@ -249,6 +249,7 @@ fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
         command: asked.command,
         env,
         stdin: None,
+        image: None,
         inputs: asked.inputs,
         outputs: Vec::new(),
         limits: Limits {

@@ -51,6 +51,10 @@ pub(crate) fn one(job: &JobView, look: Look) -> String {
     for (tag, value) in &job.tags {
         fact("tag", format!("{tag} = {value}").into());
     }
+    if let Some(image) = &job.image {
+        fact("image", (&image.name).into());
+        fact("image file", image.digest.to_string().into());
+    }
     fact("tasks", job.task_count.into());
     for (word, count) in [
         ("waiting", counts.waiting),

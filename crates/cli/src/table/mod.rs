@@ -2,6 +2,7 @@
 //! stands on a terminal; NO_COLOR is honoured.
 
 pub(crate) mod bench;
+pub(crate) mod images;
 pub(crate) mod impact;
 pub(crate) mod jobs;
 pub(crate) mod nodes;

@@ -21,6 +21,7 @@ pub(crate) fn job() -> JobView {
         user: "ana".into(),
         priority: 0,
         tags: [("project".to_owned(), "hiv".to_owned())].into(),
+        image: None,
         task_count: 40,
         tasks: TaskCounts {
             ready: 24,

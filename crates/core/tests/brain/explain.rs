@@ -95,6 +95,21 @@ fn each_rule_about_nodes_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_job_with_an_image_goes_where_images_are_taken() {
+    let mut pool = Pool::new();
+    let mut old = hello(1, 2);
+    old.images = false;
+    pool.step(Event::Hello(old));
+    let mut new = job(1, 1);
+    new.need.image = true;
+    let (job, bundles) = pool.submit(new);
+    assert!(bundles.is_empty(), "{bundles:?}");
+    expect(&pool, job.0, Rule::Image, 1, "take no images");
+    let bundles = pool.step(Event::Hello(hello(2, 2)));
+    assert!(!bundles.is_empty(), "a node that takes them gets the task");
+}
+
+#[test]
 fn a_guest_has_one_processor_however_many_the_node_has() {
     let mut pool = Pool::new();
     let mut big = hello(1, 8);

@@ -13,6 +13,7 @@ use super::sys;
 use super::{INNER_UID_FIRST, Trouble};
 use crate::GUEST_DIR;
 use crate::bundle::Bundle;
+use crate::image::Root;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -32,7 +33,13 @@ pub(crate) const OUTSIDE: &str = "/.outside";
 pub(crate) const CAGES: &str = "/.outside/cages";
 
 /// An empty directory to cover others with.
-pub(crate) const EMPTY: &str = "/home";
+pub(crate) const EMPTY: &str = "/.outside/empty";
+
+/// What lies there.
+const OUTSIDE_PLACES: [&str; 3] = [".outside/proc", ".outside/cages", ".outside/empty"];
+
+/// Where a guest's kernel finds its root.
+const GUEST_ROOT: &str = "base.img";
 
 /// Bound of the memory file system that the root is made of. Copied files take under 2 MiB.
 const ROOT_BYTES: &str = "16m";
@@ -58,11 +65,13 @@ pub(crate) struct Parts {
     proc: OwnedFd,
     extra: Vec<(PathBuf, OwnedFd)>,
     device: Option<OwnedFd>,
+    /// The root that the tasks bring.
+    image: Option<OwnedFd>,
 }
 
 impl Parts {
     /// Opens what a lesser user could not reach.
-    pub(crate) fn open(bundle: &Bundle) -> Result<Self, Trouble> {
+    pub(crate) fn open(bundle: &Bundle, image: Option<&Root>) -> Result<Self, Trouble> {
         let cages = &bundle.cages();
         mount_change(
             "/",
@@ -75,6 +84,25 @@ impl Parts {
             let tree = tree_at(CWD, path, true).ok()?;
             Some((shown_at.to_owned(), tree))
         });
+        let mut extra: Vec<(PathBuf, OwnedFd)> = extra.collect();
+        let at = Trouble::at("take the image of the tasks");
+        let image = match image {
+            None => None,
+            Some(Root::Mounted(mount)) => Some(
+                mount
+                    .try_clone()
+                    .map_err(Trouble::at("keep the image of the tasks"))?,
+            ),
+            Some(Root::Directory(unpacked)) => {
+                Some(tree_at(CWD, &unpacked.dir, false).map_err(at)?)
+            }
+            Some(Root::Disk(path)) => {
+                // In place of the base image, which lies there by now.
+                let tree = tree_at(CWD, path, false).map_err(at)?;
+                extra.push((Path::new(GUEST_DIR).join(GUEST_ROOT), tree));
+                None
+            }
+        };
         let place = openat(CWD, cages, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(Trouble::at("open the scratch directories"))?;
         let device = bundle.device.as_ref();
@@ -82,7 +110,8 @@ impl Parts {
         Ok(Self {
             place,
             device: device.map_err(Trouble::at("take the device of virtualisation"))?,
-            extra: extra.collect(),
+            extra,
+            image,
             proc: tree_at(CWD, Path::new("/proc"), true)
                 .map_err(Trouble::at("take the host's /proc"))?,
             cages: tree_at(CWD, cages, false)
@@ -112,22 +141,34 @@ fn attach(tree: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str) -> rustix::io:
 
 /// Builds the root and enters it. Returns what had to be left out, in words.
 pub(crate) fn enter(parts: &Parts) -> Result<Vec<String>, Trouble> {
-    let root = memory_root().map_err(Trouble::at("make the private root"))?;
+    let memory = || memory_root().map_err(Trouble::at("make the private root"));
+    let root = match &parts.image {
+        Some(image) => image
+            .try_clone()
+            .map_err(Trouble::at("keep the image of the tasks"))?,
+        None => memory()?,
+    };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&root, "", &parts.place, "", flags)
         .map_err(Trouble::at("mount the private root"))?;
     let root_fd = root.as_fd();
     let mut missing = Vec::new();
 
-    skeleton(root_fd).map_err(Trouble::at("fill the private root"))?;
-    for place in USERLAND {
-        userland(root_fd, place)?;
+    // Memory on an image, where a cage has more than the image.
+    let mut covers = Vec::new();
+    if parts.image.is_some() {
+        for place in IMAGE_PLACES {
+            let cover = memory()?;
+            attach(cover.as_fd(), root_fd, place)
+                .map_err(Trouble::at("cover a place of the image; import it anew"))?;
+            covers.push(cover);
+        }
+        device_links(root_fd).map_err(Trouble::at("fill the private root"))?;
+    } else {
+        of_host(root_fd, parts, &mut missing)?;
     }
-    for (path, tree) in &parts.extra {
-        extra(root_fd, path, tree.as_fd(), &mut missing);
-    }
-    for place in ETC {
-        etc(root_fd, place).map_err(Trouble::at(place.path))?;
+    for place in OUTSIDE_PLACES {
+        directory(root_fd, Path::new(place)).map_err(Trouble::at("fill the private root"))?;
     }
     devices(root_fd)?;
     if let Some(device) = &parts.device {
@@ -144,13 +185,42 @@ pub(crate) fn enter(parts: &Parts) -> Result<Vec<String>, Trouble> {
         .map_err(Trouble::at("bound the scratch directories"))?;
     attach(parts.cages.as_fd(), root_fd, ".outside/cages")
         .map_err(Trouble::at("bring the scratch directories in"))?;
-    sys::mount_setattr(&root, false, RDONLY | NOSUID | NODEV)
-        .map_err(Trouble::at("make the private root read-only"))?;
+    for tree in covers.iter().chain([&root]) {
+        sys::mount_setattr(tree, false, RDONLY | NOSUID | NODEV)
+            .map_err(Trouble::at("make the private root read-only"))?;
+    }
     fchdir(&root).map_err(Trouble::at("go to the private root"))?;
     pivot_root(".", ".").map_err(Trouble::at("enter the private root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(Trouble::at("let go of the host's root"))?;
     rustix::process::chdir("/").map_err(Trouble::at("go to the private root"))?;
     Ok(missing)
+}
+
+/// The host's userland, without anything of its owner's.
+fn of_host(root: BorrowedFd<'_>, parts: &Parts, missing: &mut Vec<String>) -> Result<(), Trouble> {
+    skeleton(root).map_err(Trouble::at("fill the private root"))?;
+    for place in USERLAND {
+        userland(root, place)?;
+    }
+    for (path, tree) in &parts.extra {
+        extra(root, path, tree.as_fd(), missing);
+    }
+    for place in ETC {
+        etc(root, place).map_err(Trouble::at(place.path))?;
+    }
+    Ok(())
+}
+
+/// Places of an image that every cage fills.
+const IMAGE_PLACES: [&str; 3] = ["dev", "sys", ".outside"];
+
+/// What programs expect in `/dev` besides devices.
+fn device_links(root: BorrowedFd<'_>) -> io::Result<()> {
+    directory(root, Path::new("dev/shm"))?;
+    for (name, target) in DEVICE_LINKS {
+        rustix::fs::symlinkat(target, root, format!("dev/{name}"))?;
+    }
+    Ok(())
 }
 
 fn memory_root() -> io::Result<OwnedFd> {
@@ -168,26 +238,13 @@ fn memory_root() -> io::Result<OwnedFd> {
 
 /// Directories, links and files of our own.
 fn skeleton(root: BorrowedFd<'_>) -> io::Result<()> {
-    for path in [
-        "scratch",
-        "proc",
-        ".outside/proc",
-        ".outside/cages",
-        "dev/shm",
-        "etc",
-        "sys",
-        "run",
-        "var",
-        "home",
-    ] {
+    for path in ["scratch", "proc", "etc", "sys", "run", "var", "home"] {
         directory(root, Path::new(path))?;
     }
     // One bounded place for everything temporary: it lies in scratch and counts with it.
     rustix::fs::symlinkat("/scratch/.tmp", root, "tmp")?;
     rustix::fs::symlinkat("/scratch/.tmp", root, "var/tmp")?;
-    for (name, target) in DEVICE_LINKS {
-        rustix::fs::symlinkat(target, root, format!("dev/{name}"))?;
-    }
+    device_links(root)?;
     rustix::fs::symlinkat("/proc/self/mounts", root, "etc/mtab")?;
     let accounts = super::SLOTS;
     for (path, text) in [

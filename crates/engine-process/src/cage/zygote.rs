@@ -10,6 +10,7 @@ use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
 use crate::host::GuestNeeds;
+use crate::image::Root;
 use crate::message::{FromZygote, Launch, ToZygote, buffer, receive, send};
 use crate::priority::{Means, lower_session};
 use rustix::net::{
@@ -44,7 +45,11 @@ pub(crate) struct Zygote {
 
 impl Zygote {
     /// Starts it and waits until its root stands. To be called before any thread exists.
-    pub(crate) fn start(bundle: &Bundle, means: Means) -> Result<Self, Trouble> {
+    pub(crate) fn start(
+        bundle: &Bundle,
+        image: Option<&Root>,
+        means: Means,
+    ) -> Result<Self, Trouble> {
         let pair = || {
             socketpair(
                 AddressFamily::UNIX,
@@ -58,7 +63,7 @@ impl Zygote {
             .map_err(Trouble::at("make user, mount, net, ipc and uts namespaces"))?;
         let Some(pid) = forked else {
             drop(ours);
-            run(theirs, bundle, means)
+            run(theirs, (bundle, image), means)
         };
         drop(theirs);
         let mut zygote = Self {
@@ -135,7 +140,7 @@ fn map_ids(pid: i32, bundle: &Bundle) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/gid_map"), gids)
 }
 
-fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
+fn run(socket: OwnedFd, (bundle, image): (&Bundle, Option<&Root>), means: Means) -> ! {
     let mut buffer = buffer();
     // Our ids are mapped when the first word comes.
     let go = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
@@ -143,7 +148,7 @@ fn run(socket: OwnedFd, bundle: &Bundle, means: Means) -> ! {
         sys::exit_now(1);
     }
     let prepared =
-        prepare(bundle, means).and_then(|degraded| Ok((degraded, setting(bundle, means)?)));
+        prepare(bundle, image, means).and_then(|degraded| Ok((degraded, setting(bundle, means)?)));
     let (answer, setting) = match prepared {
         Ok((degraded, setting)) => (FromZygote::Ready { degraded }, Some(setting)),
         Err(trouble) => {
@@ -200,7 +205,7 @@ fn setting(bundle: &Bundle, means: Means) -> Result<init::Setting, Trouble> {
     })
 }
 
-fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {
+fn prepare(bundle: &Bundle, image: Option<&Root>, means: Means) -> Result<Vec<String>, Trouble> {
     if means == Means::Autogroup {
         // A session apart from the shim's, which every cage inherits: it is last as a whole.
         rustix::process::setsid()
@@ -212,7 +217,7 @@ fn prepare(bundle: &Bundle, means: Means) -> Result<Vec<String>, Trouble> {
     fs::write("/proc/self/oom_score_adj", "1000")
         .map_err(Trouble::at("be the first to go when memory is short"))?;
     sys::be_modest_with_memory();
-    let parts = Parts::open(bundle)?;
+    let parts = Parts::open(bundle, image)?;
     if bundle.uid_first.is_some() {
         become_user(INNER_UID_FIRST + SLOTS)?;
     }

@@ -237,20 +237,20 @@ impl Inner {
     /// so of the same user and image), or a new one.
     fn link(
         self: &Arc<Self>,
-        attempt: AttemptId,
-        lease: LeaseId,
+        spec: &AttemptSpec,
         state: &mut State,
     ) -> Result<(Arc<Link>, Bay), EngineError> {
-        let job = attempt.task.job;
+        let job = spec.attempt.task.job;
         let needs = *self.needs();
         let of_job = |linked: &&mut Linked| {
             linked.job == Some(job)
                 && linked.given < GIVEN_MAX
                 && linked.link.bundle.guest_needs == needs
+                && linked.link.bundle.image == spec.image
         };
         let lease = match self.config.fresh {
             true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
-            false => lease,
+            false => spec.bundle,
         };
         let linked = match state.links.get_mut(&lease) {
             Some(linked) => Some(linked),
@@ -260,7 +260,7 @@ impl Inner {
         if let Some(linked) = linked {
             return Ok((Arc::clone(&linked.link), linked.bay()));
         }
-        let bundle = self.bundle(lease, state)?;
+        let bundle = self.bundle(lease, spec.image.as_ref(), state)?;
         let (link, child) = Link::spawn(bundle, &self.executable)?;
         let linked = self.listen(Arc::clone(&link), Some(child), state)?;
         linked.job = Some(job);
@@ -416,13 +416,13 @@ impl Engine for ProcessEngine {
     }
 
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
-        let (attempt, lease) = (spec.attempt, spec.bundle);
+        let attempt = spec.attempt;
         let (link, bay) = {
             let mut state = self.inner.state();
             if state.attempts.contains_key(&attempt) {
                 return Ok(());
             }
-            let (link, bay) = self.inner.link(attempt, lease, &mut state)?;
+            let (link, bay) = self.inner.link(&spec, &mut state)?;
             let entry = Entry {
                 bundle: Arc::clone(&link.bundle),
                 bay,

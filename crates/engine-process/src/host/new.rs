@@ -4,7 +4,7 @@ use super::link::io_error;
 use super::{FIRST_LEASE, Inner, State, device};
 use crate::bundle::Bundle;
 use crate::cage::UIDS_OF_BUNDLE;
-use gleaner_engine::EngineError;
+use gleaner_engine::{EngineError, ImageFile};
 use gleaner_model::LeaseId;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,7 +12,12 @@ use std::time::Duration;
 
 impl Inner {
     /// What the shim of a new bundle is told.
-    pub(super) fn bundle(&self, lease: LeaseId, state: &State) -> Result<Bundle, EngineError> {
+    pub(super) fn bundle(
+        &self,
+        lease: LeaseId,
+        image: Option<&ImageFile>,
+        state: &State,
+    ) -> Result<Bundle, EngineError> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let entries = state.attempts.values().map(|entry| &*entry.bundle);
         let links = state.links.values().map(|linked| &*linked.link.bundle);
@@ -37,6 +42,8 @@ impl Inner {
             lease_left_ms: millis(FIRST_LEASE),
             read_only: self.config.read_only.clone(),
             guest: self.config.guest.clone(),
+            image: image.cloned(),
+            images: self.config.dir.join("images"),
             guest_needs,
             device: device::shown(guest_needs, &self.config.dir)?,
             group_parent: self.config.group_parent.clone(),

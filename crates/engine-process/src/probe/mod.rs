@@ -8,6 +8,7 @@
 mod child;
 
 use crate::cgroup::{Backend, capability};
+use crate::image::try_mount;
 use crate::priority::{Outcome, percent};
 use child::{Sleeper, trial};
 use gleaner_engine::{Capability, Level};
@@ -38,6 +39,7 @@ pub fn probe(backend: &Backend, options: &ProbeOptions) -> Vec<Capability> {
     try_freeze(backend, &mut all);
     all.extend(options.self_test.as_ref().map(self_test));
     all.push(scratch_quota(&options.scratch));
+    all.push(images(&options.scratch));
     all.push(uid_range(options.uid_range));
     all.push(swap(
         backend,
@@ -144,6 +146,45 @@ fn landlock(version: Option<i64>) -> Capability {
             Some(
                 "add landlock to the lsm= kernel parameter (list: cat \
                  /sys/kernel/security/lsm), or use a kernel from 5.13 on"
+                    .to_owned(),
+            ),
+        ),
+    }
+}
+
+/// How a root that tasks bring is made theirs. The image for the trial is written here: it takes
+/// no other program.
+fn images(scratch: &Path) -> Capability {
+    const NAME: &str = "images";
+    if !rustix::process::geteuid().is_root() {
+        return good(
+            NAME,
+            "unpacked once each, below the agent's directory: only root mounts",
+        );
+    }
+    let path = scratch.join(format!(".image-{}", std::process::id()));
+    let written = || -> io::Result<fs::File> {
+        let options = fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .clone();
+        let mut file = options.open(&path)?;
+        let tree = gleaner_image::Tree::without_source().map_err(io::Error::other)?;
+        tree.write(&mut file).map_err(io::Error::other)?;
+        Ok(file)
+    };
+    let mounted = written().and_then(|file| try_mount(&file));
+    let _never_made = fs::remove_file(&path);
+    match mounted {
+        Ok(_) => good(NAME, "mounted by the kernel (erofs)"),
+        Err(error) => capability(
+            NAME,
+            Level::Degraded,
+            format!("unpacked once each, below the agent's directory: {error}"),
+            Some(
+                "the kernel mounts them where it has erofs: sudo modprobe erofs (and loop, before \
+                 Linux 6.12)"
                     .to_owned(),
             ),
         ),

@@ -281,6 +281,8 @@ mod tests {
             guest: None,
             guest_needs: GuestNeeds::default(),
             device: None,
+            image: None,
+            images: PathBuf::new(),
             group_parent: String::new(),
             group_domain: None,
             group_prefix: String::new(),

@@ -21,11 +21,12 @@ use crate::bundle::{self, Bay, Bundle};
 use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
+use crate::image::{self, Root};
 use crate::message::{FromShim, Share, ToShim, buffer, receive, send_text};
 use crate::priority::Means;
 use bay::Bays;
 use gleaner_engine::AttemptSpec;
-use gleaner_model::{AttemptId, Time};
+use gleaner_model::{AttemptId, Reason, Time};
 use run::{Cause, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -93,7 +94,7 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
 }
 
 /// Standard error is `shim.log`.
-fn log(text: &str) {
+pub(crate) fn log(text: &str) {
     let line = format!("{} {text}\n", now().ms);
     let _nowhere_to_tell = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
 }
@@ -110,11 +111,14 @@ enum Source {
 }
 
 /// A scratch directory is filled, or why it is not.
-type Filled = (AttemptId, Result<u64, gleaner_model::Reason>);
+type Filled = (AttemptId, Result<u64, Reason>);
 
 struct Shim {
     bundle: Bundle,
-    zygote: Zygote,
+    /// Where cages come from, or why there are none.
+    zygote: Result<Zygote, Reason>,
+    /// What cages are built on stays as long as they come.
+    _root: Option<Root>,
     groups: GroupPool,
     listener: OwnedFd,
     agent: Option<OwnedFd>,
@@ -141,6 +145,8 @@ struct Shim {
     /// What each attempt may have now.
     share: Share,
     idle_since: Instant,
+    /// It has told that there is no root, and is of no more use.
+    spent: bool,
     quit: bool,
 }
 
@@ -157,7 +163,14 @@ impl Shim {
             ..DetectOptions::default()
         };
         let backend = Backend::detect(&options);
-        let zygote = Zygote::start(&bundle, Means::of(&backend))?;
+        // Where there is no root, each attempt is told why.
+        let (zygote, root) = match image::prepare(&bundle) {
+            Ok(root) => {
+                let zygote = Zygote::start(&bundle, root.as_ref(), Means::of(&backend))?;
+                (Ok(zygote), root)
+            }
+            Err(reason) => (Err(reason), None),
+        };
         // Threads may exist from here on.
         let groups = GroupPool::new(backend, bundle.group_prefix.clone(), GROUPS_READY);
         let listener = listener(dir)?;
@@ -166,6 +179,7 @@ impl Shim {
         let now = Instant::now();
         Ok(Self {
             zygote,
+            _root: root,
             groups,
             listener,
             agent: Some(agent),
@@ -187,6 +201,7 @@ impl Shim {
             unwatched: false,
             share: Share::default(),
             idle_since: now,
+            spent: false,
             quit: false,
             bundle,
         })

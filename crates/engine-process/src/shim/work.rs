@@ -53,6 +53,17 @@ impl Shim {
         };
         let attempt = spec.attempt;
         let mut run = Run::new(spec, bay, slot, Instant::now());
+        if let Err(reason) = &self.zygote {
+            let reason = reason.clone();
+            self.spent = true;
+            // Who asks for its streams finds them empty.
+            match self.bays.take(bay, None) {
+                Ok(taken) => run.streams = Some(taken.streams),
+                Err(error) => log(&format!("{attempt}: {error}")),
+            }
+            self.runs.insert(attempt, run);
+            return self.bury_unborn(attempt, reason);
+        }
         let owner = self.owner(slot);
         let prepared = self.bays.take(bay, owner).map(|taken| {
             run.streams = Some(taken.streams);
@@ -145,7 +156,8 @@ impl Shim {
         };
         run.degraded.extend(group.apply(&ask));
         run.degraded.push(DISK_IS_WATCHED.to_owned());
-        run.degraded.extend(self.zygote.degraded.iter().cloned());
+        let zygote = self.zygote.as_mut().map_err(|reason| reason.to_string())?;
+        run.degraded.extend(zygote.degraded.iter().cloned());
         run.grouped = self.groups.backend().has_groups();
         let Some([stdout, stderr]) = &run.streams else {
             return Err("its streams are gone".into());
@@ -172,7 +184,7 @@ impl Shim {
             // It stops where it enters its group.
             let _slow = group.freeze(true);
         }
-        let pid = self.zygote.launch(launch, &fds)?;
+        let pid = zygote.launch(launch, &fds)?;
         drop(theirs);
         // Until it enters its group it is our own code; from then on it is limited.
         let limited = match files {
@@ -361,7 +373,9 @@ impl Shim {
         }
         let busy = !self.runs.is_empty() || !self.waiting.is_empty();
         let lonely = self.agent.is_none() && now >= self.idle_since + LINGER;
-        self.quit |= lonely && !busy;
+        // Without a root it is of no use; the next try gets another.
+        let spent = self.spent && self.outbox.is_empty();
+        self.quit |= (lonely || spent) && !busy;
     }
 
     pub(super) fn freeze_all(&mut self, cause: Cause, now: Instant) {

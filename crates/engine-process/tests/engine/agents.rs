@@ -153,6 +153,7 @@ fn bare_spec(number: u64, script: &str) -> AttemptSpec {
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         env: std::collections::BTreeMap::new(),
         stdin: None,
+        image: None,
         inputs: Vec::new(),
         outputs: Vec::new(),
         limits: gleaner_model::Limits::default(),

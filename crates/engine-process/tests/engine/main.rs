@@ -4,12 +4,14 @@
 //! The conformance suite runs as we are, once more without control groups, and where we are
 //! root once more as a plain user. Then come the promises of this engine alone.
 #![expect(
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test panics where a promise is broken"
+    reason = "payloads tell what they saw; a test panics where a promise is broken"
 )]
 
 mod agents;
 mod hostile;
+mod images;
 mod together;
 
 use gleaner_engine::Events;
@@ -119,6 +121,9 @@ fn main() -> ExitCode {
             &AS_PLAIN_USER,
         );
         report.try_one("plain user: hostile calls", hostile::calls_are_refused);
+        for (name, test) in images::TESTS {
+            report.try_one(&format!("plain user: {name}"), test);
+        }
     } else {
         suite(&mut report, dir().path(), &group_parent(), "", &[]);
         suite(
@@ -132,6 +137,7 @@ fn main() -> ExitCode {
         for (name, test) in hostile::TESTS
             .iter()
             .chain(agents::TESTS)
+            .chain(images::TESTS)
             .chain(together::TESTS)
         {
             report.try_one(name, test);

@@ -100,6 +100,7 @@ impl Bench {
             command: command.iter().map(|&word| word.to_owned()).collect(),
             env: BTreeMap::new(),
             stdin: None,
+            image: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
             limits: Limits::default(),

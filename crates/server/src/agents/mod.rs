@@ -141,6 +141,7 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
             .iter()
             .filter_map(|word| Engine::from_word(word))
             .collect(),
+        images: hello.images,
         labels: hello.labels.into_iter().collect(),
         machine: Some(hello.machine).filter(|machine| !machine.is_empty()),
         refused: Some(hello.refused).filter(|why| !why.is_empty()),

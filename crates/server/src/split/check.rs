@@ -1,9 +1,11 @@
 //! What a submission must be to become a job. Every refusal names its key and says what to write.
 
 use super::{BODY_VERSION, JobPlan, SplitError, SplitJob, StoredJob, axes, names, wrong};
+use crate::images::Images;
+use gleaner_api::JobImage;
 use gleaner_blob::Blobs;
 use gleaner_core::{MergeKind, Need, NewJob};
-use gleaner_model::{CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, UserId};
+use gleaner_model::{BlobRef, CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, UserId};
 use gleaner_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,24 +17,27 @@ const NAME_BYTES_MAX: usize = 256;
 pub(crate) fn split(
     store: &dyn Store,
     blobs: &Blobs,
-    user: UserId,
-    submission: Submission,
+    images: &Images,
+    (user, submission): (UserId, Submission),
 ) -> Result<SplitJob, SplitError> {
     let spec = &submission.spec;
     supported(spec)?;
     task(spec)?;
     collect(spec)?;
     let opened = axes::open(blobs, &submission, None)?;
+    let image = image(blobs, images, spec)?;
     let count = axes::count(&opened.axes, spec.sweep.mode)?;
     let stored = StoredJob {
         version: BODY_VERSION,
         count,
         pieces: opened.pieces,
         submission,
+        image,
     };
     let body = serde_json::to_vec(&stored)
         .map_err(|error| wrong("job", format!("cannot be stored: {error}")))?;
     let mut needs = opened.needs;
+    needs.extend(image.map(|image| image.digest));
     let plan = JobPlan::compile(store, blobs, stored, opened.axes)?;
     plan.check_inputs(&mut needs)?;
     let spec = plan.spec();
@@ -77,13 +82,38 @@ fn need(spec: &JobSpec) -> Need {
         arch: spec.require.arch.clone(),
         labels: spec.require.labels.clone(),
         saves: spec.task.checkpoint.is_some() && spec.task.checkpoint_files.is_empty(),
+        image: spec.task.image.is_some(),
+    }
+}
+
+/// The file that the image's name stands for now; it stays as long as the job is known.
+fn image(blobs: &Blobs, images: &Images, spec: &JobSpec) -> Result<Option<BlobRef>, SplitError> {
+    let Some(name) = &spec.task.image else {
+        return Ok(None);
+    };
+    if spec.task.engine == Some(Engine::Wasm) {
+        let problem = "a wasm task has no root to put an image in; leave one of them out";
+        return Err(wrong("task.image", problem));
+    }
+    let Some(blob) = images.find(name) else {
+        let problem = format!(
+            "there is no image {name:?}; `gleaner image list` lists them, `gleaner image import \
+             NAME SOURCE` makes one"
+        );
+        return Err(wrong("task.image", problem));
+    };
+    match blobs.renew(&blob.digest)? {
+        Some(_) => Ok(Some(blob)),
+        None => {
+            let problem = format!("the file of image {name:?} is lost; import it again");
+            Err(wrong("task.image", problem))
+        }
     }
 }
 
 /// What the job file may say but this server cannot do yet is refused, never ignored.
 fn supported(spec: &JobSpec) -> Result<(), SplitError> {
     let asked = [
-        ("task.image", spec.task.image.is_some()),
         ("limits.network", spec.limits.network),
         ("verify.replicas", spec.verify.replicas > 1),
         ("verify.command", spec.verify.command.is_some()),
@@ -218,11 +248,19 @@ fn collect(spec: &JobSpec) -> Result<(), SplitError> {
     }
 }
 
-/// The tags of a stored job, without the rest of it.
-pub(crate) fn tags(body: &[u8]) -> BTreeMap<String, String> {
+/// What listings show of a stored job's body.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) image: Option<JobImage>,
+}
+
+pub(crate) fn shown(body: &[u8]) -> Shown {
     #[derive(serde::Deserialize)]
     struct Body {
         submission: Part,
+        #[serde(default)]
+        image: Option<BlobRef>,
     }
     #[derive(serde::Deserialize)]
     struct Part {
@@ -231,8 +269,23 @@ pub(crate) fn tags(body: &[u8]) -> BTreeMap<String, String> {
     #[derive(serde::Deserialize)]
     struct Spec {
         job: gleaner_model::JobHead,
+        task: Task,
     }
-    let read = serde_json::from_slice::<Body>(body);
-    read.map(|body| body.submission.spec.job.tags)
-        .unwrap_or_default()
+    #[derive(serde::Deserialize)]
+    struct Task {
+        #[serde(default)]
+        image: Option<String>,
+    }
+    let Ok(read) = serde_json::from_slice::<Body>(body) else {
+        return Shown::default();
+    };
+    let spec = read.submission.spec;
+    let image = spec.task.image.zip(read.image);
+    Shown {
+        tags: spec.job.tags,
+        image: image.map(|(name, blob)| JobImage {
+            name,
+            digest: blob.digest,
+        }),
+    }
 }

@@ -37,6 +37,9 @@ pub(crate) struct StoredJob {
     pub(crate) submission: Submission,
     /// For each `split` axis, the listing of its pieces: one JSON `FileEntry` a line.
     pub(crate) pieces: BTreeMap<String, BlobRef>,
+    /// What the image's name stood for then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<BlobRef>,
 }
 
 /// A job that may be handed to the brain.

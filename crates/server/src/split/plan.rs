@@ -2,6 +2,7 @@
 
 use super::axes::{self, PlanAxis};
 use super::{SplitError, StoredJob, names, wrong};
+use gleaner_api::JobImage;
 use gleaner_blob::Blobs;
 use gleaner_model::{
     BlobRef, Concat, Digest, FileEntry, JobSpec, Merge, Submission, SweepMode, Template,
@@ -110,6 +111,13 @@ impl JobPlan {
         &self.stored.submission.spec
     }
 
+    /// The image, and what its name stood for.
+    pub(crate) fn image(&self) -> Option<JobImage> {
+        let name = self.spec().task.image.clone()?;
+        let digest = self.stored.image?.digest;
+        Some(JobImage { name, digest })
+    }
+
     /// Tasks, the merge command not counted.
     pub(crate) fn count(&self) -> u32 {
         self.stored.count
@@ -152,7 +160,7 @@ impl JobPlan {
     fn compile_task(&mut self) -> Result<(), SplitError> {
         let spec = self.stored.submission.spec.clone();
         let task = &spec.task;
-        let mut template = common(&spec);
+        let mut template = common(&self.stored);
         template.command = task.command.clone();
         template.env = task.env.clone().into_iter().collect();
         template.stdin = task
@@ -287,7 +295,7 @@ impl JobPlan {
                 self.from = Some(self.cut(names::plain(&concat.from)));
             }
             Some(Merge::Command(merge)) => {
-                let mut template = common(&spec);
+                let mut template = common(&self.stored);
                 template.command = merge.command.clone();
                 template.outputs = merge
                     .outputs
@@ -460,15 +468,17 @@ impl JobPlan {
 }
 
 /// What tasks and merge command share.
-fn common(spec: &JobSpec) -> v1::Template {
+fn common(stored: &StoredJob) -> v1::Template {
+    let spec = &stored.submission.spec;
+    let root = |blob: &BlobRef| wire_input(String::new(), blob, DIGEST_MODE);
     v1::Template {
+        root: stored.image.as_ref().map(root),
         limits: serde_json::to_vec(&spec.limits.resolve()).unwrap_or_default(),
         engine: spec
             .task
             .engine
             .unwrap_or(gleaner_model::Engine::Process)
             .to_string(),
-        image: spec.task.image.clone().unwrap_or_default(),
         ..v1::Template::default()
     }
 }

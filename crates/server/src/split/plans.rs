@@ -1,6 +1,7 @@
 //! Compiled jobs, kept while they are used and rebuilt from their bodies when they are not here.
 
-use super::{JobPlan, SplitError, StoredJob, axes, check, wrong};
+use super::check::{self, Shown};
+use super::{JobPlan, SplitError, StoredJob, axes, wrong};
 use gleaner_blob::Blobs;
 use gleaner_model::JobId;
 use gleaner_store::Store;
@@ -13,8 +14,8 @@ const KEPT_BYTES: usize = 128 << 20;
 /// Most plans kept.
 const KEPT_PLANS: usize = 512;
 
-/// Most jobs whose tags are kept.
-const KEPT_TAGS: usize = 10_000;
+/// Most jobs of which is kept what listings show.
+const KEPT_SHOWN: usize = 10_000;
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -29,7 +30,7 @@ pub(crate) struct Plans {
     store: Arc<dyn Store>,
     blobs: Blobs,
     kept: Mutex<Kept>,
-    tags: Mutex<BTreeMap<JobId, Arc<BTreeMap<String, String>>>>,
+    shown: Mutex<BTreeMap<JobId, Arc<Shown>>>,
 }
 
 impl Plans {
@@ -38,7 +39,7 @@ impl Plans {
             store,
             blobs,
             kept: Mutex::default(),
-            tags: Mutex::default(),
+            shown: Mutex::default(),
         }
     }
 
@@ -96,19 +97,19 @@ impl Plans {
         Ok(plan)
     }
 
-    /// The tags of a job; blocks on the disk where they are not here.
-    pub(crate) fn tags(&self, job: JobId) -> Result<Arc<BTreeMap<String, String>>, SplitError> {
-        let tags = || self.tags.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = tags().get(&job) {
+    /// What listings show of a job's body; blocks on the disk where it is not here.
+    pub(crate) fn shown(&self, job: JobId) -> Result<Arc<Shown>, SplitError> {
+        let all = || self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all().get(&job) {
             return Ok(Arc::clone(known));
         }
         let body = self.store.job_body(job)?.unwrap_or_default();
-        let read = Arc::new(check::tags(&body));
-        let mut tags = tags();
-        if tags.len() >= KEPT_TAGS {
-            tags.pop_first();
+        let read = Arc::new(check::shown(&body));
+        let mut all = all();
+        if all.len() >= KEPT_SHOWN {
+            all.pop_first();
         }
-        tags.insert(job, Arc::clone(&read));
+        all.insert(job, Arc::clone(&read));
         Ok(read)
     }
 }

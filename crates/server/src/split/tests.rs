@@ -2,10 +2,11 @@
 
 use super::plan::JobPlan;
 use super::{SplitError, SplitJob, plans::Plans, split};
+use crate::images::Images;
 use gleaner_blob::Blobs;
 use gleaner_core::Row;
 use gleaner_model::{BlobRef, Digest, JobId, Submission, Time, UserId};
-use gleaner_store::{MemoryStore, Store};
+use gleaner_store::{ImageRow, MemoryStore, Store};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ struct Desk {
     _dir: tempfile::TempDir,
     blobs: Blobs,
     store: Arc<MemoryStore>,
+    images: Vec<ImageRow>,
 }
 
 fn desk() -> Desk {
@@ -21,6 +23,7 @@ fn desk() -> Desk {
         blobs: Blobs::open(&dir.path().join("blobs")).unwrap(),
         _dir: dir,
         store: Arc::new(MemoryStore::new()),
+        images: Vec::new(),
     }
 }
 
@@ -36,7 +39,9 @@ impl Desk {
 
     fn split(&self, submission: Value) -> Result<SplitJob, SplitError> {
         let submission: Submission = serde_json::from_value(submission).unwrap();
-        split(self.store.as_ref(), &self.blobs, UserId(1), submission)
+        let images = Images::new(&self.images);
+        let asked = (UserId(1), submission);
+        split(self.store.as_ref(), &self.blobs, &images, asked)
     }
 
     /// Stores a job, forgets its plan, and compiles it again from its body.
@@ -236,7 +241,7 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
             "task.command",
             "NUL",
         ),
-        (x("image", json!("debian")), "task.image", "not supported"),
+        (x("image", json!("debian")), "task.image", "no image"),
         (x("outputs", json!(["../x"])), "task.outputs", "leads out"),
         (x("outputs", json!(["/etc/x"])), "task.outputs", "absolute"),
         (x("stdin", json!("a/../../b")), "task.stdin", "leads out"),

@@ -3,6 +3,7 @@
 mod agent;
 mod blobs;
 mod full;
+mod images;
 mod life;
 mod nodes;
 mod pool;

@@ -42,7 +42,9 @@ async fn tagged(shared: &Arc<Shared>, mut jobs: Vec<JobView>) -> Result<Vec<JobV
     let shared = Arc::clone(shared);
     blocking(move || {
         for job in &mut jobs {
-            job.tags = shared.plans.tags(job.id)?.as_ref().clone();
+            let shown = shared.plans.shown(job.id)?;
+            job.tags.clone_from(&shown.tags);
+            job.image.clone_from(&shown.image);
         }
         Ok(jobs)
     })
@@ -82,8 +84,10 @@ pub(super) async fn submit(
         return Err(trouble.into());
     }
     let worker = Arc::clone(&shared);
-    let split =
-        blocking(move || split::split(worker.store.as_ref(), &worker.blobs, user.id, submission));
+    let split = blocking(move || {
+        let asked = (user.id, submission);
+        split::split(worker.store.as_ref(), &worker.blobs, &worker.images, asked)
+    });
     let split = split.await??;
     let job = match shared.driver.submit(split.job, split.needs).await? {
         Reply::Submitted(job) => job,
@@ -93,6 +97,7 @@ pub(super) async fn submit(
     shared.plans.insert(job, &split.plan);
     let mut seen = look(&shared, job).await?;
     seen.tags = split.plan.spec().job.tags.clone();
+    seen.image = split.plan.image();
     Ok((StatusCode::CREATED, Json(seen)))
 }
 

@@ -3,6 +3,7 @@
 
 mod blobs;
 mod body;
+mod images;
 mod jobs;
 mod logs;
 mod nodes;
@@ -42,6 +43,8 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/nodes/{id}/{verb}", post(nodes::control))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/images", get(images::list).post(images::create))
+        .route("/images/{name}", delete(images::remove))
         .route("/blobs/missing", post(blobs::missing))
         .route("/blobs/bulk", post(blobs::put_bulk))
         .route("/blobs/get", post(blobs::get_bulk))

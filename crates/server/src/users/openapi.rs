@@ -1,6 +1,6 @@
 //! The description of the REST interface, made from the handlers themselves.
 
-use super::{blobs, jobs, logs, nodes, pool, results, tasks, tokens};
+use super::{blobs, images, jobs, logs, nodes, pool, results, tasks, tokens};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -28,6 +28,9 @@ use utoipa::OpenApi;
         tokens::list,
         tokens::create,
         tokens::revoke,
+        images::list,
+        images::create,
+        images::remove,
         blobs::missing,
         blobs::put_bulk,
         blobs::get_bulk,
@@ -35,7 +38,7 @@ use utoipa::OpenApi;
         blobs::head,
         blobs::put
     ),
-    components(schemas(gleaner_api::ErrorBody, gleaner_api::NewToken))
+    components(schemas(gleaner_api::ErrorBody, gleaner_api::NewToken, gleaner_api::NewImage))
 )]
 struct Document;
 

@@ -23,6 +23,7 @@ pub(super) fn job(view: &View<'_>, job: gleaner_core::JobView, revision: u64) ->
         user: view.user(job.user),
         priority: job.priority,
         tags: BTreeMap::new(),
+        image: None,
         task_count: counts.total(),
         tasks: TaskCounts {
             waiting: counts.waiting,

@@ -5,7 +5,7 @@ use crate::codec::{
     attempt_state, damaged, engine, job_state, merge_kind, take_chunk, take_flags, take_pairs,
     take_set,
 };
-use crate::{Loaded, NodeRecord, StoreError, TokenKind, TokenRow, inline_of};
+use crate::{ImageRow, Loaded, NodeRecord, StoreError, TokenKind, TokenRow, inline_of};
 use gleaner_core::{
     AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, Need, NewJob, NodeRow, Saved, Snapshot,
     UserRow,
@@ -112,7 +112,27 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, StoreError> {
         job_cpu: all(&still, "SELECT * FROM job_cpu ORDER BY id", [], |row| {
             Ok((JobId(big(row, 0)?), row.get(1)?))
         })?,
+        images: all(&still, "SELECT * FROM image ORDER BY name", [], image)?,
     })
+}
+
+fn image(row: &Row<'_>) -> Result<ImageRow, StoreError> {
+    Ok(ImageRow {
+        name: row.get(0)?,
+        blob: BlobRef {
+            digest: digest(row, 1)?,
+            size: big(row, 2)?,
+        },
+        created: time(row, 3)?,
+        user: UserId(row.get(4)?),
+        note: row.get(5)?,
+    })
+}
+
+fn digest(row: &Row<'_>, column: usize) -> Result<Digest, StoreError> {
+    let bytes: Vec<u8> = row.get(column)?;
+    let bytes = bytes.try_into().map_err(|_| damaged("a digest"))?;
+    Ok(Digest(bytes))
 }
 
 type JobTuple = (JobId, Time, NewJob, JobRow);
@@ -120,7 +140,7 @@ type JobTuple = (JobId, Time, NewJob, JobRow);
 fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
     let sql = "SELECT id, submitted, user, name, priority, count, cpus, memory, disk, engine, arch,
          labels, attempts, max_evictions, merge, state, reason, paused, started, ended, failed,
-         cancelled, merged, base, saves FROM job ORDER BY id";
+         cancelled, merged, base, saves, image FROM job ORDER BY id";
     all(db, sql, [], |row| {
         let job = JobId(big(row, 0)?);
         let labels: String = row.get(11)?;
@@ -137,6 +157,7 @@ fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
                 arch: row.get(10)?,
                 labels: serde_json::from_str(&labels).map_err(|_| damaged("a job's labels"))?,
                 saves: row.get(24)?,
+                image: row.get(25)?,
             },
             retry: Retry {
                 attempts: row.get(12)?,
@@ -313,11 +334,10 @@ pub(super) fn results(
 pub(super) fn merged(db: &Connection, job: JobId) -> Result<Vec<OutputFile>, StoreError> {
     let sql = "SELECT name, digest, size, mode FROM merged WHERE job = ?1 ORDER BY name";
     all(db, sql, [int(job.0)], |row| {
-        let digest: Vec<u8> = row.get(1)?;
         Ok(OutputFile {
             name: row.get(0)?,
             blob: BlobRef {
-                digest: Digest(digest.try_into().map_err(|_| damaged("a digest"))?),
+                digest: digest(row, 1)?,
                 size: big(row, 2)?,
             },
             mode: row.get(3)?,
@@ -343,6 +363,7 @@ pub(super) fn is_referenced(db: &Connection, digest: &Digest) -> Result<bool, St
     for table in [
         "SELECT 1 FROM ref WHERE digest = ?1 LIMIT 1",
         "SELECT 1 FROM checkpoint_ref WHERE digest = ?1 LIMIT 1",
+        "SELECT 1 FROM image WHERE digest = ?1 LIMIT 1",
     ] {
         if db.prepare_cached(table)?.exists([digest.0.as_slice()])? {
             return Ok(true);

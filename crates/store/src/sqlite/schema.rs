@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 /// Steps from each version to the next; the file's `user_version` counts those that are done.
 /// A released step is never edited: a change is a new step at the end.
-const STEPS: &[&str] = &[V1, V2];
+const STEPS: &[&str] = &[V1, V2, V3];
 
 /// Newest version this build reads and writes.
 pub(super) fn known() -> u32 {
@@ -87,6 +87,17 @@ CREATE TABLE checkpoint_ref (
     PRIMARY KEY (digest, job, idx)
 ) WITHOUT ROWID;
 CREATE INDEX checkpoint_ref_task ON checkpoint_ref (job, idx);
+";
+
+/// Images, and jobs that run in one.
+const V3: &str = "
+-- Whether the tasks of a job bring a root of their own.
+ALTER TABLE job ADD COLUMN image INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE image (
+    name TEXT PRIMARY KEY, digest BLOB NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL,
+    user INTEGER NOT NULL, note TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX image_digest ON image (digest);
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own.

@@ -204,8 +204,9 @@ fn new_job(
         .map_err(|error| StoreError::Database(Box::new(error)))?;
     db.prepare_cached(
         "INSERT OR REPLACE INTO job (id, submitted, user, name, priority, count, cpus, memory,
-         disk, engine, arch, labels, attempts, max_evictions, merge, saves)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         disk, engine, arch, labels, attempts, max_evictions, merge, saves,
+         image)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?
     .execute(params![
         int(job.0),
@@ -224,6 +225,7 @@ fn new_job(
         new.retry.max_evictions,
         merge_code(new.merge),
         new.need.saves,
+        new.need.image,
     ])?;
     db.prepare_cached("INSERT OR REPLACE INTO job_body VALUES (?1, ?2)")?
         .execute(params![int(job.0), new.body])?;
@@ -362,6 +364,19 @@ fn write_server(db: &Transaction<'_>, row: &ServerRow) -> Result<(), StoreError>
                 int(file.blob.size),
                 file.mode,
             ])?,
+        ServerRow::Image(image) => db
+            .prepare_cached("INSERT OR REPLACE INTO image VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                image.name,
+                image.blob.digest.0.as_slice(),
+                int(image.blob.size),
+                int(image.created.ms),
+                image.user.0,
+                image.note,
+            ])?,
+        ServerRow::ImageGone(name) => db
+            .prepare_cached("DELETE FROM image WHERE name = ?1")?
+            .execute([name])?,
         ServerRow::Ref(job, digest) => db
             .prepare_cached("INSERT OR IGNORE INTO ref VALUES (?1, ?2)")?
             .execute(params![digest.0.as_slice(), int(job.0)])?,
