@@ -255,8 +255,7 @@ fn introduce(config: &AgentConfig, home: &Home, offer: Offer) -> v1::Hello {
         memory_bytes: offer.memory.0,
         disk_bytes: offer.disk.0,
         arch,
-        // Not before its engines do.
-        images: false,
+        images: true,
         labels: config.labels.clone().into_iter().collect(),
         ..v1::Hello::default()
     }

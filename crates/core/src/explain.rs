@@ -134,10 +134,7 @@ impl State {
                  set task.engine to another one",
                 need.engine
             ),
-            Rule::Image => format!(
-                "{of_all} take no images; `gleaner doctor` on a node says why, a newer agent may \
-                 be all it takes"
-            ),
+            Rule::Image => no_images(&of_all),
             Rule::Checkpoint => format!(
                 "{of_all} cannot save a running guest, as task.checkpoint asks; `gleaner doctor` \
                  on a node says why, or name task.checkpoint_files for a program that saves \
@@ -210,6 +207,12 @@ impl State {
             states.join(", ")
         )
     }
+}
+
+fn no_images(of_all: &str) -> String {
+    format!(
+        "{of_all} take no images; `gleaner doctor` there says why, or bring its agent up to date"
+    )
 }
 
 fn labels_text(job: &Job) -> String {
