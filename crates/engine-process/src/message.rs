@@ -171,6 +171,11 @@ pub(crate) struct Exited {
     /// The largest resident set of one process, in bytes.
     pub(crate) resident_peak: u64,
     pub(crate) page_faults: u64,
+    /// Of the CPU time, that in the kernel.
+    pub(crate) system_us: u64,
+    pub(crate) minor_faults: u64,
+    /// Voluntary context switches.
+    pub(crate) waits: u64,
     pub(crate) read_bytes: u64,
     pub(crate) written_bytes: u64,
 }

@@ -176,6 +176,11 @@ pub(crate) fn ending(
             written_bytes: said.written_bytes,
             processes_peak: said.processes_peak,
             page_faults: said.page_faults,
+            // The guest's kernel and its processes, as the host sees them: what a call or a
+            // fault in the guest costs is in here.
+            system_seconds: cage.usage.system_seconds,
+            minor_faults: cage.usage.minor_faults,
+            waits: cage.usage.waits,
         },
         limits: records.map(|one| limit(spec, one, said, &reason)).collect(),
         refused_calls: refused_calls(cage, machine),

@@ -21,6 +21,17 @@ pub struct Usage {
     pub processes_peak: u32,
     /// Major page faults.
     pub page_faults: u64,
+    /// Of the CPU time, seconds in the kernel; like the next two of processes that were waited
+    /// for, so known at the end. What asks much of the kernel is dear in a guest whose kernel is a
+    /// program. No kernel counts system calls for who may not trace, and this is what they cost.
+    #[serde(default)]
+    pub system_seconds: f64,
+    /// Page faults for which nothing was read: memory that was touched first.
+    #[serde(default)]
+    pub minor_faults: u64,
+    /// How often it waited for something (voluntary context switches).
+    #[serde(default)]
+    pub waits: u64,
 }
 
 /// A limit that an attempt ran against, or how near it came.

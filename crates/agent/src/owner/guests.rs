@@ -213,7 +213,7 @@ mod tests {
             read_bytes: disk,
             written_bytes: 0,
             processes_peak: 1,
-            page_faults: 0,
+            ..Usage::default()
         }
     }
 

@@ -419,6 +419,9 @@ fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
         cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
         resident_peak: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
         page_faults: u64::try_from(usage.ru_majflt).unwrap_or(0),
+        system_us: micros(usage.ru_stime),
+        minor_faults: u64::try_from(usage.ru_minflt).unwrap_or(0),
+        waits: u64::try_from(usage.ru_nvcsw).unwrap_or(0),
         read_bytes,
         written_bytes,
     }

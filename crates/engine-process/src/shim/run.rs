@@ -308,7 +308,10 @@ impl Run {
             clippy::cast_precision_loss,
             reason = "2^53 microseconds are 285 years"
         )]
-        let cpu_seconds = group.cpu_us.max(exited.cpu_us) as f64 / 1e6;
+        let (cpu_seconds, system_seconds) = (
+            group.cpu_us.max(exited.cpu_us) as f64 / 1e6,
+            exited.system_us as f64 / 1e6,
+        );
         // The init is in the group, and no process of the task.
         let processes = group.processes_peak.saturating_sub(1);
         Usage {
@@ -320,6 +323,9 @@ impl Run {
             written_bytes: group.written_bytes.max(exited.written_bytes),
             processes_peak: processes.max(u32::from(self.started.is_some())),
             page_faults: group.page_faults.max(exited.page_faults),
+            system_seconds,
+            minor_faults: exited.minor_faults,
+            waits: exited.waits,
         }
     }
 

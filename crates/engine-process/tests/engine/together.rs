@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "a task that reads its memory back too often goes",
         page_faults,
     ),
+    ("what a task asks of the kernel is counted", asked),
     ("a task is last in everything, and stays so", last),
     ("ten thousand threads, all syncing", threads),
 ];
@@ -314,6 +315,20 @@ fn page_faults() {
         action(&ending, LimitKind::PageFaults),
         "paused, then evicted"
     );
+}
+
+/// Two hundred children of a shell, each of which touches some memory and is waited for.
+fn asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    let forks = bench.script("i=0; while [ $i -lt 200 ]; do ( : ); i=$((i+1)); done");
+    let (ending, _) = bench.run(&forks);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    let used = ending.usage;
+    assert!(used.minor_faults > 200 && used.waits > 20, "{used:?}");
+    assert!(used.system_seconds > 0.0, "{used:?}");
+    // Groups may count CPU time in ticks.
+    assert!(used.system_seconds <= used.cpu_seconds + 0.02, "{used:?}");
 }
 
 fn last() {
