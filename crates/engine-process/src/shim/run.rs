@@ -7,7 +7,7 @@ use crate::cage::sys;
 use crate::cgroup::{Group, GroupUsage};
 use crate::message::{Exited, Status, receive};
 use gleaner_engine::{AttemptSpec, Ending};
-use gleaner_model::{LimitKind, Reason, Time, Usage};
+use gleaner_model::{CHECKPOINT_EXIT_CODE, LimitKind, Reason, Time, Usage};
 use globset::GlobSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -366,7 +366,15 @@ impl Run {
     /// limit, whatever the program made of that; then the program's own word.
     fn reason(&mut self, watched: Option<Reason>) -> Reason {
         if let Some(reason) = self.forced.take() {
-            return reason;
+            let code = self.exited.map(|exited| libc::WEXITSTATUS(exited.status));
+            let itself = code == Some(CHECKPOINT_EXIT_CODE) && !self.spec.saving.files.is_empty();
+            // Told to end, it has used its time to save itself.
+            return match itself && reason == Reason::Cancelled {
+                true => Reason::Exit {
+                    code: CHECKPOINT_EXIT_CODE,
+                },
+                false => reason,
+            };
         }
         if let Some(reason) = self.not_run.take().or(watched) {
             return reason;
