@@ -74,6 +74,8 @@ pub(crate) struct Run {
     pub(crate) started: Option<Time>,
     pub(crate) clock: Option<RunClock>,
     pub(crate) frozen: BTreeSet<Cause>,
+    /// Until when it may take to stand still for a save; none where no save waits for that.
+    pub(crate) still_by: Option<Instant>,
     /// When everything still alive is killed.
     pub(crate) kill_at: Option<Instant>,
     /// Why it is being ended from outside.
@@ -118,6 +120,7 @@ impl Run {
             started: None,
             clock: None,
             frozen: BTreeSet::new(),
+            still_by: None,
             kill_at: None,
             forced: None,
             not_run: None,
