@@ -1,17 +1,19 @@
 //! The engine: tasks in, guests in cages, endings out.
 
 use crate::image::{Image, ImageError, Manifest};
-use crate::machine::{self, Moves};
+use crate::machine;
 use crate::probe::{self, Remembered};
+use crate::saving::{self, Known};
 use crate::translate;
 use gleaner_engine::{
-    Adopted, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
-    EngineError, EngineEvent, Events,
+    Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
+    EngineError, EngineEvent, Events, Saves,
 };
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
 use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE, Record};
 use gleaner_model::{AttemptId, Usage};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -56,24 +58,33 @@ impl VmConfig {
 }
 
 /// Runs attempts in guests. Cheap to share: all clones are one engine.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct VmEngine {
     inner: Arc<OnceLock<ProcessEngine>>,
     cages: ProcessEngine,
-    config: VmConfig,
+    pub(crate) config: VmConfig,
     tasks: PathBuf,
+    pub(crate) known: Arc<Known>,
+    pub(crate) events: Events,
     /// What the last trial chose.
     chosen: Arc<Mutex<Option<Accelerator>>>,
 }
 
-fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
+impl fmt::Debug for VmEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("VmEngine");
+        text.field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
     EngineError::Io {
         doing: doing.to_owned(),
         source: source.into(),
     }
 }
 
-fn no_machine(why: impl std::fmt::Display) -> EngineError {
+fn no_machine(why: impl fmt::Display) -> EngineError {
     io_error(
         "choose what runs the guest",
         io::Error::other(why.to_string()),
@@ -90,7 +101,13 @@ impl VmEngine {
         fs::create_dir_all(&tasks).map_err(|error| io_error("make the tasks' directory", error))?;
         let inner: Arc<OnceLock<ProcessEngine>> = Arc::default();
         let (weak, of_tasks) = (Arc::downgrade(&inner), tasks.clone());
-        let translated: Events = Arc::new(move |event| events(translate(&weak, &of_tasks, event)));
+        let (known, told) = (Arc::<Known>::default(), Arc::clone(&events));
+        let heard = Arc::clone(&known);
+        let translated: Events = Arc::new(move |event| {
+            if heard.heard(&event) {
+                told(translate(&weak, &of_tasks, event));
+            }
+        });
         let process = ProcessConfig {
             guest: Some(config.image.clone()),
             ..config.process.clone()
@@ -103,6 +120,8 @@ impl VmEngine {
             chosen: Arc::new(Mutex::new(config.accelerator)),
             config,
             tasks,
+            known,
+            events,
         })
     }
 
@@ -122,18 +141,25 @@ impl VmEngine {
     }
 
     /// What runs the next guest: as set, as tried, or as an agent before us had tried.
-    fn accelerator(&self, manifest: &Manifest) -> Accelerator {
+    pub(crate) fn accelerator(&self, manifest: &Manifest) -> Accelerator {
         let chosen = *self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = || probe::chosen(&probe::recalled(&self.config.image, manifest));
         chosen.or_else(earlier).unwrap_or(Accelerator::Uml)
     }
 
-    fn task_file(&self, attempt: AttemptId) -> PathBuf {
+    pub(crate) fn task_file(&self, attempt: AttemptId) -> PathBuf {
         task_file(&self.tasks, attempt)
     }
 
-    fn task(&self, attempt: AttemptId) -> Result<AttemptSpec, EngineError> {
+    pub(crate) fn task(&self, attempt: AttemptId) -> Result<AttemptSpec, EngineError> {
         read_task(&self.tasks, attempt).map_err(|_| EngineError::Unknown(attempt))
+    }
+}
+
+impl VmEngine {
+    /// What its guest was asked to do.
+    pub(crate) fn guest_task(&self, attempt: AttemptId) -> Result<GuestTask, EngineError> {
+        read_guest_task(&self.tasks, attempt).ok_or(EngineError::Unknown(attempt))
     }
 }
 
@@ -147,11 +173,9 @@ fn read_task(tasks: &Path, attempt: AttemptId) -> io::Result<AttemptSpec> {
     ))?)?)
 }
 
-/// What runs its guest.
-fn read_machine(tasks: &Path, attempt: AttemptId) -> Option<Accelerator> {
+fn read_guest_task(tasks: &Path, attempt: AttemptId) -> Option<GuestTask> {
     let text = fs::read(task_file(tasks, attempt).with_extension("guest")).ok()?;
-    let task: GuestTask = serde_json::from_slice(&text).ok()?;
-    Some(task.machine.accelerator)
+    serde_json::from_slice(&text).ok()
 }
 
 /// An event of the cage as one of the guest's.
@@ -185,7 +209,8 @@ fn ending_of(cages: &ProcessEngine, tasks: &Path, attempt: AttemptId, ending: &E
     let Ok(spec) = read_task(tasks, attempt) else {
         return ending.clone();
     };
-    let accelerator = read_machine(tasks, attempt);
+    let guest = read_guest_task(tasks, attempt);
+    let accelerator = guest.map(|task| task.machine.accelerator);
     let record = record(cages, attempt);
     translate::ending(&spec, accelerator, ending, record.as_ref())
 }
@@ -225,10 +250,14 @@ impl Engine for VmEngine {
         let guest_file = self.task_file(attempt).with_extension("guest");
         let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
         let accelerator = self.accelerator(&manifest);
-        let machine = machine::machine(&manifest, accelerator, Moves::Never).map_err(no_machine)?;
+        let moves = saving::moves(&spec);
+        let machine = machine::machine(&manifest, accelerator, moves).map_err(no_machine)?;
         self.cages().set_guest_needs(translate::needs(accelerator));
-        let silence = self.config.silence;
-        let text = serde_json::to_vec(&translate::guest_task(&spec, &machine, silence));
+        let guest = GuestTask {
+            base: saving::base(&spec, &manifest),
+            ..translate::guest_task(&spec, &machine, self.config.silence)
+        };
+        let text = serde_json::to_vec(&guest);
         let text = text.map_err(|error| cannot(error.into()))?;
         fs::write(&guest_file, &text).map_err(cannot)?;
         self.cages()
@@ -236,6 +265,7 @@ impl Engine for VmEngine {
     }
 
     fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
+        self.known.asked(attempt, control);
         self.cages().control(attempt, control)
     }
 
@@ -269,8 +299,19 @@ impl Engine for VmEngine {
             .collect_below(attempt, directory, &spec.outputs, max)
     }
 
+    fn saves(&self) -> Saves {
+        self.what_saves()
+    }
+
+    fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
+        self.begin_save(attempt, then)
+    }
+
     /// Of an ended attempt: a guest's files cannot be read while it runs.
     fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        if let Some(guest) = self.saved_guest(attempt) {
+            return guest;
+        }
         let spec = self.task(attempt)?;
         let max = spec.limits.output.0;
         let files = self
@@ -282,6 +323,7 @@ impl Engine for VmEngine {
 
     fn discard(&self, attempt: AttemptId) {
         self.cages().discard(attempt);
+        self.forget_save(attempt);
         for file in [
             self.task_file(attempt),
             self.task_file(attempt).with_extension("guest"),
@@ -296,6 +338,7 @@ impl Engine for VmEngine {
             let attempt = one.spec.attempt;
             if let Some(ending) = &mut one.ending {
                 **ending = ending_of(self.cages(), &self.tasks, attempt, ending);
+                self.known.ended(attempt);
             }
             if let Ok(spec) = self.task(attempt) {
                 one.spec = spec;

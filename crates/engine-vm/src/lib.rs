@@ -17,6 +17,7 @@ mod engine;
 pub mod image;
 pub mod machine;
 pub mod probe;
+mod saving;
 mod translate;
 
 pub use engine::{VmConfig, VmEngine};

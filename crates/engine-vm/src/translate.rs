@@ -1,10 +1,12 @@
 //! From a task to the attempt that holds its guest, and from that attempt's ending to the
 //! task's. Values only.
 
+use crate::machine::Moves;
+use crate::saving;
 use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
 use gleaner_engine_process::{GUEST_DIR, GuestNeeds};
 use gleaner_guest::task::{
-    Accelerator, DISK_DIR, End, GuestTask, Machine, Record, TASK_FILE, WORK,
+    Accelerator, DISK_DIR, End, GuestTask, Machine, RESTORE_FILE, Record, TASK_FILE, WORK,
 };
 use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
 use std::collections::BTreeMap;
@@ -71,6 +73,7 @@ pub(crate) fn guest_task(spec: &AttemptSpec, machine: &Machine, silence: Duratio
         processes: spec.limits.processes,
         inputs: spec.inputs.len() as u64,
         machine: machine.clone(),
+        base: String::new(),
         guest_mib: guest_bytes(&spec.limits) >> 20,
         silence_seconds: u32::try_from(silence.as_secs()).unwrap_or(u32::MAX),
     }
@@ -102,7 +105,15 @@ pub(crate) fn cage(
         name: format!("{DISK_DIR}/{WORK}/{}", input.name),
         ..input.clone()
     };
-    let mut inputs: Vec<InputFile> = spec.inputs.iter().map(on_disk).collect();
+    let saved = spec.saving.restore.as_ref();
+    // A saved guest has its disk, and its inputs on it.
+    let inputs = saved.is_none().then_some(&spec.inputs);
+    let mut inputs: Vec<InputFile> = inputs.into_iter().flatten().map(on_disk).collect();
+    let saved = saved.and_then(|restore| restore.files.first());
+    inputs.extend(saved.map(|file| InputFile {
+        name: RESTORE_FILE.to_owned(),
+        ..file.clone()
+    }));
     inputs.push(InputFile {
         name: format!("{DISK_DIR}/{TASK_FILE}"),
         source: guest_file.to_owned(),
@@ -111,6 +122,11 @@ pub(crate) fn cage(
     });
     let guest = guest_bytes(&spec.limits);
     let (disk, output) = (spec.limits.disk.0, spec.limits.output.0);
+    // One saved guest, and the next in the making.
+    let saves = match saving::moves(spec) {
+        Moves::Never => 0,
+        Moves::Perhaps => (disk + output + guest).saturating_mul(2),
+    };
     let (boot, boot_cpu) = match accelerator {
         Accelerator::Tcg => BOOT_TRANSLATED_MS,
         Accelerator::Kvm | Accelerator::Uml => BOOT_MS,
@@ -132,7 +148,9 @@ pub(crate) fn cage(
         limits: Limits {
             memory: Bytes(guest + guest / PAGE_TABLE_SHARE + HOST_OWN_BYTES),
             // Inputs twice for a moment; the guest's memory is a file too.
-            disk: Bytes(disk.saturating_mul(2) + disk / 8 + output + guest + HOST_DISK_BYTES),
+            disk: Bytes(
+                disk.saturating_mul(2) + disk / 8 + output + guest + HOST_DISK_BYTES + saves,
+            ),
             processes: spec.limits.processes.saturating_add(HOST_PROCESSES),
             time: longer(spec.limits.time, boot),
             cpu_time: spec.limits.cpu_time.map(|span| longer(span, boot_cpu)),
@@ -223,6 +241,9 @@ fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
             program: program.clone(),
         },
         Some(End::Failed(detail)) => engine(detail),
+        Some(End::Unrestored(detail)) => Reason::Unrestored {
+            detail: detail.clone(),
+        },
         Some(End::Unknown) | None => engine(lost),
     }
 }

@@ -142,8 +142,7 @@ pub enum Control {
         /// Thousandths of `limits.cpus`.
         permille: u32,
     },
-    /// SIGTERM, and SIGKILL to everything left after `grace_ms`. It ends as `cancelled`, or with
-    /// exit code 85 where it saves itself ([`Saving`]) and has done so in time.
+    /// SIGTERM, and SIGKILL to everything left after `grace_ms`. It ends as `cancelled`.
     Stop {
         /// Milliseconds between the two.
         grace_ms: u32,

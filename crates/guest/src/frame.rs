@@ -98,6 +98,22 @@ impl Parser {
         }
     }
 
+    /// Goes on where another one was: the next frame's number, and what waited for its rest.
+    #[must_use]
+    pub fn resumed(max_bytes: usize, next: u32, held: Vec<u8>) -> Self {
+        Self {
+            held,
+            next,
+            ..Self::new(max_bytes)
+        }
+    }
+
+    /// What [`Parser::resumed`] needs.
+    #[must_use]
+    pub fn state(&self) -> (u32, &[u8]) {
+        (self.next, self.held.get(self.used..).unwrap_or_default())
+    }
+
     /// Takes what was read. Call [`Parser::frame`] until it has none before the next read.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.broken {
@@ -263,6 +279,21 @@ mod tests {
         parser.push(&bytes);
         assert_eq!(parser.frame(), Err(FrameError::Broken));
         assert_eq!(parser.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_stream_goes_on_in_the_middle_of_a_frame() {
+        let bytes = stream(&[(1, b"first".to_vec()), (2, b"second".to_vec())]);
+        for cut in 0..bytes.len() {
+            let mut before = Parser::new(10);
+            before.push(&bytes[..cut]);
+            let mut got = all(&mut before).unwrap();
+            let (next, held) = before.state();
+            let mut after = Parser::resumed(10, next, held.to_vec());
+            after.push(&bytes[cut..]);
+            got.extend(all(&mut after).unwrap());
+            assert_eq!(got.len(), 2, "{cut}");
+        }
     }
 
     #[test]

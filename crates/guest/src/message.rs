@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The version of this protocol; both ends come from one build, so they must be equal.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Longest path of a file in the guest's scratch that can be named, in bytes.
 pub const NAME_MAX_BYTES: usize = 4096;
@@ -25,6 +25,8 @@ pub enum ToGuest {
         /// From where; more than 0 where an earlier try broke off.
         offset: u64,
     },
+    /// It was saved and goes on: so late is it, in milliseconds since 1970.
+    Clock(u64),
 }
 
 /// From the guest to the host.
@@ -105,6 +107,7 @@ impl ToGuest {
                 payload.extend(offset.to_le_bytes());
                 (3, payload)
             }
+            Self::Clock(ms) => (4, ms.to_le_bytes().to_vec()),
         }
     }
 
@@ -121,6 +124,7 @@ impl ToGuest {
                 .u32()
                 .and_then(|entry| Some((entry, rest.u64()?)))
                 .map(|(entry, offset)| Self::Get { entry, offset }),
+            4 => rest.u64().map(Self::Clock),
             _ => None,
         };
         message
@@ -251,6 +255,7 @@ mod tests {
                 entry: 7,
                 offset: 1 << 40,
             },
+            ToGuest::Clock(1 << 41),
         ] {
             let frame = frame(message.encode());
             assert!(frame.payload.len() <= crate::frame::TO_GUEST_MAX_BYTES);

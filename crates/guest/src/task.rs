@@ -68,6 +68,27 @@ impl fmt::Display for Machine {
     }
 }
 
+/// A saved guest that is to go on, in the cage's scratch.
+pub const RESTORE_FILE: &str = "guest.restore";
+
+/// Whoever writes this asks that the guest be saved: a number as text, another each time.
+pub const SAVE_FILE: &str = "save.request";
+
+/// What came of it: a [`Saved`] as JSON.
+pub const ANSWER_FILE: &str = "save.answer";
+
+/// The saved guest.
+pub const SAVED_FILE: &str = "guest.saved";
+
+/// What came of a request to save.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Which request.
+    pub number: u64,
+    /// Why nothing was saved; none where [`SAVED_FILE`] is new.
+    pub error: Option<String>,
+}
+
 /// A task for a guest. Written by the engine, read by both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestTask {
@@ -91,6 +112,8 @@ pub struct GuestTask {
     pub inputs: u64,
     /// What it runs on.
     pub machine: Machine,
+    /// Digest of the base image.
+    pub base: String,
     /// The guest's memory in MiB.
     pub guest_mib: u64,
     /// Longest silence of a guest that boots, is asked for something, or has ended its program,
@@ -149,4 +172,6 @@ pub enum End {
     NoProgram(String),
     /// It could not be run; why.
     Failed(String),
+    /// It could not go on from what was saved; why.
+    Unrestored(String),
 }

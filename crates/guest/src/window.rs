@@ -15,8 +15,8 @@ pub const TELL_BYTES: u64 = 128 << 10;
 /// A terminal of user-mode Linux hangs where this many bytes wait to be read in the guest.
 const TERMINAL_BYTES: u64 = 4000;
 
-/// Most frames on the way to the guest: one for each part of the window, a stop and a get.
-const FRAMES: u64 = WINDOW_BYTES / TELL_BYTES + 2;
+/// Most frames on the way to the guest: one for each part of the window, a stop, a get, a clock.
+const FRAMES: u64 = WINDOW_BYTES / TELL_BYTES + 3;
 const _: () =
     assert!(FRAMES * (HEAD_BYTES + TO_GUEST_MAX_BYTES + CHECK_BYTES) as u64 <= TERMINAL_BYTES);
 
@@ -53,6 +53,18 @@ pub struct Taking {
 }
 
 impl Taking {
+    /// Goes on where another one was; see [`Taking::state`].
+    #[must_use]
+    pub const fn resumed([taken, told]: [u64; 2]) -> Self {
+        Self { taken, told }
+    }
+
+    /// Bytes taken and told of.
+    #[must_use]
+    pub const fn state(&self) -> [u64; 2] {
+        [self.taken, self.told]
+    }
+
     /// So many more were taken. Says what to tell the guest, if it is time.
     pub fn took(&mut self, bytes: u64) -> Option<u64> {
         self.taken = self.taken.saturating_add(bytes);

@@ -16,8 +16,6 @@ mod random;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
-mod saves;
-#[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod users;

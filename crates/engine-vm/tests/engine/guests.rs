@@ -2,12 +2,12 @@
 
 use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
-use gleaner_engine::{Engine as _, EngineEvent, Events};
+use gleaner_engine::{AfterSave, Control, Engine as _, EngineEvent, Events, Saves};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::Image;
 use gleaner_engine_vm::probe::{Outcome, Remembered, chosen, trials};
 use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
-use gleaner_model::{Bytes, LimitKind, Reason};
+use gleaner_model::{Bytes, LimitKind, Reason, Span};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a new agent takes a running guest over", taken_over),
     ("the trial boots a guest and is remembered", trial),
     ("the same packages give the same image", same_image),
+    ("user-mode Linux says that it cannot save", unsavable),
 ];
 
 fn another_kernel(bench: &Bench, image: &Image) {
@@ -284,4 +285,18 @@ fn same_image(_: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
     let again = Image::open_or_build(&dir.path().join("image"), &image.dir.join("gleaner-guest"));
     assert_eq!(again.unwrap().manifest, image.manifest);
+}
+
+fn unsavable(bench: &Bench, _: &Image) {
+    assert_eq!(bench.engine().saves(), Saves::Nothing);
+    let mut spec = bench.script("sleep 1000");
+    spec.saving.every = Some(Span::seconds(60));
+    bench.start(&spec);
+    let refused = bench.engine().save(spec.attempt, AfterSave::GoOn);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("user-mode Linux"), "{refused}");
+    let stop = Control::Stop { grace_ms: 0 };
+    bench.engine().control(spec.attempt, stop).unwrap();
+    bench.ending(spec.attempt);
+    bench.engine().discard(spec.attempt);
 }

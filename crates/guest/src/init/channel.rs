@@ -19,6 +19,16 @@ const APPEARS: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Whoever was saved wakes up with the time of then.
+fn set_clock(ms: u64) {
+    let time = rustix::time::Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(0),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    };
+    // It only shows in dates.
+    let _stays_late = rustix::time::clock_settime(rustix::time::ClockId::Realtime, time);
+}
+
 /// Opens what may not be there yet.
 fn appear<T>(open: impl Fn() -> rustix::io::Result<T>) -> io::Result<T> {
     let begun = Instant::now();
@@ -89,6 +99,7 @@ impl Channel {
         while let Some(frame) = self.parser.frame().map_err(io::Error::other)? {
             match ToGuest::decode(&frame).map_err(io::Error::other)? {
                 ToGuest::Taken(total) => self.sending.taken(total),
+                ToGuest::Clock(ms) => set_clock(ms),
                 request @ (ToGuest::Stop | ToGuest::Get { .. }) => self.requests.push_back(request),
             }
         }

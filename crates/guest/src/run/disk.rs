@@ -55,7 +55,7 @@ pub(super) fn make(task: &GuestTask, image: &Path) -> io::Result<()> {
 }
 
 /// Files and bytes of the disk that a task needs.
-fn size(task: &GuestTask) -> (u64, u64) {
+pub(super) fn size(task: &GuestTask) -> (u64, u64) {
     let files = (task.disk_bytes / BYTES_PER_FILE).max(FILES_MIN) + task.inputs.saturating_mul(2);
     let files = files.min(FILES_MAX);
     let bytes = task.disk_bytes + task.disk_bytes / OWN_SHARE + files * FILE_BYTES + OWN_BYTES;
@@ -84,6 +84,7 @@ mod tests {
                     kind: String::new(),
                     cpu: String::new(),
                 },
+                base: String::new(),
                 guest_mib: 64,
                 silence_seconds: 1,
             };

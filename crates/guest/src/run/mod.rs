@@ -8,6 +8,8 @@
 mod accelerator;
 mod disk;
 mod outputs;
+mod save;
+mod saved;
 mod signal;
 mod stream;
 
@@ -16,7 +18,8 @@ use crate::task::{DISK_DIR, End, GuestTask, OUT_DIR, RECORD_FILE, Record, TASK_F
 use accelerator::Guest;
 use outputs::Outputs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs;
+use save::Restored;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -56,17 +59,37 @@ fn attempt() -> io::Result<Record> {
     let text = fs::read(Path::new(DISK_DIR).join(TASK_FILE))?;
     let task: GuestTask = serde_json::from_slice(&text)?;
     fs::create_dir_all(OUT_DIR)?;
-    disk::make(&task, Path::new(SCRATCH_IMAGE))?;
-    let (guest, channel) = Guest::start(&task, Path::new(SCRATCH_IMAGE))?;
+    let restored = match save::restore(&task) {
+        Ok(restored) => restored,
+        Err(error) => {
+            return Ok(Record {
+                end: End::Unrestored(error.to_string()),
+                ..Record::default()
+            });
+        }
+    };
+    let phase = match &restored {
+        Some(_) => Phase::Program,
+        None => Phase::Boot,
+    };
+    let Restored {
+        guest,
+        stream,
+        disk,
+    } = match restored {
+        Some(restored) => restored,
+        None => begin(&task)?,
+    };
     let mut keeper = Keeper {
         outputs: Outputs::new(&task),
         task,
         guest,
-        stream: Stream::new(channel),
+        stream,
+        disk,
         stop,
         silence: Duration::ZERO,
         looked: Instant::now(),
-        phase: Phase::Boot,
+        phase,
         begun: Instant::now(),
     };
     let record = keeper.serve();
@@ -74,6 +97,20 @@ fn attempt() -> io::Result<Record> {
     // Also where the guest never got as far as to open it.
     let _gone_already = fs::remove_file(SCRATCH_IMAGE);
     record
+}
+
+/// A guest that boots.
+fn begin(task: &GuestTask) -> io::Result<Restored> {
+    let image = Path::new(SCRATCH_IMAGE);
+    disk::make(task, image)?;
+    // Before the guest can be told from its kernel: later it has no name.
+    let disk = File::open(image)?;
+    let (guest, channel) = Guest::start(task, image, None)?;
+    Ok(Restored {
+        guest,
+        stream: Stream::new(channel),
+        disk,
+    })
 }
 
 /// How far the guest is.
@@ -93,6 +130,8 @@ struct Keeper {
     task: GuestTask,
     guest: Guest,
     stream: Stream,
+    /// The scratch disk, to be saved.
+    disk: File,
     stop: OwnedFd,
     outputs: Outputs,
     silence: Duration,
@@ -106,6 +145,7 @@ impl Keeper {
     fn serve(&mut self) -> io::Result<Record> {
         loop {
             let (channel, console, stop) = self.wait()?;
+            self.save_if_asked()?;
             if console {
                 self.guest.read_console();
                 // Such a kernel stands still instead of ending.

@@ -1,12 +1,14 @@
 //! The host's end of the byte stream to the guest.
 
+use super::saved::Channel;
 use crate::frame::{Parser, TO_HOST_MAX_BYTES, encode};
 use crate::message::{ToGuest, ToHost};
 use crate::window::Taking;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// One read, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -28,6 +30,50 @@ impl Stream {
             next: 0,
             buffer: vec![0; READ_BYTES],
         }
+    }
+
+    /// Goes on where another one was.
+    pub(super) fn resumed(socket: OwnedFd, from: Channel) -> Self {
+        let [next_in, next_out] = from.next;
+        Self {
+            parser: Parser::resumed(TO_HOST_MAX_BYTES, next_in, from.held),
+            taking: Taking::resumed(from.window),
+            next: next_out,
+            ..Self::new(socket)
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn state(&self) -> Channel {
+        let (next, held) = self.parser.state();
+        Channel {
+            next: [next, self.next],
+            held: held.to_vec(),
+            window: self.taking.state(),
+        }
+    }
+
+    /// Whether something has come, or comes within this time.
+    pub(super) fn comes_within(&self, nanoseconds: i64) -> io::Result<bool> {
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: nanoseconds,
+        };
+        let mut polls = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut polls, Some(&wait)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the other side has read all that we sent.
+    pub(super) fn all_read(&self) -> bool {
+        let mut unread: libc::c_int = 0;
+        // SAFETY: the request writes one number to where the pointer points.
+        let asked =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        asked == 0 && unread == 0
     }
 
     pub(super) const fn socket(&self) -> &OwnedFd {

@@ -6,15 +6,20 @@
 //! to the cage's files if its guest takes it over, and to nothing else.
 
 mod qemu;
+mod qmp;
 mod uml;
 
 use crate::task::{Accelerator, GuestTask};
+use qmp::Monitor;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde_json::json;
+use std::fs::File;
 use std::io::{self, PipeReader, Read as _, pipe};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Where the guest's kernels and disks lie in the cage.
 const GUEST_DIR: &str = "/run/guest";
@@ -29,6 +34,21 @@ pub(super) struct Guest {
     child: Child,
     console: Option<PipeReader>,
     said: Vec<u8>,
+    /// The line to QEMU, before and after its greeting.
+    line: Option<OwnedFd>,
+    monitor: Option<Monitor>,
+}
+
+/// What a program gets by number.
+struct Handed {
+    channel: i32,
+    /// QEMU's own.
+    line: i32,
+    /// The scratch disk, to be written and to be read: it may have no name when QEMU opens it
+    /// once more, as it does for a save.
+    disk: [i32; 2],
+    /// What it goes on from.
+    incoming: Option<i32>,
 }
 
 /// A program and its arguments.
@@ -36,6 +56,9 @@ struct Call {
     program: String,
     arguments: Vec<String>,
 }
+
+/// Longest that memory may take on its way to a file or back.
+const MOVE_MAX: Duration = Duration::from_secs(300);
 
 /// A socket to a program that finds its end by number.
 fn socket() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -46,13 +69,35 @@ fn socket() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Guest {
-    /// Starts the kernel. Gives our end of the channel.
-    pub(super) fn start(task: &GuestTask, scratch: &Path) -> io::Result<(Self, OwnedFd)> {
+    /// Starts the kernel, or goes on with one that was saved, of which the file's offset is at
+    /// QEMU's part. Gives our end of the channel.
+    pub(super) fn start(
+        task: &GuestTask,
+        scratch: &Path,
+        incoming: Option<&File>,
+    ) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socket()?;
+        let (line, its_line) = socket()?;
+        if let Some(file) = incoming {
+            rustix::io::fcntl_setfd(file, FdFlags::empty())?;
+        }
+        let disk = [
+            File::options().read(true).write(true).open(scratch)?,
+            File::open(scratch)?,
+        ];
+        for file in &disk {
+            rustix::io::fcntl_setfd(file, FdFlags::empty())?;
+        }
+        let handed = Handed {
+            disk: disk.each_ref().map(AsRawFd::as_raw_fd),
+            channel: theirs.as_raw_fd(),
+            line: its_line.as_raw_fd(),
+            incoming: incoming.map(AsRawFd::as_raw_fd),
+        };
         let (console, writer) = pipe()?;
         let call = match task.machine.accelerator {
-            Accelerator::Uml => uml::call(task, scratch, theirs.as_raw_fd()),
-            Accelerator::Kvm | Accelerator::Tcg => qemu::call(task, scratch, theirs.as_raw_fd()),
+            Accelerator::Uml => uml::call(task, scratch, handed.channel),
+            Accelerator::Kvm | Accelerator::Tcg => qemu::call(task, &handed),
         };
         let child = Command::new(&call.program)
             .args(call.arguments)
@@ -74,8 +119,36 @@ impl Guest {
             child,
             console: Some(console),
             said: Vec::new(),
+            line: Some(line),
+            monitor: None,
         };
         Ok((guest, ours))
+    }
+
+    /// QEMU's ear.
+    fn monitor(&mut self) -> io::Result<&mut Monitor> {
+        let monitor = match (self.monitor.take(), self.line.take()) {
+            (Some(monitor), _) => monitor,
+            (None, Some(line)) => Monitor::greet(line)?,
+            (None, None) => return Err(io::Error::other("nobody can be told to save this guest")),
+        };
+        Ok(self.monitor.insert(monitor))
+    }
+
+    /// Stands still, or goes on.
+    pub(super) fn run(&mut self, on: bool) -> io::Result<()> {
+        let word = if on { "cont" } else { "stop" };
+        self.monitor()?.ask(word, json!({})).map(drop)
+    }
+
+    /// Writes memory and devices of one that stands still, from the file's offset on.
+    pub(super) fn save(&mut self, to: &File) -> io::Result<()> {
+        self.monitor()?.migrate(to.as_fd(), MOVE_MAX)
+    }
+
+    /// Waits until one that was saved is there again; it stands still.
+    pub(super) fn arrived(&mut self) -> io::Result<()> {
+        self.monitor()?.arrived(MOVE_MAX)
     }
 
     /// Where the kernel's messages come from.

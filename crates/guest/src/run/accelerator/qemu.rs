@@ -4,9 +4,8 @@
 //!
 //! It confines itself once more by its own filter, which also refuses to run programs.
 
-use super::{Call, GUEST_DIR, devices};
+use super::{Call, GUEST_DIR, Handed, devices};
 use crate::task::{Accelerator, GuestTask, Machine};
-use std::path::Path;
 
 /// In the host's userland, which the cage shows.
 const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
@@ -33,8 +32,18 @@ const KERNEL: [&str; 9] = [
     "rcupdate.rcu_cpu_stall_suppress=1",
 ];
 
-/// The machine, with the channel's other end by number.
-pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
+/// Devices, each in its place: one that was saved looks for them there. The kernel numbers the
+/// port by the place of its bus, hence the first.
+const DEVICES: [&str; 5] = [
+    "virtio-serial-pci,id=ports,max_ports=2,addr=0x2",
+    "virtio-blk-pci,drive=base,addr=0x3",
+    "virtio-blk-pci,drive=scratch,addr=0x4",
+    "virtserialport,bus=ports.0,nr=1,chardev=channel,name=gleaner",
+    "virtio-balloon-pci,free-page-reporting=on,addr=0x5",
+];
+
+/// The machine, with our ends' other ends by number.
+pub(super) fn call(task: &GuestTask, handed: &Handed) -> Call {
     let machine = &task.machine;
     let append: Vec<String> = KERNEL
         .iter()
@@ -42,7 +51,7 @@ pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
         .chain(clock(machine))
         .chain(devices("vd", "/dev/vport0p1"))
         .collect();
-    let words = [
+    let mut words = vec![
         ("-M", format!("{},{LEFT_OUT}", machine.kind)),
         ("-accel", accelerator(machine)),
         ("-cpu", machine.cpu.clone()),
@@ -56,7 +65,10 @@ pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
         // What the kernel says goes where our own last words go.
         ("-chardev", "file,id=console,path=/dev/stdout".to_owned()),
         ("-serial", "chardev:console".to_owned()),
-        ("-chardev", format!("socket,id=channel,fd={channel}")),
+        (
+            "-chardev",
+            format!("socket,id=channel,fd={}", handed.channel),
+        ),
         (
             "-drive",
             format!(
@@ -66,30 +78,20 @@ pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
         // Goes with the attempt: nothing of it need reach the disk before its end.
         (
             "-drive",
-            format!(
-                "if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file={}",
-                scratch.display()
-            ),
-        ),
-        // The first, since the kernel numbers the port by its place.
-        (
-            "-device",
-            "virtio-serial-pci,id=ports,max_ports=2,addr=0x2".to_owned(),
-        ),
-        ("-device", "virtio-blk-pci,drive=base,addr=0x3".to_owned()),
-        (
-            "-device",
-            "virtio-blk-pci,drive=scratch,addr=0x4".to_owned(),
-        ),
-        (
-            "-device",
-            "virtserialport,bus=ports.0,nr=1,chardev=channel,name=gleaner".to_owned(),
-        ),
-        (
-            "-device",
-            "virtio-balloon-pci,free-page-reporting=on,addr=0x5".to_owned(),
+            "if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file.locking=off,\
+             file=/dev/fdset/1"
+                .to_owned(),
         ),
     ];
+    words.extend(DEVICES.map(|device| ("-device", device.to_owned())));
+    for disk in handed.disk {
+        words.push(("-add-fd", format!("set=1,fd={disk}")));
+    }
+    words.push(("-chardev", format!("socket,id=line,fd={}", handed.line)));
+    words.push(("-mon", "chardev=line,mode=control".to_owned()));
+    if let Some(file) = handed.incoming {
+        words.push(("-incoming", format!("fd:{file}")));
+    }
     let mut arguments = vec!["-nodefaults", "-no-user-config", "-no-reboot"];
     arguments.extend(
         words

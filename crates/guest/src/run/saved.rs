@@ -1,0 +1,261 @@
+//! A saved guest as one file: who it was, what it had written, its scratch disk without the
+//! holes, and at the end its memory and devices as QEMU writes them.
+//!
+//! ```text
+//! magic 8 bytes | length u32 | head, JSON | stdout | stderr | (offset u64, length u64, bytes)*
+//! | u64::MAX, 0 | QEMU's own to the end
+//! ```
+//! Whoever reads it believes nothing: it may come from a PC that lies.
+
+use crate::task::Machine;
+use rustix::fs::{SeekFrom as Seek, seek};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
+
+const MAGIC: &[u8; 8] = b"GLGUEST\n";
+
+/// Of what is written here; another is not read.
+const FORMAT: u32 = 1;
+
+/// Longest head, in bytes: it holds a frame in parts.
+const HEAD_MAX_BYTES: u32 = 1 << 20;
+
+/// Who was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    format: u32,
+    /// What it ran on.
+    pub(super) machine: Machine,
+    /// Digest of its base image.
+    pub(super) base: String,
+    /// Its memory.
+    pub(super) guest_mib: u64,
+    /// Length of its scratch disk, in bytes.
+    pub(super) disk_bytes: u64,
+    /// Bytes that it has written to stdout and stderr.
+    pub(super) streams: [u64; 2],
+    /// Where the channel is.
+    pub(super) channel: Channel,
+}
+
+/// The host's end of the channel between two frames.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Channel {
+    /// Numbers of the next frames, to us and from us.
+    pub(super) next: [u32; 2],
+    /// Bytes of a frame whose rest has not come.
+    pub(super) held: Vec<u8>,
+    /// Bytes taken and told of, for flow control.
+    pub(super) window: [u64; 2],
+}
+
+impl Head {
+    pub(super) const fn new(
+        machine: Machine,
+        base: String,
+        guest_mib: u64,
+        channel: Channel,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            machine,
+            base,
+            guest_mib,
+            disk_bytes: 0,
+            streams: [0; 2],
+            channel,
+        }
+    }
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::other(format!("what was saved {what}"))
+}
+
+/// Writes all but QEMU's part, which begins where the file's offset is then.
+pub(super) fn write(
+    mut head: Head,
+    streams: &[File; 2],
+    disk: &File,
+    to: &mut File,
+) -> io::Result<()> {
+    head.disk_bytes = disk.metadata()?.len();
+    for (length, stream) in head.streams.iter_mut().zip(streams) {
+        *length = stream.metadata()?.len();
+    }
+    let text = serde_json::to_vec(&head)?;
+    to.write_all(MAGIC)?;
+    to.write_all(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes())?;
+    to.write_all(&text)?;
+    for (length, mut stream) in head.streams.into_iter().zip(streams) {
+        stream.seek(SeekFrom::Start(0))?;
+        exactly(&mut stream.take(length), to, length)?;
+    }
+    let mut at = 0;
+    while let Some((start, end)) = extent(disk, at)? {
+        to.write_all(&start.to_le_bytes())?;
+        to.write_all(&(end - start).to_le_bytes())?;
+        let mut disk = disk;
+        disk.seek(SeekFrom::Start(start))?;
+        exactly(&mut disk.take(end - start), to, end - start)?;
+        at = end;
+    }
+    to.write_all(&u64::MAX.to_le_bytes())?;
+    to.write_all(&0_u64.to_le_bytes())
+}
+
+/// The next part of a file that is no hole.
+fn extent(file: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
+    let start = match seek(file, Seek::Data(at)) {
+        Ok(start) => start,
+        // Nothing but a hole up to the end.
+        Err(rustix::io::Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((start, seek(file, Seek::Hole(start))?)))
+}
+
+fn exactly(from: &mut impl Read, to: &mut impl Write, length: u64) -> io::Result<()> {
+    if io::copy(from, to)? == length {
+        return Ok(());
+    }
+    Err(wrong("is cut short"))
+}
+
+/// Reads who was saved.
+pub(super) fn head(from: &mut File) -> io::Result<Head> {
+    let mut magic = [0; MAGIC.len()];
+    from.read_exact(&mut magic)?;
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if magic != *MAGIC || length > HEAD_MAX_BYTES {
+        return Err(wrong("is no guest"));
+    }
+    let mut text = Vec::new();
+    from.take(length.into()).read_to_end(&mut text)?;
+    let head: Head = serde_json::from_slice(&text).map_err(|_| wrong("has no head"))?;
+    if head.format != FORMAT {
+        return Err(wrong("was saved by another version"));
+    }
+    Ok(head)
+}
+
+/// Reads the rest but QEMU's part: the streams, and the disk into an empty file of at most so
+/// many bytes.
+pub(super) fn unpack(
+    head: &Head,
+    from: &mut File,
+    streams: [&mut dyn Write; 2],
+    disk: &File,
+    disk_max: u64,
+) -> io::Result<()> {
+    for (length, mut stream) in head.streams.into_iter().zip(streams) {
+        exactly(&mut from.take(length), &mut stream, length)?;
+    }
+    if head.disk_bytes > disk_max {
+        return Err(wrong("has a larger disk than its task"));
+    }
+    disk.set_len(head.disk_bytes)?;
+    loop {
+        let (start, length) = (word(from)?, word(from)?);
+        if start == u64::MAX {
+            return Ok(());
+        }
+        let end = start.checked_add(length);
+        end.filter(|end| *end <= head.disk_bytes)
+            .ok_or_else(|| wrong("leaves its disk"))?;
+        let mut disk = disk;
+        disk.seek(SeekFrom::Start(start))?;
+        exactly(&mut from.take(length), &mut disk, length)?;
+    }
+}
+
+fn word(from: &mut File) -> io::Result<u64> {
+    let mut word = [0; 8];
+    from.read_exact(&mut word)?;
+    Ok(u64::from_le_bytes(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Accelerator;
+    use std::os::unix::fs::FileExt as _;
+
+    fn saved() -> Head {
+        let machine = Machine {
+            accelerator: Accelerator::Tcg,
+            kind: "pc-q35-6.2".to_owned(),
+            cpu: "Nehalem".to_owned(),
+        };
+        let channel = Channel {
+            next: [7, 3],
+            held: vec![1, 2, 3],
+            window: [900, 800],
+        };
+        Head::new(machine, "ab".to_owned(), 128, channel)
+    }
+
+    fn text(text: &str) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_guest_comes_back_as_it_was_saved_and_holes_stay_holes() {
+        let disk = tempfile::tempfile().unwrap();
+        disk.set_len(64 << 20).unwrap();
+        disk.write_all_at(b"begin", 0).unwrap();
+        disk.write_all_at(b"middle", 40 << 20).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        write(saved(), &[text("out"), text("")], &disk, &mut file).unwrap();
+        file.write_all(b"memory").unwrap();
+        assert!(file.metadata().unwrap().len() < 1 << 20);
+        file.rewind().unwrap();
+        let head = head(&mut file).unwrap();
+        assert_eq!(head.channel, saved().channel);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let again = tempfile::tempfile().unwrap();
+        unpack(&head, &mut file, [&mut out, &mut err], &again, 64 << 20).unwrap();
+        assert_eq!((out.as_slice(), err.as_slice()), (&b"out"[..], &b""[..]));
+        let mut part = [0; 6];
+        again.read_exact_at(&mut part, 40 << 20).unwrap();
+        assert_eq!(&part, b"middle");
+        assert_eq!(again.metadata().unwrap().len(), 64 << 20);
+        let mut rest = String::new();
+        file.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "memory");
+    }
+
+    #[test]
+    fn what_was_cut_or_lies_is_refused() {
+        let disk = text("a disk");
+        let mut file = tempfile::tempfile().unwrap();
+        write(saved(), &[text("out"), text("err")], &disk, &mut file).unwrap();
+        let length = file.metadata().unwrap().len();
+        for cut in [0, 5, 11, 40, length - 20, length - 1] {
+            let mut whole = Vec::new();
+            file.rewind().unwrap();
+            (&file).take(cut).read_to_end(&mut whole).unwrap();
+            let mut part = tempfile::tempfile().unwrap();
+            part.write_all(&whole).unwrap();
+            part.rewind().unwrap();
+            let read = head(&mut part).and_then(|head| {
+                let (mut out, mut err) = (Vec::new(), Vec::new());
+                let disk = tempfile::tempfile().unwrap();
+                unpack(&head, &mut part, [&mut out, &mut err], &disk, 1 << 20)
+            });
+            assert!(read.is_err(), "{cut}");
+        }
+        file.rewind().unwrap();
+        let found = head(&mut file).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let small = tempfile::tempfile().unwrap();
+        let error = unpack(&found, &mut file, [&mut out, &mut err], &small, 3).unwrap_err();
+        assert!(error.to_string().contains("larger disk"), "{error}");
+        head(&mut text("something else altogether")).unwrap_err();
+    }
+}
