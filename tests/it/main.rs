@@ -10,6 +10,8 @@ mod bad_days;
 #[cfg(test)]
 mod bad_job_files;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod first_light;
 #[cfg(test)]
 mod fleet;

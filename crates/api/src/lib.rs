@@ -87,6 +87,9 @@ pub struct JobView {
     pub ended: Option<String>,
     /// CPU seconds of all its attempts.
     pub cpu_seconds: f64,
+    /// How often its tasks that are not over were saved.
+    #[serde(default)]
+    pub checkpoints: u64,
     /// Changes whenever anything above does.
     pub revision: u64,
 }
@@ -159,6 +162,16 @@ pub struct TaskView {
     pub cpu_seconds: f64,
     /// Wall seconds of its last attempt.
     pub wall_seconds: f64,
+    /// How often it was saved.
+    #[serde(default)]
+    pub checkpoints: u32,
+    /// The attempt that was saved last, from which the next goes on; absent where none would: the
+    /// task is over, or was never saved.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
+    /// The attempt from which its last ended attempt went on, where it did not begin anew.
+    #[serde(default)]
+    pub went_on_from: Option<String>,
 }
 
 /// One attempt of a task.

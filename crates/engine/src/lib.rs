@@ -142,7 +142,8 @@ pub enum Control {
         /// Thousandths of `limits.cpus`.
         permille: u32,
     },
-    /// SIGTERM, and SIGKILL to everything left after `grace_ms`. It ends as `cancelled`.
+    /// SIGTERM, and SIGKILL to everything left after `grace_ms`. It ends as `cancelled`, or with
+    /// exit code 85 where it saves itself ([`Saving`]) and has done so in time.
     Stop {
         /// Milliseconds between the two.
         grace_ms: u32,

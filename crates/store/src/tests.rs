@@ -1,7 +1,9 @@
 //! What every back end promises, asked of each of them.
 
 use super::*;
-use gleaner_core::{JobRow, LeaseRow, MergeKind, Need, NewJob, NodeRow, UserRow, fresh_job_row};
+use gleaner_core::{
+    JobRow, LeaseRow, MergeKind, Need, NewJob, NodeRow, Saved, UserRow, fresh_job_row,
+};
 use gleaner_model::{
     AttemptState, Bytes, Cpus, Engine, IntervalSet, JobState, LeaseId, Retry, TaskState,
 };
@@ -55,6 +57,22 @@ fn attempt(job: u64, index: u32, number: u32, over: Option<TaskState>) -> Attemp
     }
 }
 
+fn checkpoint(job: u64, index: u32, number: u32) -> CheckpointRow {
+    let own = digest(&format!("saved {job}.{index}.{number}"));
+    CheckpointRow {
+        attempt: TaskId::new(JobId(job), index).attempt(number),
+        saved: Saved {
+            taken: at(4000 + u64::from(number)),
+            content: own,
+            machine: (number == 2).then(|| "q35 x86-64-v2".to_owned()),
+            blobs: vec![own, digest("saved by all"), own],
+            record: format!("record {number}").into_bytes(),
+        },
+        count: number * 10,
+        stalls: number,
+    }
+}
+
 fn digest(content: &str) -> Digest {
     Digest(*blake3::hash(content.as_bytes()).as_bytes())
 }
@@ -99,6 +117,11 @@ fn rows() -> Vec<Row> {
             width: 1,
         }),
         Row::LeaseOver(LeaseId(71)),
+        Row::Checkpoint(checkpoint(1, 3, 1)),
+        Row::Checkpoint(checkpoint(1, 3, 2)),
+        Row::Checkpoint(checkpoint(1, 5, 1)),
+        Row::CheckpointOver(TaskId::new(JobId(1), 5)),
+        Row::Checkpoint(checkpoint(2, 0, 1)),
         Row::Attempt(attempt(1, 4, 1, None)),
         Row::Attempt(attempt(1, 4, 2, None)),
         Row::Forgiven(JobId(1), vec![(4, 2)]),
@@ -253,6 +276,29 @@ fn contents_are_found_by_digest_whenever_they_came() {
         assert!(!store.is_referenced(&digest("gone")).unwrap());
         assert!(!store.is_referenced(&digest("loose")).unwrap());
         store.probe().unwrap();
+    });
+}
+
+#[test]
+fn what_was_saved_is_kept_with_its_blobs_until_it_is_over() {
+    each(|store| {
+        store.commit(&rows(), &server_rows()).unwrap();
+        let task = |index| TaskId::new(JobId(1), index);
+        let found = store.checkpoint(task(3)).unwrap().unwrap();
+        let mut wanted = checkpoint(1, 3, 2);
+        wanted.saved.blobs.clear();
+        assert_eq!(found, wanted);
+        assert_eq!(store.checkpoint(task(5)).unwrap(), None);
+        let needed = |content: &str| store.is_referenced(&digest(content)).unwrap();
+        assert!(needed("saved 1.3.2") && needed("saved by all"));
+        assert!(!needed("saved 1.3.1") && !needed("saved 1.5.1"));
+        let over = [
+            Row::CheckpointOver(task(3)),
+            Row::CheckpointOver(TaskId::new(JobId(2), 0)),
+        ];
+        store.commit(&over, &[]).unwrap();
+        assert!(!needed("saved 1.3.2") && !needed("saved by all"));
+        assert_eq!(store.load().unwrap().snapshot.checkpoints, []);
     });
 }
 

@@ -80,5 +80,8 @@ pub(crate) fn one(job: &JobView, look: Look) -> String {
         fact("ended", ended.into());
     }
     fact("CPU time", seconds(job.cpu_seconds).into());
+    if job.checkpoints > 0 {
+        fact("checkpoints", job.checkpoints.into());
+    }
     text(rows)
 }

@@ -34,6 +34,7 @@ pub(crate) fn job() -> JobView {
         started: Some("2026-01-02T03:00:01Z".into()),
         ended: None,
         cpu_seconds: 812.44,
+        checkpoints: 0,
         revision: 99,
     }
 }
@@ -52,6 +53,9 @@ pub(crate) fn task() -> TaskView {
         exit_code: None,
         cpu_seconds: 12.5,
         wall_seconds: 13.0,
+        checkpoints: 0,
+        checkpoint: None,
+        went_on_from: None,
     }
 }
 

@@ -30,7 +30,11 @@ pub(crate) fn list(tasks: &[TaskView], look: Look) -> String {
 
 /// One task: its line, and what became of each attempt.
 pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
-    let mut shown = list(std::slice::from_ref(&detail.task), look);
+    let task = &detail.task;
+    let mut shown = list(std::slice::from_ref(task), look);
+    if let (count @ 1.., Some(last)) = (task.checkpoints, &task.checkpoint) {
+        shown.push_str(&format!("saved {count} times, last in attempt {last}\n"));
+    }
     if detail.attempts_made.is_empty() {
         return shown;
     }
@@ -74,7 +78,14 @@ pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
             .degraded
             .iter()
             .map(|words| format!("degraded: {words}"));
-        for sentence in limits.chain(refused).chain(degraded) {
+        let from = record.went_on_from;
+        let went_on = from.map(|from| format!("went on from attempt {from}"));
+        for sentence in went_on
+            .into_iter()
+            .chain(limits)
+            .chain(refused)
+            .chain(degraded)
+        {
             shown.extend([attempt.id.as_str(), ": ", &sentence, "\n"]);
         }
     }

@@ -16,6 +16,8 @@ mod random;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod saves;
+#[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod users;

@@ -2,6 +2,7 @@
 //! a restart at any moment loses nothing, no task is counted twice, no attempt granted twice.
 
 use crate::pool::{BAD, OK, Pool, attempts, ended, hello, job, need};
+use crate::saves::{saved, with};
 use gleaner_core::{Action, Event, Held, MergeKind, NodeReport, NodeWish, Target};
 use gleaner_model::{
     AttemptId, AttemptState, JobId, LimitKind, NodeId, NodeState, Reason, Retry, TaskId,
@@ -23,6 +24,7 @@ enum Happening {
     Wish(u8, u8),
     Progress(u8, u8, u8),
     Ended(u8, u8, u8),
+    Saved(u8, u8, u8),
     Again(u8),
     Merged(u8, bool),
     Pass(u8),
@@ -44,6 +46,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (n(), n()).prop_map(|(a, b)| H::Wish(a, b)),
         4 => (n(), n(), n()).prop_map(|(a, b, c)| H::Progress(a, b, c)),
         24 => (n(), n(), n()).prop_map(|(a, b, c)| H::Ended(a, b, c)),
+        6 => (n(), n(), n()).prop_map(|(a, b, c)| H::Saved(a, b, c)),
         3 => n().prop_map(H::Again),
         2 => (n(), any::<bool>()).prop_map(|(a, b)| H::Merged(a, b)),
         4 => n().prop_map(H::Pass),
@@ -59,7 +62,7 @@ struct World {
 }
 
 const NODES: u8 = 4;
-const REASONS: u8 = 9;
+const REASONS: u8 = 10;
 
 fn reason(pick: u8) -> Reason {
     let text = String::from("why");
@@ -75,6 +78,7 @@ fn reason(pick: u8) -> Reason {
         6 => Reason::Evicted { detail: text },
         7 => Reason::Lost { detail: text },
         8 => Reason::Cancelled,
+        9 => Reason::Checkpointed { detail: text },
         _ => OK,
     }
 }
@@ -197,7 +201,19 @@ impl World {
                     .or_default()
                     .retain(|held| *held != attempt);
                 self.sent.push((id, attempt, reason(*why)));
-                ended(id, attempt, reason(*why))
+                let event = ended(id, attempt, reason(*why));
+                match reason(*why) {
+                    Reason::Evicted { .. } | Reason::Checkpointed { .. } if which % 4 > 0 => {
+                        with(event, saved(u64::from(*which), why % 3))
+                    }
+                    _ => event,
+                }
+            }
+            Happening::Saved(pick, which, taken) => {
+                let id = node(pick);
+                let attempt = self.held_by(id, *which)?;
+                let saved = saved(u64::from(taken % 8), taken % 3);
+                Event::Saved(NodeId(id), attempt, saved)
             }
             Happening::Again(which) => {
                 let at = usize::from(*which) % self.sent.len().max(1);

@@ -287,7 +287,9 @@ impl Shim {
         let mut due = now + SLEEP_MAX;
         for run in self.runs.values().filter(|run| run.clock.is_some()) {
             let looks = run.frozen.is_empty().then_some(run.watch.next);
-            let paces = run.pace_at();
+            let paces = run
+                .pace_at()
+                .or(run.still_by.map(|_| now + save::STILL_LOOK));
             for at in [
                 looks,
                 paces,

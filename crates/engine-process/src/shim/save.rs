@@ -17,7 +17,14 @@ use std::fs::{self, File, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long an attempt may take to stand still: one at idle priority on a busy PC gets a turn
+/// within seconds, and does nothing else meanwhile.
+const STILL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often the shim looks whether it does.
+pub(super) const STILL_LOOK: Duration = Duration::from_millis(500);
 
 /// An attempt's copies are made, or why not.
 pub(super) type Saved = (AttemptId, Result<(), String>);
@@ -39,12 +46,35 @@ impl Shim {
             let error = Some(why.to_owned());
             return self.tell(FromShim::Saved { attempt, error });
         }
-        run.freeze(Cause::Saved, Instant::now());
+        let now = Instant::now();
+        run.freeze(Cause::Saved, now);
+        run.still_by = Some(now + STILL_WITHIN);
+        self.copy_when_still(attempt);
+    }
+
+    /// Looks after those that were asked to stand still and did not at once: what gets no
+    /// processor cannot even stop.
+    pub(super) fn copy_those_still(&mut self) {
+        let waiting = self.runs.iter().filter(|(_, run)| run.still_by.is_some());
+        let waiting: Vec<AttemptId> = waiting.map(|(attempt, _)| *attempt).collect();
+        for attempt in waiting {
+            self.copy_when_still(attempt);
+        }
+    }
+
+    fn copy_when_still(&mut self, attempt: AttemptId) {
+        let Some(run) = self.runs.get_mut(&attempt) else {
+            return;
+        };
         let still = run.group.as_ref().map(|group| group.freeze(true));
         if !matches!(still, Some(Ok(true))) {
-            let why = "it does not stand still; the next try is due later".to_owned();
-            return self.saved(attempt, Err(why));
+            if run.still_by.is_some_and(|by| Instant::now() >= by) {
+                let why = "it does not stand still; the next try is due later".to_owned();
+                self.saved(attempt, Err(why));
+            }
+            return;
         }
+        run.still_by = None;
         let (places, spec) = (Places::of(&self.bundle, run.bay), run.spec.clone());
         let (done, wake) = (self.save_done.clone(), self.wake.try_clone());
         std::thread::spawn(move || {
@@ -67,6 +97,7 @@ impl Shim {
         let Some(run) = self.runs.get_mut(&attempt) else {
             return;
         };
+        run.still_by = None;
         if run.thaw(Cause::Saved, Instant::now()) {
             // Whoever asked for a pause meanwhile, and took it back, waits for this.
             self.tell(FromShim::Resumed { attempt });

@@ -334,6 +334,7 @@ impl Shim {
 
     /// What is due by the clock.
     pub(super) fn tick(&mut self) {
+        self.copy_those_still();
         let now = Instant::now();
         if !self.unwatched && now >= self.last_beat + self.silence() {
             self.unwatched = true;

@@ -1,7 +1,7 @@
 //! A test binary around the suite, for engines whose tests cannot have the usual harness: such a
 //! binary is the engine's shim too, and must become one before any thread exists.
 
-use super::{Bench, CASES};
+use super::{Bench, all_cases};
 use crate::{Engine, Events};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -83,7 +83,7 @@ impl Report {
         let blobs = dir.join("blobs");
         std::fs::create_dir(&blobs).unwrap();
         let bench = Bench::new(blobs, make);
-        for (name, case) in CASES {
+        for (name, case) in all_cases() {
             if applies(name) {
                 self.try_one(&format!("{prefix}{name}"), || case(&bench));
             }

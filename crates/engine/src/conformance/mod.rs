@@ -1,6 +1,6 @@
 //! The suite that every engine passes: the same programs, the same results, the same refusals.
 //!
-//! An engine's tests make a [`Bench`] and put every one of [`CASES`] through it. A case panics
+//! An engine's tests make a [`Bench`] and put every one of [`all_cases`] through it. A case panics
 //! where the engine breaks its promise. Programs are scripts for the sandbox's `/bin/sh` with
 //! what every userland has, so a case needs nothing of the engine's own.
 #![expect(
@@ -10,6 +10,7 @@
 
 mod cases;
 pub mod harness;
+mod saves;
 
 pub use cases::CASES;
 
@@ -17,7 +18,8 @@ use crate::{
     AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile, Saving,
 };
 use gleaner_model::{
-    AttemptId, Digest, JobId, LeaseId, LimitKind, LimitRecord, Limits, Reason, TaskId,
+    AttemptId, CheckpointKind, Digest, JobId, LeaseId, LimitKind, LimitRecord, Limits, Reason,
+    TaskId,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +37,11 @@ pub const BEAT: Duration = Duration::from_millis(500);
 
 /// One promise.
 pub type Case = fn(&Bench);
+
+/// Every promise, by name: [`CASES`] and what is about saved attempts.
+pub fn all_cases() -> impl Iterator<Item = &'static (&'static str, Case)> {
+    CASES.iter().chain(saves::CASES)
+}
 
 /// An engine under test and what it said so far.
 pub struct Bench {
@@ -152,6 +159,48 @@ impl Bench {
                 return found;
             }
             assert!(Instant::now() < end, "{attempt} only said {events:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for the answer to the save before which `before` others were answered.
+    ///
+    /// # Panics
+    /// After [`DEADLINE`].
+    pub fn saved(&self, attempt: AttemptId, before: usize) -> Result<CheckpointKind, String> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let mut answers = self
+                .events(attempt)
+                .into_iter()
+                .filter_map(|event| match event {
+                    EngineEvent::Saved { outcome, .. } => Some(outcome),
+                    EngineEvent::Started { .. }
+                    | EngineEvent::Paused { .. }
+                    | EngineEvent::Resumed { .. }
+                    | EngineEvent::Ended { .. } => None,
+                });
+            if let Some(answer) = answers.nth(before) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "{attempt} is never saved");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the program has written something to standard output.
+    ///
+    /// # Panics
+    /// After [`DEADLINE`].
+    pub fn spoken(&self, attempt: AttemptId) {
+        let end = Instant::now() + DEADLINE;
+        let said = || {
+            let stdout = self.engine.streams(attempt).map(|[stdout, _]| stdout);
+            let data = stdout.ok().and_then(|stdout| stdout.metadata().ok());
+            data.map_or(0, |data| data.len())
+        };
+        while said() == 0 {
+            assert!(Instant::now() < end, "{attempt} never got ready");
             std::thread::sleep(Duration::from_millis(2));
         }
     }

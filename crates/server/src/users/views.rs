@@ -36,6 +36,7 @@ pub(super) fn job(view: &View<'_>, job: gleaner_core::JobView, revision: u64) ->
         submitted: time(job.created),
         started: job.started.map(time),
         ended: job.ended.map(time),
+        checkpoints: job.checkpoints,
         cpu_seconds: view.side.job_cpu.get(&job.id).copied().unwrap_or(0.0),
         revision,
         name: job.name,
@@ -86,6 +87,14 @@ pub(super) fn task(now: TaskNow, name: String, last: Option<&EndedAttempt>) -> T
         exit_code,
         cpu_seconds: record.map_or(0.0, |record| record.usage.cpu_seconds),
         wall_seconds: record.map_or(0.0, |record| record.wall_seconds),
+        checkpoints: match &task.checkpoint {
+            Some((count, _)) => *count,
+            None => record.map_or(0, |record| record.checkpoints),
+        },
+        checkpoint: task.checkpoint.map(|(_, attempt)| attempt.to_string()),
+        went_on_from: record
+            .and_then(|record| record.went_on_from)
+            .map(|attempt| attempt.to_string()),
     }
 }
 
