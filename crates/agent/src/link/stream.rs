@@ -13,14 +13,14 @@ use tonic::{Code, Status, Streaming};
 const OUTBOUND_MAX: usize = 4;
 
 /// How long messages are counted before they are taken to come thick.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(100);
 
 /// Messages in a window from which on they wait for each other: some hundred tasks a second.
 const THICK: usize = 16;
 
 /// How far apart batches leave then. Each costs both sides a wake-up, a TLS record and, at the
 /// server, a share of a commit; the next tasks are here already, so nothing runs later for it.
-const PACE: Duration = Duration::from_millis(30);
+const PACE: Duration = Duration::from_millis(100);
 
 /// Lets messages go at once while they are few, and in batches when they come thick.
 struct Pace {

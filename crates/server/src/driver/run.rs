@@ -19,16 +19,16 @@ use tokio::sync::mpsc;
 const BATCH_EVENTS: u64 = 4096;
 
 /// How long the load is measured before it is believed.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(100);
 
-/// Reports in a window from which on the pool counts as loaded: 320 a second.
+/// Reports in a window from which on the pool counts as loaded: 160 a second.
 const LOADED_EVENTS: u64 = 16;
 
 /// How far apart commits of a loaded pool are where nothing but reports came. Each has a price
 /// that does not depend on what is in it; agents hold their next tasks already, so that a later
 /// acknowledgement costs them nothing. What users ask is never made to wait, nor is anything in
 /// a pool that is not loaded.
-const LINGER: Duration = Duration::from_millis(40);
+const LINGER: Duration = Duration::from_millis(100);
 
 /// How often time passes for the brain.
 const TICK: Duration = Duration::from_millis(250);
