@@ -7,7 +7,8 @@
 //! native, in alternating order, and is compared with native of that round.
 //!
 //! The work reads its own clock of CPU time. Native and in a process sandbox that counts nobody
-//! else's time. In a guest it also counts what the host took away from the guest, so there the
+//! else's time. A guest's may be coarse (user-mode Linux counts in hundredths of a second) and does
+//! not know what the host took away, so there the clock is that of the time that passes, and the
 //! fastest slice of an item counts, on both sides; and the whole guest's CPU time by the host's
 //! count, less that of an idle guest, stands beside it as a check of that clock. The host's count
 //! alone will not do: booting costs a second, with a spread larger than what is looked for.

@@ -4,7 +4,7 @@
 use super::plan::Program;
 use super::rounds::Run;
 use super::{Kind, Options, Side};
-use crate::burn::Work;
+use crate::burn::{BY_WALL, Work};
 use crate::{BenchError, Doing as _};
 use gleaner_engine::{AttemptSpec, CollectedFile, Control, Ending, EngineEvent, InputFile, Saving};
 use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
@@ -43,17 +43,18 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 
 /// Prints a reading as [`crate::burn`] does.
 const NUMPY_SCRIPT: &str = "
-import sys, time, numpy
+import os, sys, time, numpy
+clock = time.perf_counter if 'GLEANER_BURN_BY_WALL' in os.environ else time.process_time
 n, products, slices = map(int, sys.argv[1:4])
 a = numpy.full((n, n), 0.5) + numpy.eye(n)
 b = numpy.full((n, n), 0.25)
 a @ b
 times = []
 for _ in range(slices):
-    before = time.process_time()
+    before = clock()
     for _ in range(products):
         a @ b
-    times.append(time.process_time() - before)
+    times.append(clock() - before)
 print('blas', sum(times), min(times), slices, 2 * n ** 3 * products)
 ";
 
@@ -236,12 +237,17 @@ fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
         .filter_map(|input| fs::metadata(&input.source).ok())
         .map(|file| file.len())
         .sum();
+    let by_wall = kind
+        .is_guest()
+        .then(|| (BY_WALL.to_owned(), "1".to_owned()));
     // A WebAssembly program has no allocator to steer and no threads to bound.
     let env = match kind {
         Kind::Wasm => BTreeMap::new(),
         Kind::Process | Kind::UserModeLinux | Kind::Kvm | Kind::Tcg => ENVIRONMENT
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+            .into_iter()
+            .chain(by_wall)
+            .collect(),
     };
     AttemptSpec {
         attempt,
