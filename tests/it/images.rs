@@ -2,7 +2,8 @@
 
 use crate::pool::{Desk, Pool, id_of};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that needs nothing else, and is many.
@@ -15,7 +16,7 @@ fn userland(desk: &Desk, mark: &str) {
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::create_dir_all(root.join("opt")).unwrap();
     fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "ls", "seq", "sha256sum", "id", "uname"] {
+    for name in ["sh", "cat", "cut", "ls", "seq", "sha256sum", "id"] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     desk.write("root/opt/mark", &format!("{mark}\n"));
@@ -31,7 +32,7 @@ fn tar(desk: &Desk, name: &str) {
 }
 
 /// What every engine must print the same of an image.
-pub(crate) const SCRIPT: &str = "cat /opt/mark; ls /opt /bin; seq 1 50000 | sha256sum; \
+const SCRIPT: &str = "cat /opt/mark; ls /opt /bin; seq 1 50000 | sha256sum; \
                                  test ! -e /usr; echo $?; id -un | cut -c 1-4; cat /etc/hostname";
 
 #[test]
@@ -45,7 +46,10 @@ fn a_directory_and_its_archive_are_one_image_and_run() {
     };
     let (first, second) = (import("e2e:dir", "root"), import("e2e:tar", "root.tar.gz"));
     assert_eq!(first["digest"], second["digest"]);
-    assert_eq!((&first["id"], &first["state"]), (&"e2e:dir".into(), &"ready".into()));
+    assert_eq!(
+        (&first["id"], &first["state"]),
+        (&"e2e:dir".into(), &"ready".into())
+    );
     let run = |image: &str| {
         let command = ["run", "--image", image, "--", "cat", "/opt/mark"];
         pool.gleaner(&desk, &command).exits(0).stdout
@@ -70,8 +74,13 @@ fn a_directory_and_its_archive_are_one_image_and_run() {
     assert_eq!(run("e2e:tar"), "one\n");
 
     let listed = pool.gleaner(&desk, &["image", "list", "--quiet"]).exits(0);
-    assert!(listed.stdout.contains("e2e:dir\ne2e:tar\n"), "{}", listed.stdout);
-    pool.gleaner(&desk, &["image", "remove", "e2e:tar"]).exits(0);
+    assert!(
+        listed.stdout.contains("e2e:dir\ne2e:tar\n"),
+        "{}",
+        listed.stdout
+    );
+    pool.gleaner(&desk, &["image", "remove", "e2e:tar"])
+        .exits(0);
     let gone = pool.gleaner(&desk, &["run", "--image", "e2e:tar", "--", "cat"]);
     gone.exits(125).complains_of(&["gleaner image list"]);
     pool.gleaner(&desk, &["image", "remove", "e2e:tar"])
@@ -84,7 +93,11 @@ fn what_cannot_be_an_image_is_refused_with_a_sentence() {
     let (pool, desk) = (Pool::shared(), Desk::new());
     desk.write("text", "no archive\n");
     fs::create_dir(desk.path().join("empty")).unwrap();
-    for (source, word) in [("text", "tar archive"), ("empty", "no files"), ("absent", "absent")] {
+    for (source, word) in [
+        ("text", "tar archive"),
+        ("empty", "no files"),
+        ("absent", "absent"),
+    ] {
         let tried = pool.gleaner(&desk, &["image", "import", "bad", source]);
         assert!(matches!(tried.code, 2 | 4), "{source}: {tried:?}");
         let code = tried.code;
@@ -102,13 +115,63 @@ fn an_image_is_the_same_root_for_root_and_for_a_plain_user() {
     userland(&desk, "any");
     let script = ["run", "--image", "e2e:any", "--", "sh", "-c", SCRIPT];
     let shared = {
-        pool.gleaner(&desk, &["image", "import", "e2e:any", "root"]).exits(0);
+        pool.gleaner(&desk, &["image", "import", "e2e:any", "root"])
+            .exits(0);
         pool.gleaner(&desk, &script).exits(0).stdout
     };
-    assert!(shared.starts_with("any\nmark\nbusybox\n"), "{shared}");
+    assert!(shared.starts_with("any\n/bin:\nbusybox\n"), "{shared}");
     let Some(plain) = Pool::of_plain_user() else {
         return;
     };
-    plain.gleaner(&desk, &["image", "import", "e2e:any", "root"]).exits(0);
+    plain
+        .gleaner(&desk, &["image", "import", "e2e:any", "root"])
+        .exits(0);
     assert_eq!(plain.gleaner(&desk, &script).exits(0).stdout, shared);
+}
+
+/// Files below `dir` that have this name.
+fn found(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && path.file_name().is_some_and(|own| own == name) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn an_image_that_rots_on_a_node_is_fetched_anew_and_never_used() {
+    let (pool, desk) = (Pool::start(1), Desk::new());
+    userland(&desk, "whole");
+    let made = pool.gleaner(&desk, &["image", "import", "rots", "root", "--json"]);
+    let made = made.exits(0).json();
+    let hex = made["digest"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("blake3:")
+        .to_owned();
+    let run = ["run", "--image", "rots", "--", "cat", "/opt/mark"];
+    pool.gleaner(&desk, &run).exits(0);
+    let data = pool.config().parent().unwrap();
+    let nodes: Vec<PathBuf> = found(data, &hex)
+        .into_iter()
+        .filter(|path| !path.starts_with(data.join("blobs")))
+        .filter(|path| path.parent().unwrap().ends_with("blobs"))
+        .collect();
+    assert_eq!(nodes.len(), 1, "{:?}", found(data, &hex));
+    // In a block of a program, where nobody but its digest tells.
+    let file = fs::File::options().write(true).open(&nodes[0]).unwrap();
+    file.write_all_at(b"rot", made["size"].as_u64().unwrap() - 6000)
+        .unwrap();
+    // One try: it ends with the reason. The next finds the file whole again.
+    pool.gleaner(&desk, &run)
+        .exits(125)
+        .complains_of(&["integrity", "altered or cut short"]);
+    pool.gleaner(&desk, &run).exits(0);
 }

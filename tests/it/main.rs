@@ -19,6 +19,8 @@ mod fleet;
 #[cfg(test)]
 mod guests;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod impact;
 #[cfg(test)]
 mod job_files;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
@@ -21,6 +22,9 @@ const SHUTDOWN: Duration = Duration::from_secs(40);
 
 /// How often to look whether something happened.
 const POLL: Duration = Duration::from_millis(20);
+
+/// An id that no account has on most systems.
+const PLAIN_USER: u32 = 2_000_013;
 
 /// The binary under test.
 pub(crate) fn binary() -> &'static Path {
@@ -183,12 +187,23 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the binary with its output going to a log file.
     pub(crate) fn start(arguments: &[&str], log: PathBuf) -> Self {
+        Self::start_as(None, arguments, log)
+    }
+
+    /// The same as another user, where one is named.
+    fn start_as(user: Option<u32>, arguments: &[&str], log: PathBuf) -> Self {
         let output = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let child = dies_with_us()
+        let mut command = dies_with_us();
+        if let Some(user) = user {
+            command.uid(user).gid(user).current_dir("/");
+            // Of its own: what root made there is not for it.
+            command.env("HOME", log.with_file_name("home"));
+        }
+        let child = command
             .args(arguments)
             // Guests are tried where they were built for these tests, and nowhere else.
             .env(
@@ -292,8 +307,22 @@ impl Pool {
         pool
     }
 
+    /// A pool of a user without rights; none where we are one ourselves.
+    pub(crate) fn of_plain_user() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        // Nobody else gives files away.
+        std::os::unix::fs::chown(dir.path(), Some(PLAIN_USER), Some(PLAIN_USER)).ok()?;
+        let mut pool = Self::start_as(Some(PLAIN_USER), dir.path(), 1);
+        pool._dir = Some(dir);
+        Some(pool)
+    }
+
     /// The same with its data in a given folder, which stays.
     pub(crate) fn start_in(dir: &Path, nodes: u32) -> Self {
+        Self::start_as(None, dir, nodes)
+    }
+
+    fn start_as(user: Option<u32>, dir: &Path, nodes: u32) -> Self {
         let (data, nodes) = (dir.join("pool"), nodes.to_string());
         let arguments = [
             "dev",
@@ -304,7 +333,7 @@ impl Pool {
             "--data",
             data.to_str().unwrap(),
         ];
-        let mut daemon = Daemon::start(&arguments, dir.join("log"));
+        let mut daemon = Daemon::start_as(user, &arguments, dir.join("log"));
         let config = data.join("client.toml");
         let started = Instant::now();
         // A stale file of an earlier run may be there for a moment; the pool replaces it.
