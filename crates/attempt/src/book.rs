@@ -475,7 +475,7 @@ impl Book {
         self.set_due(attempt, Some(now + ms(STOP_AGAIN_MS)));
         let given_back =
             self.attempts.get(&attempt).and_then(|entry| entry.stop) != Some(Stop::Revoked);
-        let grace_ms = match given_back && self.saving_of(attempt).itself {
+        let grace_ms = match given_back && self.has_time() && self.saving_of(attempt).itself {
             true => SAVE_GRACE_MS,
             false => STOP_GRACE_MS,
         };

@@ -73,8 +73,7 @@ pub const RESEND_MS: u64 = 30_000;
 pub const STOP_GRACE_MS: u32 = 3000;
 
 /// The same for a program that saves itself and is given back, in milliseconds: half a minute
-/// writes gigabytes to a slow disk, and whoever needs the PC gets processors and disk at once all
-/// the same, since programs run at idle priority.
+/// writes gigabytes to a slow disk. Not where the owner needs the PC: nothing runs there then.
 pub const SAVE_GRACE_MS: u32 = 30_000;
 
 /// How long a whole guest that is given back may take to be saved, in milliseconds; then it is

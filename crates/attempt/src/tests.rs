@@ -30,11 +30,11 @@ fn grant(lease: u64, milli: u32, width: u32, tasks: core::ops::Range<u32>) -> Ev
     })
 }
 
-fn with(saving: Saving, event: Event) -> Event {
-    match event {
-        Event::Granted(grant) => Event::Granted(Grant { saving, ..grant }),
-        other => other,
+fn with(saving: Saving, mut event: Event) -> Event {
+    if let Event::Granted(grant) = &mut event {
+        grant.saving = saving;
     }
+    event
 }
 
 /// A book on virtual time that is checked after every step.
@@ -531,19 +531,7 @@ impl World {
             Action::Resume(attempt) if self.engine.contains_key(&attempt) => {
                 self.owed.push(Event::Resumed(attempt));
             }
-            Action::Save { attempt, last } => match self.draw(3) {
-                0 => self.owed.push(Event::Saved {
-                    attempt,
-                    well: false,
-                }),
-                _ => {
-                    let well = true;
-                    self.owed.push(Event::Saved { attempt, well });
-                    if last && self.engine.contains_key(&attempt) {
-                        self.ends(attempt, Reason::Cancelled);
-                    }
-                }
-            },
+            Action::Save { attempt, last } => self.save(attempt, last),
             Action::Stop { attempt, .. } => {
                 if let Some(stopped) = self.engine.get_mut(&attempt) {
                     *stopped = true;
@@ -576,6 +564,14 @@ impl World {
             }
             Action::Tell(..) => assert!(self.link),
             Action::Pause(_) | Action::Resume(_) | Action::Decline(..) => {}
+        }
+    }
+
+    fn save(&mut self, attempt: AttemptId, last: bool) {
+        let well = self.draw(3) > 0;
+        self.owed.push(Event::Saved { attempt, well });
+        if well && last && self.engine.contains_key(&attempt) {
+            self.ends(attempt, Reason::Cancelled);
         }
     }
 

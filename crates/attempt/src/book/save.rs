@@ -2,7 +2,7 @@
 
 use super::{Book, ms};
 use crate::entry::{Phase, Stop};
-use crate::{Action, SAVE_WHOLE_MS, Saving};
+use crate::{Action, SAVE_WHOLE_MS, Saving, Verdict};
 use alloc::vec::Vec;
 use gleaner_model::{AttemptId, Time};
 
@@ -54,7 +54,7 @@ impl Book {
         well: bool,
         out: &mut Vec<Action>,
     ) {
-        let whole = self.saving_of(attempt).whole;
+        let whole = self.saving_of(attempt).whole && self.has_time();
         let Some(entry) = self.attempts.get_mut(&attempt) else {
             return;
         };
@@ -80,6 +80,7 @@ impl Book {
         out: &mut Vec<Action>,
     ) {
         let saving = self.saving_of(attempt);
+        let farewell = self.has_time();
         let Some(entry) = self.attempts.get_mut(&attempt) else {
             return;
         };
@@ -90,16 +91,22 @@ impl Book {
         let runs = matches!(entry.phase, Phase::Running | Phase::Paused);
         let busy = entry.saving;
         self.set_save_due(attempt, None);
-        if self.frozen && runs && (saving.itself || saving.whole) {
+        if farewell && self.frozen && runs && (saving.itself || saving.whole) {
             // What stands still can neither save itself nor be saved.
             out.push(Action::Resume(attempt));
         }
-        match saving.whole && runs {
+        match farewell && saving.whole && runs {
             false => self.stop(now, attempt, out),
             // The save under way is of use too; the last one follows it.
             true if busy => self.set_due(attempt, Some(now + ms(SAVE_WHOLE_MS))),
             true => self.save_and_end(now, attempt, out),
         }
+    }
+
+    /// Whether what is given back has time to save itself, or to be saved. Where the owner needs
+    /// the PC everything is held at once and nothing could run: what was saved before counts.
+    pub(super) fn has_time(&self) -> bool {
+        self.verdict == Verdict::Run
     }
 
     fn save_and_end(&mut self, now: Time, attempt: AttemptId, out: &mut Vec<Action>) {

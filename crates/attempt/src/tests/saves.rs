@@ -106,15 +106,29 @@ fn who_saves_itself_gets_time_when_it_is_given_back_but_not_when_it_is_cancelled
 }
 
 #[test]
-fn what_is_frozen_runs_again_to_save_itself() {
+fn what_its_admin_froze_runs_again_to_save_itself() {
     let mut desk = one(ITSELF);
-    desk.step(Event::Judged(Verdict::Pause));
+    desk.step(Event::Wished(Wish::Pause));
     desk.step(Event::Paused(id(0)));
-    let given_back = desk.step(Event::Judged(Verdict::Evict));
-    assert_eq!(
-        given_back[..2],
-        [Action::Resume(id(0)), stop_in(SAVE_GRACE_MS)]
-    );
+    let given_back = desk.step(Event::Wished(Wish::Evict));
+    let asked = [Action::Resume(id(0)), stop_in(SAVE_GRACE_MS)];
+    assert_eq!(given_back[..2], asked);
+}
+
+#[test]
+fn an_owner_who_needs_the_pc_waits_for_no_save() {
+    for saving in [ITSELF, COPIED, WHOLE] {
+        for before in [Verdict::Run, Verdict::Pause] {
+            let mut desk = one(saving);
+            desk.step(Event::Judged(before));
+            let given_back = desk.step(Event::Judged(Verdict::Evict));
+            assert_eq!(given_back[..1], [stop_in(STOP_GRACE_MS)], "{saving:?}");
+        }
+        // Nor does one who is there and needs the memory back.
+        let mut desk = one(saving);
+        desk.step(Event::Judged(Verdict::Pause));
+        assert_eq!(desk.step(Event::Shed), [stop_in(STOP_GRACE_MS)]);
+    }
 }
 
 #[test]
@@ -136,7 +150,7 @@ fn a_drained_node_does_not_wait_for_what_can_be_moved() {
 #[test]
 fn a_guest_is_saved_before_it_is_given_back() {
     let mut desk = one(WHOLE);
-    assert_eq!(desk.step(Event::Judged(Verdict::Evict)), [save(true)]);
+    assert_eq!(desk.step(Event::Wished(Wish::Evict)), [save(true)]);
     assert_eq!(desk.step(saved(true)), []);
     let ended = desk.step(Event::Ended(id(0), Reason::Cancelled));
     let evicted = matches!(
