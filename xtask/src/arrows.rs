@@ -29,7 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A guest's kernel runs in the process engine's cage: one set of namespaces, limits, freezers
     // and shims for both. Its host end and its process 1 are one program of their own.
     ("engine-vm", &["engine", "engine-process", "guest", "model"]),
-    ("engine-wasm", &["engine", "model"]),
+    // Likewise, where there are cages: the runner of its programs is the program in one.
+    ("engine-wasm", &["engine", "engine-process", "model"]),
     ("guest", &[]),
     // The server never knows how an engine works.
     (
@@ -75,6 +76,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "engine-process",
             "engine-vm",
+            "engine-wasm",
             "image",
             "sense",
             "sim",

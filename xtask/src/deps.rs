@@ -57,7 +57,15 @@ const WRAPPERS: &[(&str, &[&str])] = &[
     (
         "tokio",
         &[
-            "agent", "bench", "blob", "cli", "client", "server", "wire", "testkit",
+            "agent",
+            "bench",
+            "blob",
+            "cli",
+            "client",
+            "engine-wasm",
+            "server",
+            "wire",
+            "testkit",
         ],
     ),
     ("libc", &["engine-process", "engine-vm", "guest", "sense"]),
@@ -65,6 +73,8 @@ const WRAPPERS: &[(&str, &[&str])] = &[
     ("axum", &["server"]),
     ("tonic", &["agent", "server", "wire"]),
     ("clap", &["cli"]),
+    ("wasmtime", &["engine-wasm"]),
+    ("wasmtime-wasi", &["engine-wasm"]),
     ("x11rb", &["sense"]),
 ];
 

@@ -70,6 +70,32 @@ const EROFS: Need = Need {
     package: "erofs-utils",
     purpose: "the guests' base image",
 };
+/// Programs for the engines' tests: what some of them call, and what compiles those of
+/// WebAssembly.
+const PROGRAMS: &[Need] = &[
+    PERL,
+    BUSYBOX,
+    Need {
+        program: "clang",
+        package: "clang",
+        purpose: "the compiler of WebAssembly programs",
+    },
+    Need {
+        program: "wasm-ld",
+        package: "lld",
+        purpose: "the linker of WebAssembly programs",
+    },
+    Need {
+        program: "/usr/lib/wasm32-wasi/libc.a",
+        package: "wasi-libc",
+        purpose: "the C library of WebAssembly programs",
+    },
+    Need {
+        program: "/usr/share/doc/libclang-rt-dev-wasm32",
+        package: "libclang-rt-dev-wasm32",
+        purpose: "the compiler's own functions for WebAssembly",
+    },
+];
 /// What the sensors' tests sense: a message bus with mocked services, displays without screens.
 const PEERS: &[Need] = &[
     Need {
@@ -129,6 +155,7 @@ const SUITES: &[Suite] = &[
             "--exclude=gleaner-tests",
             "--exclude=gleaner-engine-process",
             "--exclude=gleaner-engine-vm",
+            "--exclude=gleaner-engine-wasm",
             "--exclude=gleaner-sim",
             "--exclude=gleaner-sense",
         ]]),
@@ -142,13 +169,15 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "conformance",
         budget_minutes: 5,
-        needs: &[PERL, BUSYBOX],
+        needs: PROGRAMS,
         work: Work::Cargo(&[&[
             "test",
             "--locked",
             "--no-fail-fast",
             "-p",
             "gleaner-engine-process",
+            "-p",
+            "gleaner-engine-wasm",
         ]]),
     },
     Suite {

@@ -83,6 +83,7 @@ pub(crate) fn build(
         process.group_parent.clone_from(group);
     }
     let vm = guests(&mut process, &launcher, home, &events);
+    let wasm = web_assembly(&mut process, &launcher, home, &events);
     let engine = ProcessEngine::new(process, events)
         .map_err(|error| AgentError::Engine(error.to_string()))?;
     let groups = engine.backend().accounts();
@@ -111,6 +112,7 @@ pub(crate) fn build(
     Ok(Built {
         engines: [Arc::new(engine) as Arc<dyn Engine>]
             .into_iter()
+            .chain(wasm)
             .chain(vm)
             .collect(),
         refused,
@@ -154,7 +156,47 @@ fn guests(
     }
 }
 
-/// The engines' user ids must not meet; fewer attempts run in guests, so they get a quarter.
+/// The engine for WebAssembly. Whether a program runs is found out when the engine is asked what
+/// it can do. Without it the agent works all the same.
+#[cfg(feature = "wasm")]
+fn web_assembly(
+    process: &mut ProcessConfig,
+    launcher: &Path,
+    home: &Path,
+    events: &Events,
+) -> Option<Arc<dyn Engine>> {
+    use gleaner_engine_wasm::{WasmConfig, WasmEngine};
+    let mut cages = ProcessConfig {
+        dir: home.join("wasm"),
+        ..process.clone()
+    };
+    if rustix::process::geteuid().is_root() {
+        let all = process.uid_range.clone().or_else(default_uid_range)?;
+        let (tasks, own) = split(&all)?;
+        process.uid_range = Some(tasks);
+        cages.uid_range = Some(own);
+    }
+    let config = WasmConfig {
+        process: cages,
+        runner: launcher.to_owned(),
+    };
+    match WasmEngine::new(config, Arc::clone(events)) {
+        Ok(engine) => Some(Arc::new(engine)),
+        Err(error) => {
+            tracing::warn!(target: "gleaner::agent", %error, "no WebAssembly on this node");
+            None
+        }
+    }
+}
+
+/// This build has no engine for WebAssembly.
+#[cfg(not(feature = "wasm"))]
+fn web_assembly(_: &mut ProcessConfig, _: &Path, _: &Path, _: &Events) -> Option<Arc<dyn Engine>> {
+    None
+}
+
+/// The engines' user ids must not meet; fewer attempts run elsewhere than in processes, so each
+/// other engine gets a quarter of what is left.
 /// None where the range is too short for both.
 fn split(all: &Range<u32>) -> Option<(Range<u32>, Range<u32>)> {
     /// Ids of one bundle of tasks.

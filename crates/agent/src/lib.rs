@@ -284,13 +284,16 @@ fn find_out(built: Built, inputs: Inputs) -> Result<(), AgentError> {
             for engine in others {
                 let name = engine.kind().as_str().to_owned();
                 match fault(&*engine) {
-                    None => working.push(name),
+                    // At once: the next trial may take a minute, or build an image first.
+                    None => {
+                        working.push(name);
+                        inputs.send(Input::Introduced(working.clone()));
+                    }
                     Some(why) => {
                         tracing::warn!(target: "gleaner::agent", engine = name, why, "not offered");
                     }
                 }
             }
-            inputs.send(Input::Introduced(working));
         })?;
     }
     match built.again {

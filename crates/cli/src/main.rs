@@ -27,6 +27,10 @@ fn main() -> ExitCode {
     if gleaner_engine_process::is_shim_call(&arguments) {
         return gleaner_engine_process::shim_main(&arguments);
     }
+    #[cfg(feature = "wasm")]
+    if gleaner_engine_wasm::is_wasm_call(&arguments) {
+        return gleaner_engine_wasm::wasm_main(&arguments);
+    }
     if gleaner_engine_process::priority::is_spin_call(&arguments) {
         return gleaner_engine_process::priority::spin_main();
     }

@@ -22,6 +22,7 @@ const KEYS: &[(&str, &[&str])] = &[
         &[
             "command",
             "engine",
+            "deterministic",
             "image",
             "inputs",
             "outputs",

@@ -22,6 +22,7 @@ fn spec(index: u32, bundle: u64) -> AttemptSpec {
         attempt: TaskId::new(JobId(bundle), index).attempt(1),
         bundle: LeaseId(bundle),
         command: vec!["/bin/true".to_owned()],
+        deterministic: false,
         env: BTreeMap::new(),
         stdin: None,
         image: None,

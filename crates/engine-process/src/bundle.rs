@@ -42,6 +42,9 @@ pub(crate) struct Bundle {
     pub(crate) lease_left_ms: u64,
     /// Further directories of the host that tasks may read.
     pub(crate) read_only: Vec<PathBuf>,
+    /// A program to be shown at [`crate::PROGRAM_PATH`].
+    #[serde(default)]
+    pub(crate) program: Option<PathBuf>,
     /// What a guest is made of, where the cages hold guests.
     #[serde(default)]
     pub(crate) guest: Option<PathBuf>,
@@ -213,6 +216,7 @@ mod tests {
             attempt: TaskId::new(JobId(1), index).attempt(1),
             bundle: LeaseId(1),
             command: vec!["true".to_owned()],
+            deterministic: false,
             env: BTreeMap::new(),
             stdin: None,
             image: None,
@@ -233,6 +237,7 @@ mod tests {
             beat_ms: 1000,
             lease_left_ms: 1000,
             read_only: Vec::new(),
+            program: None,
             guest: None,
             guest_needs: GuestNeeds::default(),
             device: None,

@@ -31,6 +31,9 @@ use std::process::ExitCode;
 /// Where a cage that holds a guest finds its kernel and disks.
 pub const GUEST_DIR: &str = "/run/guest";
 
+/// Where a cage finds the program that [`ProcessConfig::program`] names.
+pub const PROGRAM_PATH: &str = "/run/gleaner";
+
 /// Whether these arguments (the program's own name first) ask for a shim. To be looked at
 /// before anything else in `main`: a shim must begin with a single thread.
 #[must_use]

@@ -233,6 +233,7 @@ fn task() -> AttemptSpec {
         attempt: TaskId::new(JobId(0), 0).attempt(1),
         bundle: LeaseId(0),
         command: vec!["true".to_owned()],
+        deterministic: false,
         env: BTreeMap::new(),
         stdin: None,
         image: None,

@@ -140,6 +140,7 @@ pub(crate) fn cage(
         command: [&format!("{GUEST_DIR}/gleaner-guest"), "run"]
             .map(str::to_owned)
             .to_vec(),
+        deterministic: false,
         env: BTreeMap::new(),
         stdin: None,
         image: spec.image.clone(),

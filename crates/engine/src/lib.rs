@@ -53,6 +53,10 @@ pub struct AttemptSpec {
     /// Program and arguments, placeholders filled in. A first word without a slash is looked
     /// up in the sandbox's PATH; with one, it is a path in the sandbox, relative to scratch.
     pub command: Vec<String>,
+    /// Whether clocks, chance and the bits of NaNs shall be the same in every run. Only where the
+    /// program is WebAssembly; other engines hand the PC's own on and ignore it.
+    #[serde(default)]
+    pub deterministic: bool,
     /// Environment besides PATH, HOME, TMPDIR and LANG.
     pub env: BTreeMap<String, String>,
     /// Name in scratch of the file that is standard input; `/dev/null` where absent.

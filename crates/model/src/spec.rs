@@ -82,6 +82,10 @@ pub struct TaskSpec {
     /// What contains it; the pool's default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
+    /// Whether clocks, chance and the bits of NaNs shall be the same in every run; for
+    /// WebAssembly alone.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub deterministic: bool,
     /// Root file system; the host's userland where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

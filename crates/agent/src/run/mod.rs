@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub(crate) struct JobTemplate {
     names: Vec<String>,
     command: Vec<Template>,
+    deterministic: bool,
     env: BTreeMap<String, Template>,
     stdin: Option<Template>,
     outputs: Vec<Template>,
@@ -66,6 +67,7 @@ impl JobTemplate {
             .collect::<Result<_, String>>()?;
         Ok(Self {
             command: from.command.iter().map(cut).collect(),
+            deterministic: from.deterministic,
             env: from
                 .env
                 .iter()
@@ -152,6 +154,7 @@ impl JobTemplate {
             attempt,
             bundle,
             command,
+            deterministic: self.deterministic,
             env,
             stdin: self
                 .stdin

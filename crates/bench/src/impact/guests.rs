@@ -114,6 +114,7 @@ impl Ours {
                 attempt,
                 bundle: BUNDLE,
                 command,
+                deterministic: false,
                 env: BTreeMap::new(),
                 stdin: None,
                 image: None,

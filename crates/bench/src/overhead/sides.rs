@@ -253,6 +253,7 @@ fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
         attempt,
         bundle: LeaseId(asked.bundle),
         command: asked.command,
+        deterministic: false,
         env,
         stdin: None,
         image: None,

@@ -74,6 +74,7 @@ impl Args {
         };
         let mut found = probe_processes(&backend, &options);
         found.extend(guests(self.quick));
+        found.extend(web_assembly());
         found.extend(sensors());
         self.print(&found)?;
         Ok(exit_code(&found))
@@ -113,6 +114,26 @@ fn guests(quick: bool) -> Vec<Capability> {
         row.level = row.level.min(Level::Degraded);
     }
     rows
+}
+
+/// Whether programs of WebAssembly run. Tasks that ask for none run without.
+#[cfg(feature = "wasm")]
+fn web_assembly() -> Option<Capability> {
+    use gleaner_engine_process::ProcessConfig;
+    use gleaner_engine_wasm::{WasmConfig, trial};
+    let dir = tempfile::tempdir().ok()?;
+    let mut row = trial(&WasmConfig {
+        process: ProcessConfig::new(dir.path().join("wasm")),
+        runner: std::env::current_exe().ok()?,
+    });
+    row.level = row.level.min(Level::Degraded);
+    Some(row)
+}
+
+/// This build runs none.
+#[cfg(not(feature = "wasm"))]
+fn web_assembly() -> Option<Capability> {
+    None
 }
 
 /// How each source that tells what the owner does is read. What this PC does not have is no lack.

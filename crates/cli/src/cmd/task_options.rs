@@ -89,6 +89,7 @@ impl TaskOptions {
             task: TaskSpec {
                 command: command.iter().map(|word| written(word)).collect(),
                 engine: self.engine,
+                deterministic: false,
                 image: self.image.clone(),
                 inputs,
                 outputs: self.output.iter().map(|glob| written(glob)).collect(),

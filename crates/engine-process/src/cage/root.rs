@@ -11,10 +11,11 @@ use super::etc::{
 };
 use super::sys;
 use super::{INNER_UID_FIRST, Trouble};
-use crate::GUEST_DIR;
 use crate::bundle::Bundle;
 use crate::image::Root;
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use crate::{GUEST_DIR, PROGRAM_PATH};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -79,11 +80,16 @@ impl Parts {
         )
         .map_err(Trouble::at("cut the mounts off from the host's"))?;
         let guest = bundle.guest.iter().map(|path| (path, Path::new(GUEST_DIR)));
+        let program = bundle.program.iter();
+        let program = program.map(|path| (path, Path::new(PROGRAM_PATH)));
         let places = bundle.read_only.iter().map(|path| (path, path.as_path()));
-        let extra = places.chain(guest).filter_map(|(path, shown_at)| {
-            let tree = tree_at(CWD, path, true).ok()?;
-            Some((shown_at.to_owned(), tree))
-        });
+        let extra = places
+            .chain(program)
+            .chain(guest)
+            .filter_map(|(path, shown_at)| {
+                let tree = tree_at(CWD, path, true).ok()?;
+                Some((shown_at.to_owned(), tree))
+            });
         let mut extra: Vec<(PathBuf, OwnedFd)> = extra.collect();
         let at = Trouble::at("take the image of the tasks");
         let image = match image {
@@ -298,11 +304,23 @@ fn userland(root: BorrowedFd<'_>, place: &Place) -> Result<(), Trouble> {
     bind(root, &host, place.path).map_err(Trouble::at("show the host's programs"))
 }
 
-/// A place that the administrator added.
+/// A directory or file that was added for these tasks.
 fn extra(root: BorrowedFd<'_>, path: &Path, tree: BorrowedFd<'_>, missing: &mut Vec<String>) {
     let inside = path.strip_prefix("/").unwrap_or(path);
     let shown = sys::mount_setattr(tree, true, RDONLY | NOSUID | NODEV)
-        .and_then(|()| directory(root, inside))
+        .and_then(|()| {
+            let mode = rustix::fs::fstat(tree)?.st_mode;
+            let is_file = FileType::from_raw_mode(mode) == FileType::RegularFile;
+            // One that lies in a directory shown before has a place there.
+            if is_file && rustix::fs::statat(root, inside, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+                return file(root, inside).map(drop);
+            }
+            if is_file {
+                Ok(())
+            } else {
+                directory(root, inside)
+            }
+        })
         .and_then(|()| {
             Ok(move_mount(
                 tree,

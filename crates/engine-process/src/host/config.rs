@@ -33,6 +33,9 @@ pub struct ProcessConfig {
     pub beat: Duration,
     /// Directories of the host, besides its userland, that tasks may read.
     pub read_only: Vec<PathBuf>,
+    /// A program of the host's that tasks may run, shown at [`crate::PROGRAM_PATH`] wherever it
+    /// lies here.
+    pub program: Option<PathBuf>,
     /// What guests are made of, shown at [`crate::GUEST_DIR`]. Its cages hold guests' kernels;
     /// see [`GuestNeeds`].
     pub guest: Option<PathBuf>,
@@ -51,6 +54,7 @@ impl ProcessConfig {
             group_parent: DetectOptions::default().parent_name,
             beat: Duration::from_secs(1),
             read_only: Vec::new(),
+            program: None,
             guest: None,
             fresh: false,
         }

@@ -41,6 +41,7 @@ impl Inner {
             beat_ms: millis(self.config.beat),
             lease_left_ms: millis(FIRST_LEASE),
             read_only: self.config.read_only.clone(),
+            program: self.config.program.clone(),
             guest: self.config.guest.clone(),
             image: image.cloned(),
             images: self.config.dir.join("images"),

@@ -278,6 +278,7 @@ mod tests {
             beat_ms: 1000,
             lease_left_ms: 1000,
             read_only: Vec::new(),
+            program: None,
             guest: None,
             guest_needs: GuestNeeds::default(),
             device: None,

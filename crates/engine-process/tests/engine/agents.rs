@@ -151,6 +151,7 @@ fn bare_spec(number: u64, script: &str) -> AttemptSpec {
         attempt: gleaner_model::TaskId::new(gleaner_model::JobId(number), 0).attempt(1),
         bundle: LeaseId(1),
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        deterministic: false,
         env: std::collections::BTreeMap::new(),
         stdin: None,
         image: None,

@@ -105,6 +105,7 @@ impl Bench {
             attempt: TaskId::new(JobId(number), 0).attempt(1),
             bundle: LeaseId(number),
             command: command.iter().map(|&word| word.to_owned()).collect(),
+            deterministic: false,
             env: BTreeMap::new(),
             stdin: None,
             image: None,

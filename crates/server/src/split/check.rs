@@ -5,7 +5,9 @@ use crate::images::Images;
 use gleaner_api::JobImage;
 use gleaner_blob::Blobs;
 use gleaner_core::{MergeKind, Need, NewJob};
-use gleaner_model::{BlobRef, CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, UserId};
+use gleaner_model::{
+    BlobRef, CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, TaskSpec, UserId,
+};
 use gleaner_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,6 +159,7 @@ fn task(spec: &JobSpec) -> Result<(), SplitError> {
     outputs("task.outputs", &task.outputs)?;
     outputs("task.checkpoint_files", &task.checkpoint_files)?;
     checkpoint(spec)?;
+    web_assembly(task)?;
     if let Some(stdin) = &task.stdin {
         inside("task.stdin", stdin)?;
     }
@@ -190,6 +193,28 @@ fn checkpoint(spec: &JobSpec) -> Result<(), SplitError> {
         return Err(wrong("task.checkpoint", problem));
     }
     Ok(())
+}
+
+/// What only WebAssembly has, and what it has not.
+fn web_assembly(task: &TaskSpec) -> Result<(), SplitError> {
+    if task.engine == Some(Engine::Wasm) {
+        return match task.image {
+            Some(_) => Err(wrong(
+                "task.image",
+                "means nothing to WebAssembly, which sees scratch and no other file; leave it \
+                 out, or put the files among the inputs",
+            )),
+            None => Ok(()),
+        };
+    }
+    match task.deterministic {
+        true => Err(wrong(
+            "task.deterministic",
+            "is for engine = \"wasm\" only: clocks and chance of native programs are the PC's; \
+             leave it out",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn limits(spec: &JobSpec) -> Result<(), SplitError> {

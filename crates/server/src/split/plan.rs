@@ -479,6 +479,7 @@ fn common(stored: &StoredJob) -> v1::Template {
             .engine
             .unwrap_or(gleaner_model::Engine::Process)
             .to_string(),
+        deterministic: spec.task.deterministic,
         ..v1::Template::default()
     }
 }
