@@ -6,7 +6,7 @@
 use crate::{WasmConfig, WasmEngine};
 use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, InputFile, Level, Saving};
 use gleaner_engine_process::ProcessConfig;
-use gleaner_model::{Bytes, Digest, JobId, LeaseId, Limits, Reason, TaskId};
+use gleaner_model::{Bytes, Digest, JobId, LeaseId, Limits, TaskId};
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -110,7 +110,7 @@ fn run(config: WasmConfig) -> Result<(), String> {
     };
     engine.discard(attempt);
     match reason? {
-        Reason::Exit { code: 0 } => Ok(()),
-        other => Err(other.to_string()),
+        reason if reason.is_success() => Ok(()),
+        reason => Err(reason.to_string()),
     }
 }

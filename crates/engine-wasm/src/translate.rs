@@ -186,7 +186,6 @@ const fn count(number: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gleaner_engine::AttemptSpec;
     use gleaner_model::{JobId, LeaseId, TaskId, Time, Usage};
 
     fn spec() -> AttemptSpec {

@@ -119,7 +119,6 @@ fn guests(quick: bool) -> Vec<Capability> {
 /// Whether programs of WebAssembly run. Tasks that ask for none run without.
 #[cfg(feature = "wasm")]
 fn web_assembly() -> Option<Capability> {
-    use gleaner_engine_process::ProcessConfig;
     use gleaner_engine_wasm::{WasmConfig, trial};
     let dir = tempfile::tempdir().ok()?;
     let mut row = trial(&WasmConfig {

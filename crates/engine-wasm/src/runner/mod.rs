@@ -274,16 +274,19 @@ fn end_of(error: &wasmtime::Error, during: Phase, meter: &Meter, stderr: &mut Fi
 /// The signal of a call that nobody may make.
 const SYS: i32 = 31;
 
-/// The signal that a native program would have got.
+/// The signals that native programs get for the same.
+const SIGNALS: [(Trap, i32); 5] = [
+    (Trap::UnreachableCodeReached, 6),
+    (Trap::IntegerDivisionByZero, 8),
+    (Trap::IntegerOverflow, 8),
+    (Trap::MemoryOutOfBounds, 11),
+    (Trap::StackOverflow, 11),
+];
+
+/// The signal that a native program would have got; that of an illegal instruction for what none
+/// can do.
 fn signal_of(trap: Trap) -> i32 {
     const ILL: i32 = 4;
-    const ABRT: i32 = 6;
-    const FPE: i32 = 8;
-    const SEGV: i32 = 11;
-    match trap {
-        Trap::UnreachableCodeReached => ABRT,
-        Trap::IntegerDivisionByZero | Trap::IntegerOverflow => FPE,
-        Trap::MemoryOutOfBounds | Trap::StackOverflow => SEGV,
-        _ => ILL,
-    }
+    let known = SIGNALS.iter().find(|(of, _)| *of == trap);
+    known.map_or(ILL, |(_, signal)| *signal)
 }

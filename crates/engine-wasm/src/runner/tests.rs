@@ -80,10 +80,10 @@ fn main_of(body: &str) -> Case {
 }
 
 fn failed(record: &Record) -> String {
-    match &record.end {
-        End::Failed(why) => why.clone(),
-        other => panic!("it ended with {other:?}"),
-    }
+    let End::Failed(why) = &record.end else {
+        panic!("it ended with {:?}", record.end);
+    };
+    why.clone()
 }
 
 #[test]

@@ -6,7 +6,6 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::panic,
-    clippy::disallowed_methods,
     reason = "this is its own test harness; a test panics where a promise is broken"
 )]
 
