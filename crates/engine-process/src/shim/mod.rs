@@ -287,9 +287,8 @@ impl Shim {
         let mut due = now + SLEEP_MAX;
         for run in self.runs.values().filter(|run| run.clock.is_some()) {
             let looks = run.frozen.is_empty().then_some(run.watch.next);
-            let paces = run
-                .pace_at()
-                .or(run.still_by.map(|_| now + save::STILL_LOOK));
+            let still = run.still_by.map(|_| now + save::STILL_LOOK);
+            let paces = run.pace_at().or(still);
             for at in [
                 looks,
                 paces,
