@@ -1,3 +1,5 @@
+//! Modules good and bad, run as the cage runs them; none may end the runner without a reason.
+
 use super::*;
 use crate::probe::NOTHING;
 use proptest::prelude::*;
