@@ -1,6 +1,7 @@
 //! Does the same job give the same results in guests as in processes? Runs in the suite `vm`,
 //! which builds the guest's program first.
 
+use crate::images::{SCRIPT, userland};
 use crate::pool::{Desk, Pool, id_of};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,6 +43,21 @@ fn offered(pool: &Pool, desk: &Desk) {
         assert!(Instant::now() < end, "no node offers guests: {nodes}");
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+#[test]
+fn an_image_is_the_same_root_in_guests() {
+    let (pool, desk) = (Pool::shared(), Desk::new());
+    offered(pool, &desk);
+    userland(&desk, "any");
+    pool.gleaner(&desk, &["image", "import", "e2e:guests", "root"])
+        .exits(0);
+    let run = |engine| {
+        let options = ["run", "--image", "e2e:guests", "--engine", engine];
+        let command = [&options[..], &["--", "sh", "-c", SCRIPT]].concat();
+        pool.gleaner(&desk, &command).exits(0).stdout
+    };
+    assert_eq!(run("vm"), run("process"));
 }
 
 #[test]

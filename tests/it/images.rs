@@ -10,7 +10,7 @@ use std::process::Command;
 const BUSYBOX: &str = "/usr/bin/busybox";
 
 /// A small userland below `root` on the desk, with one file that says which it is.
-fn userland(desk: &Desk, mark: &str) {
+pub(crate) fn userland(desk: &Desk, mark: &str) {
     let root = desk.path().join("root");
     let _first_time = fs::remove_dir_all(&root);
     fs::create_dir_all(root.join("bin")).unwrap();
@@ -32,7 +32,7 @@ fn tar(desk: &Desk, name: &str) {
 }
 
 /// What every engine must print the same of an image.
-const SCRIPT: &str = "cat /opt/mark; ls /opt /bin; seq 1 50000 | sha256sum; \
+pub(crate) const SCRIPT: &str = "cat /opt/mark; ls /opt /bin; seq 1 50000 | sha256sum; \
                                  test ! -e /usr; echo $?; id -un | cut -c 1-4; cat /etc/hostname";
 
 #[test]
