@@ -114,8 +114,14 @@ pub(crate) fn put_ended(chunk: &mut Vec<u8>, row: &AttemptRow) {
 }
 
 pub(crate) fn put_forgiven(tasks: &[(u32, u32)]) -> Vec<u8> {
+    // Reading keeps one number a task: the last.
+    let mut highest = BTreeMap::new();
+    for (task, number) in tasks {
+        let known = highest.entry(*task).or_insert(*number);
+        *known = (*known).max(*number);
+    }
     let mut chunk = vec![CHUNK_FORGIVEN];
-    chunk.extend(put_pairs(tasks.iter().map(|(task, number)| (task, number))));
+    chunk.extend(put_pairs(highest.iter()));
     chunk
 }
 

@@ -416,7 +416,9 @@ fn files_of_every_released_version_open() {
         let store = SqliteStore::open(&path).unwrap();
         let loaded = store.load().unwrap();
         let mut book = gleaner_core::Book::new();
-        rows().iter().for_each(|row| book.apply(row));
+        // What later versions added was in no file of this one.
+        let known = |row: &&Row| !matches!(row, Row::Checkpoint(_) | Row::CheckpointOver(_));
+        rows().iter().filter(known).for_each(|row| book.apply(row));
         assert_eq!(loaded.snapshot, book.snapshot(), "version {version}");
         let content = store.inline(&digest("content 1.4.1")).unwrap().unwrap();
         assert_eq!(content, b"content 1.4.1");

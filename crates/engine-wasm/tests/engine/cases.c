@@ -227,11 +227,54 @@ static int chaos(void) {
     return 0;
 }
 
+/* One step each time it is started; 85 until it is through. */
+static int step(void) {
+    int n = 0;
+    char text[64];
+    FILE *file = fopen("state/n", "r");
+    if (file) {
+        if (fscanf(file, "%d", &n) != 1) return 1;
+        fclose(file);
+    }
+    mkdir("state", 0755);
+    snprintf(text, sizeof text, "%d\n", ++n);
+    put("state/n", text);
+    file = fopen("log", "a");
+    if (!file || fputs(text, file) < 0 || fclose(file)) return 1;
+    if (n < 3) return 85;
+    FILE *log = fopen("log", "r"), *out = fopen("out", "w");
+    while (fgets(text, sizeof text, log)) fputs(text, out);
+    return fclose(out);
+}
+
+/* Writes two files that belong together, again and again. */
+static void pair(void) {
+    char text[64];
+    for (int i = 1;; i++) {
+        snprintf(text, sizeof text, "%d\n", i);
+        put("a", text);
+        put("b", text);
+        spin(0.01);
+    }
+}
+
+/* Says that it has saved itself in a and b, when it has not. */
+static int unsaved(const char *how) {
+    if (!strcmp(how, "link") && symlink("b", "a")) return 1;
+    if (!strcmp(how, "dir") && mkdir("a", 0755)) return 1;
+    if (!strcmp(how, "large") && !filled("a", 3 << 20, 0)) return 1;
+    put(strcmp(how, "one") ? "b" : "a", "x\n");
+    return 85;
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "digest")) return digest();
     if (!strcmp(what, "primes")) return primes(atol(argv[2]));
     if (!strcmp(what, "chaos")) return chaos();
+    if (!strcmp(what, "step")) return step();
+    if (!strcmp(what, "pair")) pair();
+    if (!strcmp(what, "unsaved")) return unsaved(argv[2]);
     if (!strcmp(what, "cat")) { say_file(argv[2]); return 0; }
     if (!strcmp(what, "count")) { printf("%d\n", files(argv[2], 0)); return 0; }
     if (!strcmp(what, "find")) {

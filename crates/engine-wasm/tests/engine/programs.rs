@@ -4,7 +4,8 @@
 //! `cases.c` with an argument, since there is no shell.
 
 use gleaner_engine::{
-    Adopted, AttemptSpec, Capability, CollectedFile, Control, Engine, EngineError, InputFile,
+    Adopted, AfterSave, AttemptSpec, Capability, CollectedFile, Control, Engine, EngineError,
+    InputFile, Saves,
 };
 use gleaner_engine_wasm::WasmEngine;
 use gleaner_model::{AttemptId, Digest, Usage};
@@ -33,6 +34,12 @@ const SCRIPTS: &[(&str, &[&str])] = &[
     ),
     ("find /tmp/ /dev/shm . -type f;", &["find", "/tmp", "."]),
     ("exec -a sleeper sleep 5", &["sleep", "5"]),
+    ("n=$(cat state/n", &["step"]),
+    ("i=0; while :; do i=$((i+1)); echo $i > a;", &["pair"]),
+    ("ln -s /etc/passwd a;", &["unsaved", "link"]),
+    ("echo x > a; exit 85", &["unsaved", "one"]),
+    ("mkdir a; echo x > b;", &["unsaved", "dir"]),
+    ("head -c 3m /dev/zero > a;", &["unsaved", "large"]),
 ];
 
 /// The program's name in scratch.
@@ -136,6 +143,18 @@ impl Engine for Scripted {
 
     fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
         self.engine.collect(attempt)
+    }
+
+    fn saves(&self) -> Saves {
+        self.engine.saves()
+    }
+
+    fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
+        self.engine.save(attempt, then)
+    }
+
+    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        self.engine.saved(attempt)
     }
 
     fn discard(&self, attempt: AttemptId) {
