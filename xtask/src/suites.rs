@@ -139,7 +139,7 @@ const PEERS: &[Need] = &[
 const SUITES: &[Suite] = &[
     Suite {
         name: "check",
-        budget_minutes: 7,
+        budget_minutes: 5,
         needs: &[],
         work: Work::Check,
     },
@@ -197,7 +197,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uml",
-        budget_minutes: 6,
+        budget_minutes: 8,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
     },
