@@ -145,7 +145,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "unit",
-        budget_minutes: 8,
+        budget_minutes: 7,
         needs: &[],
         work: Work::Cargo(&[&[
             "test",
@@ -168,7 +168,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "conformance",
-        budget_minutes: 5,
+        budget_minutes: 6,
         needs: PROGRAMS,
         work: Work::Cargo(&[&[
             "test",
@@ -182,13 +182,13 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "sim",
-        budget_minutes: 4,
+        budget_minutes: 2,
         needs: &[],
         work: Work::Cargo(&[&["test", "--locked", "--no-fail-fast", "-p", "gleaner-sim"]]),
     },
     Suite {
         name: "e2e",
-        budget_minutes: 8,
+        budget_minutes: 7,
         needs: &[PERL, PYTHON, BUSYBOX],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
@@ -197,13 +197,13 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uml",
-        budget_minutes: 8,
+        budget_minutes: 9,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
     },
     Suite {
         name: "vm",
-        budget_minutes: 5,
+        budget_minutes: 7,
         needs: &[GUEST, MKFS, EROFS, PERL, BUSYBOX],
         work: Work::Guest,
     },
