@@ -15,8 +15,9 @@ const OUTBOUND_MAX: usize = 4;
 /// How long messages are counted before they are taken to come thick.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Messages in a window from which on they wait for each other: some hundred tasks a second.
-const THICK: usize = 16;
+/// Messages in a window from which on they wait for each other: some hundred tasks a second, which
+/// is more than somebody who runs one small task after the other makes.
+const THICK: usize = 32;
 
 /// How far apart batches leave then. Each costs both sides a wake-up, a TLS record and, at the
 /// server, a share of a commit; the next tasks are here already, so nothing runs later for it.

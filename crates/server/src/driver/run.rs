@@ -21,8 +21,9 @@ const BATCH_EVENTS: u64 = 4096;
 /// How long the load is measured before it is believed.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Reports in a window from which on the pool counts as loaded: 160 a second.
-const LOADED_EVENTS: u64 = 16;
+/// Reports in a window from which on the pool counts as loaded: 320 a second, which is more than
+/// somebody who runs one small task after the other makes.
+const LOADED_EVENTS: u64 = 32;
 
 /// How far apart commits of a loaded pool are where nothing but reports came. Each has a price
 /// that does not depend on what is in it; agents hold their next tasks already, so that a later
