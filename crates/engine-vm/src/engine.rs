@@ -281,6 +281,14 @@ impl Engine for VmEngine {
         self.cages().allow(allowance);
     }
 
+    fn reclaim(&self) -> u64 {
+        self.cages().reclaim()
+    }
+
+    fn memory_now(&self) -> Option<u64> {
+        self.cages().memory_now()
+    }
+
     fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {
         self.cages().usage(attempt)
     }
