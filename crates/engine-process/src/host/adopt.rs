@@ -113,7 +113,7 @@ fn adopt_bundle(inner: &Arc<Inner>, bundle: &Arc<Bundle>, all: &mut Vec<Adopted>
         }
     }
     if !alive {
-        inner.remove_if_unused(bundle);
+        inner.remove_if_unused(&inner.state(), bundle);
     }
     alive
 }

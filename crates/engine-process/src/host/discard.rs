@@ -4,7 +4,7 @@
 //! It must not know why an attempt is of no more use.
 
 use super::link::Link;
-use super::{Entry, GIVEN_MAX, Inner};
+use super::{Entry, GIVEN_MAX, Inner, State};
 use crate::bundle::{self, Bay, Bundle};
 use crate::message::ToShim;
 use crate::remove;
@@ -40,14 +40,9 @@ pub(super) fn remove_in_background(inner: &Arc<Inner>, removed: mpsc::Receiver<R
 
 impl Inner {
     /// Removes the directory of a bundle that has neither shim nor attempts.
-    pub(super) fn remove_if_unused(&self, bundle: &Bundle) {
-        let state = self.state();
-        let attempts = state
-            .attempts
-            .values()
-            .any(|entry| entry.bundle.lease == bundle.lease);
-        if !attempts && !state.links.contains_key(&bundle.lease) {
-            // Renamed at once, since the lease may come back any moment.
+    pub(super) fn remove_if_unused(&self, state: &State, bundle: &Bundle) {
+        if !state.is_taken(bundle.lease) {
+            // Renamed while nobody can start anything, since the lease may come back any moment.
             let gone = bundle
                 .dir
                 .with_extension(format!("gone{}", crate::shim::now().ms));
@@ -58,8 +53,7 @@ impl Inner {
     }
 
     pub(super) fn discard(&self, attempt: AttemptId) {
-        let mut over = false;
-        let (entry, link) = {
+        let (entry, link, over) = {
             let mut state = self.state();
             let Some(entry) = state.attempts.get_mut(&attempt) else {
                 return;
@@ -76,6 +70,7 @@ impl Inner {
                 .attempts
                 .values()
                 .any(|entry| entry.bundle.lease == lease);
+            let mut over = false;
             let linked = state.links.get_mut(&lease);
             let link = linked.and_then(|linked| {
                 linked.idle_since = (!busy).then(Instant::now);
@@ -84,13 +79,14 @@ impl Inner {
                 let written = bundle::add_line(&linked.discarded, &attempt);
                 written.ok().map(|()| Arc::clone(&linked.link))
             });
-            (entry, link)
+            let over = over.then(|| state.let_go(lease)).flatten();
+            (entry, link, over)
         };
-        self.clear(&entry, link.clone());
-        if let Some(link) = link.filter(|_| over) {
+        self.clear(&entry, link);
+        if let Some(link) = over {
             let _gone = link.send(&ToShim::Quit);
         }
-        self.remove_if_unused(&entry.bundle);
+        self.remove_if_unused(&self.state(), &entry.bundle);
     }
 
     /// Gives the bay of a discarded attempt to the next. The shim checks that nothing is left

@@ -96,7 +96,27 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct State {
     links: BTreeMap<LeaseId, Linked>,
+    /// Shims that were told to quit, or died, until nothing of them is left: their names, ids
+    /// and directories are nobody else's so long.
+    leaving: Vec<Arc<Link>>,
     attempts: BTreeMap<AttemptId, Entry>,
+}
+
+impl State {
+    /// Whether a bundle of this name still has a shim, attempts or a directory.
+    fn is_taken(&self, lease: LeaseId) -> bool {
+        let attempt = |entry: &Entry| entry.bundle.lease == lease;
+        self.links.contains_key(&lease)
+            || self.leaving.iter().any(|link| link.bundle.lease == lease)
+            || self.attempts.values().any(attempt)
+    }
+
+    /// Gives a shim nothing more to do; the caller tells it to quit.
+    fn let_go(&mut self, lease: LeaseId) -> Option<Arc<Link>> {
+        let link = self.links.remove(&lease)?.link;
+        self.leaving.push(Arc::clone(&link));
+        Some(link)
+    }
 }
 
 struct Linked {
@@ -248,18 +268,19 @@ impl Inner {
                 && linked.link.bundle.guest_needs == needs
                 && linked.link.bundle.image == spec.image
         };
-        let lease = match self.config.fresh {
+        if !self.config.fresh {
+            let linked = match state.links.get_mut(&spec.bundle) {
+                Some(linked) => Some(linked),
+                None => state.links.values_mut().find(of_job),
+            };
+            if let Some(linked) = linked {
+                return Ok((Arc::clone(&linked.link), linked.bay()));
+            }
+        }
+        let lease = match self.config.fresh || state.is_taken(spec.bundle) {
             true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
             false => spec.bundle,
         };
-        let linked = match state.links.get_mut(&lease) {
-            Some(linked) => Some(linked),
-            None => state.links.values_mut().find(of_job),
-        };
-        let linked = linked.filter(|_| !self.config.fresh);
-        if let Some(linked) = linked {
-            return Ok((Arc::clone(&linked.link), linked.bay()));
-        }
         let bundle = self.bundle(lease, spec.image.as_ref(), state)?;
         let (link, child) = Link::spawn(bundle, &self.executable)?;
         let linked = self.listen(Arc::clone(&link), Some(child), state)?;
@@ -347,10 +368,7 @@ impl Inner {
         let lease = link.bundle.lease;
         let orphans: Vec<AttemptId> = {
             let mut state = self.state();
-            let same = |linked: &Linked| Arc::ptr_eq(&linked.link, link);
-            if state.links.get(&lease).is_some_and(same) {
-                state.links.remove(&lease);
-            }
+            state.let_go(lease);
             let ours = |entry: &Entry| entry.bundle.lease == lease && entry.ended.is_none();
             let all = state.attempts.iter().filter(|(_, entry)| ours(entry));
             all.map(|(attempt, _)| *attempt).collect()
@@ -371,7 +389,9 @@ impl Inner {
             });
             self.ended(attempt, Box::new(ending));
         }
-        self.remove_if_unused(&link.bundle);
+        let mut state = self.state();
+        state.leaving.retain(|left| !Arc::ptr_eq(left, link));
+        self.remove_if_unused(&state, &link.bundle);
     }
 
     /// The link of an attempt that runs; none where it has ended.

@@ -21,8 +21,10 @@ impl Inner {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let entries = state.attempts.values().map(|entry| &*entry.bundle);
         let links = state.links.values().map(|linked| &*linked.link.bundle);
+        let leaving = state.leaving.iter().map(|link| &*link.bundle);
         let used: BTreeSet<u32> = entries
             .chain(links)
+            .chain(leaving)
             .filter_map(|bundle| bundle.uid_first)
             .collect();
         let uid_first = match &self.uids {

@@ -2,7 +2,7 @@
 //! the caller's thread; what every shim must be told goes through a thread of its own, since a
 //! shim may be slow and the caller must not be.
 
-use super::{Inner, Link};
+use super::{Inner, Link, Linked};
 use crate::message::{Share, ToShim};
 use gleaner_engine::Allowance;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
@@ -109,16 +109,14 @@ impl Inner {
 
     /// Lets go of shims that have had nothing to do for a while.
     pub(super) fn retire_idle(&self, keep: Duration) {
-        let mut retired = Vec::new();
-        self.state().links.retain(|_, linked| {
-            let idle = linked
-                .idle_since
-                .is_some_and(|since| since.elapsed() >= keep);
-            if idle {
-                retired.push(Arc::clone(&linked.link));
-            }
-            !idle
-        });
+        let retired: Vec<_> = {
+            let mut state = self.state();
+            let idle = |linked: &Linked| linked.idle_since.is_some_and(|at| at.elapsed() >= keep);
+            let links = state.links.iter().filter(|(_, linked)| idle(linked));
+            let leases: Vec<_> = links.map(|(lease, _)| *lease).collect();
+            let gone = leases.into_iter().filter_map(|lease| state.let_go(lease));
+            gone.collect()
+        };
         for link in retired {
             let _gone = link.send(&ToShim::Quit);
         }

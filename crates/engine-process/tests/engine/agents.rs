@@ -15,8 +15,12 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("kill -9 of a shim ends its sandboxes", shim_killed),
     ("without beats all is frozen, then ended", silent_agent),
     ("a restarted agent adopts", adoption),
+    ("a bundle outlives its idle shim", idle_shim),
     ("the host's user id is nobody's", host_uid),
 ];
+
+/// How long a shim that has nothing to do is kept.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
 
 /// Host processes whose arguments contain all of `words`.
 fn processes(words: &[&str]) -> Vec<i32> {
@@ -94,6 +98,25 @@ fn wait_for<T>(heard: &Receiver<EngineEvent>, wanted: impl Fn(&EngineEvent) -> O
         if let Some(found) = wanted(&heard.recv_timeout(left).unwrap()) {
             return found;
         }
+    }
+}
+
+/// The shim is told to go and the next attempt of its bundle comes at the same moment.
+fn idle_shim() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let first = bench.script("echo first");
+    assert_eq!(bench.stdout_of(&first), "first\n");
+    for _ in 0..2 {
+        std::thread::sleep(KEEP_IDLE);
+        let next = AttemptSpec {
+            bundle: first.bundle,
+            ..bench.script("echo next")
+        };
+        // This beat sends the shim away.
+        bench.engine().beat(60_000);
+        assert_eq!(bench.stdout_of(&next), "next\n");
     }
 }
 
