@@ -172,6 +172,13 @@ impl Fleet {
             .json()
     }
 
+    /// The task `J.INDEX`, with its attempts.
+    #[track_caller]
+    pub(crate) fn task(&self, id: &str) -> Value {
+        let out = self.gleaner(&Desk::new(), &["tasks", id, "--json"]);
+        out.exits(0).json()
+    }
+
     #[track_caller]
     pub(crate) fn tasks(&self, id: &str) -> Vec<Value> {
         let out = self

@@ -432,6 +432,13 @@ impl Pool {
         out.json().as_array().unwrap().clone()
     }
 
+    /// The task `J.INDEX`, with its attempts.
+    #[track_caller]
+    pub(crate) fn task(&self, id: &str) -> Value {
+        let out = self.gleaner(&Desk::new(), &["tasks", id, "--json"]);
+        out.exits(0).json()
+    }
+
     /// Waits until a job is in a state.
     #[track_caller]
     pub(crate) fn wait_for_state(&self, id: &str, state: &str) {
@@ -556,6 +563,19 @@ pub(crate) fn id_of(value: &Value) -> String {
             panic!("no id in {value}")
         }
     }
+}
+
+/// The attempts of a task, as `tasks J.INDEX --json` shows it, that may have begun. A grant that
+/// never reached its node, or only queued there when the node had to pause, was taken back: it is
+/// `cancelled` and nothing is recorded of it.
+#[track_caller]
+pub(crate) fn begun(task: &Value) -> Vec<Value> {
+    let made = task["attempts_made"].as_array().expect("a task alone");
+    let taken_back = |one: &&Value| one["state"] == "cancelled" && one["record"].is_null();
+    made.iter()
+        .filter(|one| !taken_back(one))
+        .cloned()
+        .collect()
 }
 
 /// Whether tests are asked for their long form.

@@ -23,6 +23,8 @@ pub enum Event {
     Retry(Target),
     /// A node (re)connects and says what it is and what it holds.
     Hello(NodeHello),
+    /// What a node offers changed; what it holds did not. Not durable, as a hello is not.
+    Offer(NodeOffer),
     /// A node lives: all its leases are renewed.
     Beat(NodeReport),
     /// A node's newest connection ended (the driver drops the end of an older one). Its leases
@@ -145,6 +147,44 @@ pub struct NodeHello {
     pub refused: Option<String>,
     /// What it holds. A task leased to it that is not here was never received, and goes back.
     pub held: Vec<Held>,
+}
+
+/// What a node offers from now on; takes the place of what its hello said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOffer {
+    /// Which node.
+    pub node: NodeId,
+    /// Processors that tasks may use.
+    pub cpus: Cpus,
+    /// Memory that tasks may use.
+    pub memory: Bytes,
+    /// Disk that tasks may use.
+    pub disk: Bytes,
+    /// Engines that work there.
+    pub engines: Vec<Engine>,
+    /// Whether these run tasks that bring a root of their own.
+    pub images: bool,
+    /// Machine of the guests that it saves and restores whole; none where it cannot.
+    pub machine: Option<String>,
+    /// Why its self-test forbids work, if it does.
+    pub refused: Option<String>,
+}
+
+impl NodeHello {
+    /// The part of it that may change while the node is connected.
+    #[must_use]
+    pub fn offer(&self) -> NodeOffer {
+        NodeOffer {
+            node: self.node,
+            cpus: self.cpus,
+            memory: self.memory,
+            disk: self.disk,
+            engines: self.engines.clone(),
+            images: self.images,
+            machine: self.machine.clone(),
+            refused: self.refused.clone(),
+        }
+    }
 }
 
 /// What a node says at each beat.

@@ -36,8 +36,8 @@ pub use action::{Action, Bundle, Refusal, Reply};
 pub use book::{Book, fresh_job_row};
 pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
 pub use event::{
-    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeReport, NodeWish, Saved,
-    Target,
+    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeOffer, NodeReport, NodeWish,
+    Saved, Target,
 };
 pub use lease::POISON_NODES;
 pub use row::{

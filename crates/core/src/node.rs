@@ -3,7 +3,7 @@
 //! A node is known from its first hello, or from a row that names it. It never chooses what to
 //! run; it only says what it is and what it has.
 
-use crate::event::{Held, NodeHello, NodeReport, NodeWish};
+use crate::event::{Held, NodeHello, NodeOffer, NodeReport, NodeWish};
 use crate::lease::Way;
 use crate::matching::{Room, would_do};
 use crate::row::{NodeRow, Row};
@@ -251,6 +251,28 @@ impl State {
         let wish = wish.unwrap_or(NodeWish::Resume);
         self.out.push(Action::Wish { node: id, wish });
         self.reconcile(id, &held, true);
+        self.fill.insert(id);
+    }
+
+    /// What it runs goes on, even where it offers less now: only new grants go by it.
+    pub(crate) fn on_offer(&mut self, offer: NodeOffer) {
+        let id = offer.node;
+        // Before its hello nothing is known of it: the hello says the same.
+        let known = self.nodes.get(&id).and_then(|node| node.hello.clone());
+        let Some(mut hello) = known else { return };
+        hello.cpus = offer.cpus;
+        hello.memory = offer.memory;
+        hello.disk = offer.disk;
+        hello.engines = offer.engines;
+        hello.images = offer.images;
+        hello.machine = offer.machine;
+        hello.refused = offer.refused;
+        self.rematch(&hello);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.hello = Some(hello);
+            node.seen = 0;
+        }
+        self.refresh_node(id);
         self.fill.insert(id);
     }
 

@@ -119,6 +119,7 @@ impl State {
             Event::ResumeJob(job) => self.on_resume(job),
             Event::Retry(target) => self.on_retry(target),
             Event::Hello(hello) => self.on_hello(hello),
+            Event::Offer(offer) => self.on_offer(offer),
             Event::Beat(report) => self.on_beat(report),
             Event::Gone(node) => self.on_gone(node),
             Event::Wish(node, wish) => self.on_wish(node, wish),

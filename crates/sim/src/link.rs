@@ -4,7 +4,7 @@
 //! under way may be lost, may still be read from a buffer later (even after the next hello), or
 //! comes twice because the agent sends it again.
 
-use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeWish, Saved};
+use gleaner_core::{AttemptEnd, Bundle, NodeHello, NodeOffer, NodeWish, Saved};
 use gleaner_model::{AttemptId, AttemptState, NodeState, Time};
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub(crate) enum Up {
     Hello(Box<NodeHello>),
+    Offer(Box<NodeOffer>),
     Beat(NodeState),
     Progress(AttemptId, AttemptState),
     Ended(Box<AttemptEnd>),

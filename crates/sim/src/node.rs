@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 /// A beat leaves this often: a lease survives two lost ones.
 const BEAT_MS: u64 = 10_000;
 
+/// What every PC has for scratch.
+const DISK: Bytes = Bytes(100 << 30);
+
 /// A kept report.
 #[derive(Debug, Clone)]
 struct Kept {
@@ -35,6 +38,8 @@ pub(crate) struct Computer {
     pub(crate) id: NodeId,
     pub(crate) cpus: Cpus,
     memory: Bytes,
+    /// The owner lets the pool have half of the memory only.
+    spare: bool,
     pub(crate) speed: f64,
     arch: &'static str,
     pub(crate) on: bool,
@@ -78,6 +83,7 @@ impl Computer {
             id: NodeId(pc + 1),
             cpus: Cpus { milli: cpus * 1000 },
             memory: Bytes(u64::from(cpus) * (4 << 30)),
+            spare: false,
             speed: 0.5 + 1.5 * draw(2),
             arch: if pc == 0 || draw(3) < 0.2 {
                 "aarch64"
@@ -102,6 +108,18 @@ impl Computer {
         }
     }
 
+    /// What its owner lets the pool have.
+    const fn given(&self) -> Capacity {
+        let memory = match self.spare {
+            true => Bytes(self.memory.0 / 2),
+            false => self.memory,
+        };
+        Capacity {
+            cpus: self.cpus,
+            memory,
+        }
+    }
+
     fn hello(&self) -> NodeHello {
         let held = self.agent.as_ref().map(Book::inventory);
         let held = held.unwrap_or_default().into_iter();
@@ -109,8 +127,8 @@ impl Computer {
             node: self.id,
             name: format!("pc{}", self.id),
             cpus: self.cpus,
-            memory: self.memory,
-            disk: Bytes(100 << 30),
+            memory: self.given().memory,
+            disk: DISK,
             arch: self.arch.into(),
             engines: vec![Engine::Process],
             images: true,
@@ -309,6 +327,21 @@ impl World {
             self.agenda.note(again, Due::Arrive(pc, epoch, copy));
         }
         self.agenda.note(at, Due::Arrive(pc, epoch, up));
+    }
+
+    /// The owner gives more or less than before; the server hears of it where it has welcomed the
+    /// node, else in the next hello.
+    pub(crate) fn offer(&mut self, pc: Pc, spare: bool) {
+        let Some(node) = self.pc(pc).filter(|node| node.spare != spare) else {
+            return;
+        };
+        node.spare = spare;
+        let (given, told) = (node.given(), node.link.open);
+        let hello = node.hello();
+        self.feed(pc, Event::Offered(given));
+        if told {
+            self.send(pc, Up::Offer(Box::new(hello.offer())));
+        }
     }
 
     /// The time for a beat has come.
@@ -519,11 +552,7 @@ impl World {
         node.owner.begin(regime, node.cpus, now);
         node.verdict = Verdict::Pause;
         let alone_too_long = now.saturating_sub(node.killed_at) >= LEASE.ms;
-        let capacity = Capacity {
-            cpus: node.cpus,
-            memory: node.memory,
-        };
-        node.agent = Some(Book::new(capacity));
+        node.agent = Some(Book::new(node.given()));
         let pace = node.pace;
         let mut adoptions = Vec::new();
         for (attempt, program) in &mut node.programs {

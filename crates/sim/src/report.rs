@@ -166,6 +166,8 @@ pub struct Report {
     pub power_losses: u64,
     /// Agents that were killed.
     pub agent_kills: u64,
+    /// Times that an owner gave more or less memory.
+    pub offers: u64,
     /// Times that the server was killed.
     pub server_kills: u64,
     /// Actions that were lost with it before they were durable.

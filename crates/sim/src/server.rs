@@ -238,7 +238,9 @@ impl World {
             self.server.batch.push(Out::Welcome(pc, epoch));
         } else {
             let known = self.server.session.get(pc as usize) == Some(&Some(epoch));
-            let read = (stands && known) || self.chance.likely(0.4);
+            // The driver drops what an older connection than the last offered.
+            let late = !matches!(up, Up::Offer(_)) && self.chance.likely(0.4);
+            let read = (stands && known) || late;
             if !read {
                 return Ok(());
             }
@@ -246,6 +248,7 @@ impl World {
         let id = NodeId(pc + 1);
         self.serve(match up {
             Up::Hello(hello) => Event::Hello(*hello),
+            Up::Offer(offer) => Event::Offer(*offer),
             Up::Beat(state) => Event::Beat(NodeReport {
                 node: id,
                 state,
@@ -341,6 +344,7 @@ impl World {
 const fn subject(event: &Event) -> Option<NodeId> {
     match event {
         Event::Hello(hello) => Some(hello.node),
+        Event::Offer(offer) => Some(offer.node),
         Event::Beat(report) => Some(report.node),
         Event::Gone(node)
         | Event::Wish(node, _)

@@ -47,6 +47,7 @@ pub(crate) struct Tally {
     pub(crate) link_breaks: u64,
     pub(crate) power_losses: u64,
     pub(crate) agent_kills: u64,
+    pub(crate) offers: u64,
     pub(crate) server_kills: u64,
 }
 
@@ -221,7 +222,7 @@ impl World {
         let last = u64::from(self.options.nodes) - 1;
         let pc = Pc::try_from(self.chance.between(0, last)).unwrap_or(0);
         self.check_pc(pc);
-        match self.chance.between(0, 9) {
+        match self.chance.between(0, 10) {
             0..=4 => {
                 self.tally.link_breaks += 1;
                 let dark = self.chance.between(0, 90_000);
@@ -236,6 +237,11 @@ impl World {
                 self.tally.agent_kills += 1;
                 let back = self.chance.between(100, 45_000);
                 self.kill_agent(pc, back);
+            }
+            9 => {
+                self.tally.offers += 1;
+                let spare = self.chance.likely(0.5);
+                self.offer(pc, spare);
             }
             _ => {
                 let wishes = [
@@ -261,6 +267,7 @@ impl World {
         for pc in 0..self.options.nodes {
             self.account(pc);
             self.owner_acts(pc);
+            self.offer(pc, false);
         }
     }
 
@@ -363,6 +370,7 @@ impl World {
             power_offs: tally.power_offs,
             power_losses: tally.power_losses,
             agent_kills: tally.agent_kills,
+            offers: tally.offers,
             server_kills: tally.server_kills,
             actions_lost: server.lost_actions,
             checks: server.checks,

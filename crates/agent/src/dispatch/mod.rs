@@ -6,6 +6,7 @@
 //! fetches and collections. Out: calls of engines, and messages for the link.
 
 mod act;
+mod offer;
 pub(crate) mod save;
 mod serve;
 mod slot;
@@ -21,7 +22,7 @@ use crate::watch::capacity::Offer;
 use crate::watch::roster::Held;
 use crate::watch::{Condition, Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
-use gleaner_engine::{AttemptSpec, Engine, EngineEvent, Saves};
+use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
 use gleaner_harvest::{Cause, Decision};
 use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Reason, Span, Time};
 use gleaner_wire::v1;
@@ -161,6 +162,8 @@ pub(crate) struct Dispatch {
     templates: BTreeMap<JobId, Arc<JobTemplate>>,
     relays: serve::Relays,
     outgoing: Option<UnboundedSender<v1::AgentMessage>>,
+    /// What this connection was told that the node offers.
+    told: v1::Offer,
     /// Collects, discards.
     collectors: Hands,
     /// Steers attempts, in order.
@@ -199,6 +202,7 @@ impl Dispatch {
             templates: BTreeMap::new(),
             relays: serve::Relays::default(),
             outgoing: None,
+            told: v1::Offer::default(),
             collectors: Hands::new("gleaner-collect", COLLECTORS)?,
             steerer: Hands::new("gleaner-steer", 1)?,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -254,6 +258,7 @@ impl Dispatch {
         match input {
             Input::Connecting(answer) => {
                 let hello = self.hello();
+                self.told = offer::of(&hello);
                 if answer.send(hello).is_err() {
                     tracing::debug!(target: "gleaner::agent", "the link gave up before its hello");
                 }
@@ -275,6 +280,8 @@ impl Dispatch {
                 tracing::info!(target: "gleaner::agent", "connected");
                 self.step(Event::LinkUp { lease });
                 self.tell_saved_again();
+                // What changed since the hello was made.
+                self.tell_offer();
             }
             Input::LinkDown => {
                 self.parts.guests.linked(false);
@@ -312,61 +319,6 @@ impl Dispatch {
             Input::Shed => self.step(Event::Shed),
             Input::Capped { memory, disk } => self.cap(memory, disk),
             Input::Stop => self.stop(),
-        }
-    }
-
-    /// Attempts start into what the node has and the owner does not need.
-    fn offer(&mut self) {
-        let offered = self.parts.offer.memory.min(self.cap);
-        let memory = match &self.decision {
-            Some(decision) if !decision.admits => Bytes(0),
-            Some(decision) => decision.room.min(offered),
-            None => offered,
-        };
-        self.step(Event::Offered(Capacity {
-            cpus: self.parts.offer.cpus,
-            memory,
-        }));
-    }
-
-    /// Only a hello says what works here.
-    fn introduced(&mut self, engines: Vec<String>) {
-        let guests = self.parts.engines.iter().map(|engine| engine.saves());
-        let mut machine = guests.filter_map(|saves| match saves {
-            Saves::Guest { machine } => Some(machine),
-            Saves::Files | Saves::Nothing => None,
-        });
-        let machine = machine.next_back().unwrap_or_default();
-        let hello = &mut self.parts.hello;
-        if (&hello.engines, &hello.machine) != (&engines, &machine) {
-            (hello.engines, hello.machine) = (engines, machine);
-            self.outgoing = None;
-        }
-    }
-
-    /// The pool may have less or more of this node than before; only a hello says so.
-    fn cap(&mut self, memory: Bytes, disk: Bytes) {
-        let hello = &mut self.parts.hello;
-        self.cap = memory;
-        if (hello.memory_bytes, hello.disk_bytes) != (memory.0, disk.0) {
-            (hello.memory_bytes, hello.disk_bytes) = (memory.0, disk.0);
-            self.outgoing = None;
-        }
-        self.offer();
-    }
-
-    /// What the self-test says changed.
-    fn tested(&mut self, base: Condition) {
-        self.base = base;
-        self.look_at_disk();
-        let refused = match self.base.state == NodeState::Refused {
-            true => self.base.reason.clone(),
-            false => String::new(),
-        };
-        if refused != self.parts.hello.refused {
-            // Only a hello says whether a node refuses work, so there must be a new one.
-            self.parts.hello.refused = refused;
-            self.outgoing = None;
         }
     }
 

@@ -333,7 +333,7 @@ fn weight(message: &v1::AgentMessage) -> usize {
         Some(Kind::Saved(saved)) => saved.checkpoint.len(),
         Some(Kind::LogChunk(chunk)) => chunk.data.len(),
         Some(Kind::Hello(hello)) => 40 * hello.held.len(),
-        Some(Kind::Beat(_) | Kind::Progress(_)) | None => 0,
+        Some(Kind::Beat(_) | Kind::Progress(_) | Kind::Offer(_)) | None => 0,
     }
 }
 

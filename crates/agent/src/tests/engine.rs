@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 #[derive(Debug)]
 pub(super) struct FakeEngine {
@@ -22,6 +22,11 @@ pub(super) struct FakeEngine {
     /// What was asked of all attempts at once.
     held: Mutex<Option<bool>>,
     hangs: AtomicBool,
+    kind: gleaner_model::Engine,
+    /// Whether its trial may end.
+    tried: (Mutex<bool>, Condvar),
+    /// Another engine of the same agent.
+    beside: Option<Arc<FakeEngine>>,
 }
 
 #[derive(Default)]
@@ -53,7 +58,39 @@ impl FakeEngine {
             state: Mutex::default(),
             held: Mutex::default(),
             hangs: AtomicBool::new(false),
+            kind: gleaner_model::Engine::Process,
+            tried: (Mutex::new(true), Condvar::new()),
+            beside: None,
         }
+    }
+
+    /// An engine, and one more that works only once it was told to.
+    pub(super) fn with_late(kind: gleaner_model::Engine) -> (Arc<Self>, Arc<Self>) {
+        let late = Arc::new(Self {
+            kind,
+            tried: (Mutex::new(false), Condvar::new()),
+            ..Self::new()
+        });
+        let first = Self {
+            beside: Some(Arc::clone(&late)),
+            ..Self::new()
+        };
+        (Arc::new(first), late)
+    }
+
+    /// Its trial ends, and well.
+    pub(super) fn pass(&self) {
+        *self.tried.0.lock().unwrap() = true;
+        self.tried.1.notify_all();
+    }
+
+    /// All the engines of an agent that has this one.
+    pub(super) fn all(self: Arc<Self>) -> Vec<Arc<dyn Engine>> {
+        let beside = self.beside.clone().map(|engine| engine as Arc<dyn Engine>);
+        [self as Arc<dyn Engine>]
+            .into_iter()
+            .chain(beside)
+            .collect()
     }
 
     /// The agent that hears from now on.
@@ -177,10 +214,13 @@ impl FakeEngine {
 
 impl Engine for FakeEngine {
     fn kind(&self) -> gleaner_model::Engine {
-        gleaner_model::Engine::Process
+        self.kind
     }
 
     fn probe(&self) -> Vec<Capability> {
+        let (tried, changed) = &self.tried;
+        let waiting = changed.wait_while(tried.lock().unwrap(), |tried| !*tried);
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
         Vec::new()
     }
 

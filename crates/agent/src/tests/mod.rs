@@ -2,6 +2,7 @@
 //! can do to one.
 
 mod engine;
+mod offers;
 mod server;
 mod watch;
 
@@ -9,7 +10,6 @@ use crate::config::{AgentConfig, AtStop, Token};
 use crate::engines::Built;
 use crate::{AgentError, run_with};
 use engine::FakeEngine;
-use gleaner_engine::Engine;
 use gleaner_model::{
     AttemptId, AttemptRecord, AttemptState, Cpus, Digest, JobId, Limits, Reason, TaskId,
 };
@@ -62,7 +62,7 @@ impl Agent {
         let work = run_with(config, stop.clone(), move |_, _, events| {
             engine.hear(events);
             Ok(Built {
-                engines: vec![engine as Arc<dyn Engine>],
+                engines: engine.all(),
                 refused: None,
                 again: None,
                 sensing: Box::new(move |sink| {
@@ -467,6 +467,7 @@ async fn an_admins_wishes_are_obeyed() {
             Kind::Progress(progress) if progress.state == state.as_str() => Some(()),
             Kind::Hello(_)
             | Kind::Beat(_)
+            | Kind::Offer(_)
             | Kind::Progress(_)
             | Kind::Ended(_)
             | Kind::Saved(_)
@@ -529,6 +530,7 @@ async fn a_log_is_followed_to_its_end() {
                     }
                     Kind::Hello(_)
                     | Kind::Beat(_)
+                    | Kind::Offer(_)
                     | Kind::Progress(_)
                     | Kind::Ended(_)
                     | Kind::Saved(_)

@@ -49,6 +49,8 @@ struct Now {
     away: bool,
     silent: bool,
     wants_poll: bool,
+    /// Hellos are heard, but not welcomed yet.
+    reserved: bool,
     connections: JoinSet<()>,
     stream: Option<mpsc::Sender<Result<v1::ServerBatch, Status>>>,
     /// Messages for a node that polls.
@@ -117,6 +119,11 @@ impl FakeServer {
 
     pub(super) fn want_poll(&self) {
         self.now(|now| now.wants_poll = true);
+    }
+
+    /// From now on a welcome waits until this is taken back.
+    pub(super) fn be_reserved(&self, reserved: bool) {
+        self.now(|now| now.reserved = reserved);
     }
 
     pub(super) fn add_blob(&self, content: &[u8]) -> Digest {
@@ -189,6 +196,7 @@ impl FakeServer {
         self.hear(|kind| match kind {
             Kind::Hello(hello) => Some(hello.clone()),
             Kind::Beat(_)
+            | Kind::Offer(_)
             | Kind::Progress(_)
             | Kind::Ended(_)
             | Kind::Saved(_)
@@ -202,6 +210,7 @@ impl FakeServer {
             Kind::Ended(ended) if ended.attempt == Some(attempt.into()) => Some(ended.clone()),
             Kind::Hello(_)
             | Kind::Beat(_)
+            | Kind::Offer(_)
             | Kind::Progress(_)
             | Kind::Ended(_)
             | Kind::Saved(_)
@@ -346,6 +355,14 @@ impl Pool for Service {
                 return;
             }
             while let Ok(Some(batch)) = inbound.message().await {
+                let first = matches!(batch.messages[0].kind, Some(Kind::Hello(_)));
+                let reserved = || shared.now.lock().unwrap().reserved;
+                if first && reserved() {
+                    Self::pass_on(&shared, batch.clone());
+                    while reserved() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
                 let answer = v1::ServerBatch {
                     messages: Self::answers(&shared, &batch),
                     call_again_ms: 0,

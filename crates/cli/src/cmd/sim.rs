@@ -149,6 +149,7 @@ fn text(report: &Report, look: Look) -> String {
         ("PCs switched off", report.power_offs.to_string()),
         ("PCs without power", report.power_losses.to_string()),
         ("agents killed", report.agent_kills.to_string()),
+        ("offers changed", report.offers.to_string()),
         ("server killed", report.server_kills.to_string()),
         ("checks of all invariants", report.checks.to_string()),
     ] {

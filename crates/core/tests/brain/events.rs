@@ -1,11 +1,15 @@
 //! Each event once, in its plain form, and each action once, by its name.
 
 use crate::pool::{
-    BAD, OK, Pool, acknowledged, attempt, attempts, bundles, held, hello, job, need, online,
-    refusal, reply, revoked, rows,
+    BAD, GIB, OK, Pool, acknowledged, attempt, attempts, bundles, held, hello, job, need, offer,
+    online, refusal, reply, revoked, rows,
 };
-use gleaner_core::{Action, Event, LEASE, MergeKind, NodeReport, NodeWish, Reply, Row, Target};
-use gleaner_model::{AttemptState, JobId, JobState, NodeId, NodeState, TaskId, TaskState};
+use gleaner_core::{
+    Action, Event, LEASE, MergeKind, NodeOffer, NodeReport, NodeWish, Reply, Row, Target,
+};
+use gleaner_model::{
+    AttemptState, Bytes, Engine, JobId, JobState, NodeId, NodeState, TaskId, TaskState,
+};
 
 fn job_target(id: u64) -> Target {
     Target::Job(JobId(id))
@@ -168,6 +172,89 @@ fn event_hello_with_strange_attempts_has_them_revoked() {
         .push(held(attempt(8, 0, 1), AttemptState::Finished));
     let actions = pool.step(Event::Hello(again));
     assert_eq!(revoked(&actions), strange.map(|a| (1, a)));
+}
+
+#[test]
+fn event_offer_opens_what_the_hello_did_not_and_moves_nothing() {
+    type Ask = fn(&mut gleaner_core::Need);
+    type Change = fn(&mut NodeOffer);
+    let table: [(&str, Ask, Change); 6] = [
+        ("cpus", |n| n.cpus.milli = 5000, |o| o.cpus.milli = 8000),
+        (
+            "memory",
+            |n| n.memory = Bytes(65 * GIB),
+            |o| o.memory = Bytes(80 * GIB),
+        ),
+        (
+            "disk",
+            |n| n.disk = Bytes(65 * GIB),
+            |o| o.disk = Bytes(80 * GIB),
+        ),
+        (
+            "engine",
+            |n| n.engine = Engine::Wasm,
+            |o| o.engines.push(Engine::Wasm),
+        ),
+        (
+            "machine",
+            |n| n.saves = true,
+            |o| o.machine = Some("m".into()),
+        ),
+        (
+            "not refused",
+            |_| {},
+            |o| assert!(o.refused.is_none(), "as it was"),
+        ),
+    ];
+    for (what, ask, change) in table {
+        let mut pool = Pool::with_nodes(&[4]);
+        // Under way to the node, and begun there.
+        pool.submit(job(1, 2));
+        let running = attempt(1, 0, 1);
+        pool.step(Event::Progress(NodeId(1), running, AttemptState::Running));
+        let mut less = offer(1, 4);
+        less.refused = Some("too busy".into());
+        assert_eq!(revoked(&pool.step(Event::Offer(less))), []);
+        let mut new = job(1, 1);
+        ask(&mut new.need);
+        let (_, none) = pool.submit(new);
+        assert_eq!(none, [], "{what}");
+        let mut more = offer(1, 4);
+        change(&mut more);
+        // The first job's tasks keep what they have; what is left may be too little at first.
+        let actions = pool.step(Event::Offer(more));
+        let mut granted = bundles(&actions);
+        assert_eq!(revoked(&actions), [], "{what}");
+        for index in 0..2 {
+            let (now, _, _) = pool.task(1, index).running.expect(what);
+            assert_eq!(now, attempt(1, index, 1), "{what}");
+            granted.extend(bundles(&pool.end(1, now, OK)));
+        }
+        assert_eq!(granted.len(), 1, "{what}: {granted:?}");
+    }
+}
+
+#[test]
+fn event_offer_of_less_lets_what_runs_end_and_gives_no_more() {
+    let mut pool = Pool::with_nodes(&[2]);
+    pool.submit(job(1, 4));
+    let mut less = offer(1, 2);
+    (less.memory, less.engines) = (Bytes(1), Vec::new());
+    let actions = pool.step(Event::Offer(less));
+    assert_eq!((revoked(&actions), bundles(&actions)), (vec![], vec![]));
+    for index in 0..2 {
+        assert_eq!(bundles(&pool.end(1, attempt(1, index, 1), OK)), []);
+        assert_eq!(pool.task_state(1, index), TaskState::Done);
+    }
+    assert_eq!(pool.task_state(1, 2), TaskState::Ready);
+    assert_eq!(bundles(&pool.step(Event::Offer(offer(1, 2)))).len(), 1);
+}
+
+#[test]
+fn event_offer_before_any_hello_is_ignored() {
+    let mut pool = Pool::new();
+    assert_eq!(pool.step(Event::Offer(offer(5, 1))), []);
+    assert_eq!(pool.state.nodes(), []);
 }
 
 #[test]

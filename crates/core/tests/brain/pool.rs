@@ -3,7 +3,7 @@
 
 use gleaner_core::{
     Action, AttemptEnd, Book, Bundle, Event, Held, JobView, MergeKind, Need, NewJob, NodeHello,
-    NodeReport, Reply, Row, State, TaskView,
+    NodeOffer, NodeReport, Reply, Row, State, TaskView,
 };
 use gleaner_model::{
     AttemptId, AttemptState, Bytes, Cpus, Engine, JobId, NodeId, NodeState, Reason, Retry, Span,
@@ -62,6 +62,11 @@ pub(crate) fn hello(node: u32, cpus: u32) -> NodeHello {
         refused: None,
         held: Vec::new(),
     }
+}
+
+/// What [`hello`] says of what the node offers.
+pub(crate) fn offer(node: u32, cpus: u32) -> NodeOffer {
+    hello(node, cpus).offer()
 }
 
 pub(crate) fn online(node: u32) -> Event {

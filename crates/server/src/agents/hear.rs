@@ -1,6 +1,6 @@
 //! What agents say, as events for the driver.
 
-use crate::driver::{FromNode, Message, Outgoing};
+use crate::driver::{Connected, FromNode, Message, Outgoing};
 use crate::shared::{Shared, blocking};
 use crate::split::names;
 use gleaner_core::{AttemptEnd, Event, Held, NodeReport, Saved};
@@ -33,9 +33,10 @@ pub(super) fn held(held: v1::Held) -> Option<Held> {
 /// All of a batch but a hello. Chunks of logs go straight to who waits for them.
 pub(super) async fn hear(
     shared: &Shared,
-    node: NodeId,
+    connected: Connected,
     messages: Vec<v1::AgentMessage>,
 ) -> Result<Vec<FromNode>, Status> {
+    let node = connected.node;
     let mut reports = Vec::with_capacity(messages.len());
     for message in messages {
         let event = match message.kind {
@@ -49,6 +50,11 @@ pub(super) async fn hear(
                     .ok_or_else(|| Status::invalid_argument("a beat with an unknown state"))?,
                 reason: beat.reason,
             }),
+            Some(Kind::Offer(offer)) => {
+                let offer = super::offer(node, offer)?;
+                shared.driver.offer(connected, offer).await;
+                continue;
+            }
             Some(Kind::Progress(progress)) => {
                 let attempt = progress.attempt.map(AttemptId::from);
                 let state = AttemptState::from_word(&progress.state);

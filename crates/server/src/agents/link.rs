@@ -125,7 +125,7 @@ impl Reader {
         connected: Connected,
         messages: Vec<v1::AgentMessage>,
     ) -> Result<(), Status> {
-        let reports = hear::hear(&self.shared, connected.node, messages).await?;
+        let reports = hear::hear(&self.shared, connected, messages).await?;
         if !reports.is_empty() {
             self.shared.driver.report(reports).await;
         }

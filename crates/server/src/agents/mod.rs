@@ -12,7 +12,7 @@ pub(crate) mod poll;
 use crate::driver::{Connect, Connected, Link, Message};
 use crate::shared::Shared;
 use futures_util::stream::BoxStream;
-use gleaner_core::NodeHello;
+use gleaner_core::{NodeHello, NodeOffer};
 use gleaner_model::{Bytes, Cpus, Engine, NodeId};
 use gleaner_store::TokenKind;
 use gleaner_wire::v1::pool_server::{Pool, PoolServer};
@@ -135,16 +135,11 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
         memory: Bytes(hello.memory_bytes),
         disk: Bytes(hello.disk_bytes),
         arch: hello.arch,
-        // An engine that this server does not know is of no use to it.
-        engines: hello
-            .engines
-            .iter()
-            .filter_map(|word| Engine::from_word(word))
-            .collect(),
+        engines: engines(&hello.engines),
         images: hello.images,
         labels: hello.labels.into_iter().collect(),
-        machine: Some(hello.machine).filter(|machine| !machine.is_empty()),
-        refused: Some(hello.refused).filter(|why| !why.is_empty()),
+        machine: word(hello.machine),
+        refused: word(hello.refused),
         held: hello.held.into_iter().filter_map(hear::held).collect(),
     };
     let (sender, _) = tokio::sync::mpsc::channel(1);
@@ -158,4 +153,34 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
         },
         reply: oneshot::channel().0,
     })
+}
+
+/// An offer in the brain's words.
+fn offer(node: NodeId, offer: v1::Offer) -> Result<NodeOffer, Status> {
+    if offer.machine.len() > NAME_BYTES_MAX {
+        return Err(Status::invalid_argument("the offer is too long"));
+    }
+    Ok(NodeOffer {
+        node,
+        cpus: Cpus {
+            milli: offer.cpus_milli,
+        },
+        memory: Bytes(offer.memory_bytes),
+        disk: Bytes(offer.disk_bytes),
+        engines: engines(&offer.engines),
+        images: offer.images,
+        machine: word(offer.machine),
+        refused: word(offer.refused),
+    })
+}
+
+/// An engine that this server does not know is of no use to it.
+fn engines(words: &[String]) -> Vec<Engine> {
+    let known = words.iter().filter_map(|word| Engine::from_word(word));
+    known.collect()
+}
+
+/// A text that is empty where there is none.
+fn word(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }

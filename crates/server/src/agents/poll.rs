@@ -8,7 +8,7 @@ use gleaner_model::NodeId;
 use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +26,10 @@ const CALL_AGAIN_MS: (u32, u32) = (1000, 5000);
 /// The nodes that poll.
 #[derive(Debug, Default)]
 pub(crate) struct Polls {
-    sessions: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Session>>>>,
+    sessions: Mutex<BTreeMap<NodeId, (Connected, Kept)>>,
 }
+
+type Kept = Arc<tokio::sync::Mutex<Session>>;
 
 #[derive(Debug)]
 struct Session {
@@ -37,9 +39,7 @@ struct Session {
 }
 
 impl Polls {
-    fn sessions(
-        &self,
-    ) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Arc<tokio::sync::Mutex<Session>>>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Connected, Kept)>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,8 +58,8 @@ pub(super) async fn answer(
     };
     let session = shared.polls.sessions().get(&node).cloned();
     let say_hello = || Status::failed_precondition("say hello first; the server restarted");
-    let session = session.ok_or_else(say_hello)?;
-    let reports = hear::hear(shared, node, messages).await?;
+    let (connected, session) = session.ok_or_else(say_hello)?;
+    let reports = hear::hear(shared, connected, messages).await?;
     if !reports.is_empty() {
         shared.driver.report(reports).await;
     }
@@ -100,6 +100,7 @@ async fn begin(shared: &Arc<Shared>, hello: v1::Hello) -> Result<Connected, Stat
         cut,
     };
     let session = Arc::new(tokio::sync::Mutex::new(session));
-    shared.polls.sessions().insert(connected.node, session);
+    let kept = (connected, session);
+    shared.polls.sessions().insert(connected.node, kept);
     Ok(connected)
 }

@@ -4,7 +4,7 @@ use super::side::View;
 use super::{Board, Counters};
 use crate::driver::changes::Changes;
 use crate::error::Trouble;
-use gleaner_core::{Bundle, Event, NewJob, NodeHello, NodeWish, Reply};
+use gleaner_core::{Bundle, Event, NewJob, NodeHello, NodeOffer, NodeWish, Reply};
 use gleaner_model::{AttemptId, Digest, JobId, NodeId, Time};
 use gleaner_store::ServerRow;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub(crate) enum Message {
     Connect(Box<Connect>),
     /// An agent reports.
     Node(Vec<FromNode>),
+    /// What an agent offers changed.
+    Offer(Connected, NodeOffer),
     /// An agent's connection ended.
     Disconnect(Connected),
     /// Something for an agent that the brain need not know.
@@ -165,6 +167,12 @@ impl Handle {
         if before + count >= ENOUGH_EVENTS {
             self.reports.enough.notify_one();
         }
+    }
+
+    /// Hands over what a node offers from now on, behind all that its connection reported.
+    pub(crate) async fn offer(&self, connected: Connected, offer: NodeOffer) {
+        let message = Message::Offer(connected, offer);
+        let _ended = self.reports.sender.send(message).await;
     }
 
     /// Says that a connection ended, behind all that it reported.

@@ -339,6 +339,12 @@ impl Driver {
                     }
                 }
             }
+            Message::Offer(by, offer) => {
+                // What an older connection offered is no longer so: the last hello says more.
+                if self.links.get(&by.node).map(|link| link.0) == Some(by.generation) {
+                    self.step(brain, batch, Event::Offer(offer), None);
+                }
+            }
             Message::Disconnect(gone) => self.disconnect(brain, batch, gone),
             Message::Tell(node, message) => {
                 batch.outgoing.entry(node).or_default().push(message);

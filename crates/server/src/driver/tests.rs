@@ -2,7 +2,8 @@
 
 use super::*;
 use gleaner_core::{
-    AttemptRow, CheckpointRow, Event, MergeKind, Need, NewJob, NodeHello, Reply, Row, Target,
+    AttemptRow, CheckpointRow, Event, MergeKind, Need, NewJob, NodeHello, NodeOffer, Reply, Row,
+    Target,
 };
 use gleaner_model::{Bytes, Cpus, Digest, Engine, NodeId, OutputFile, Retry, TaskId, UserId};
 use gleaner_store::{MemoryStore, ServerRow, StoreError};
@@ -100,6 +101,14 @@ async fn connect(
     handle: &Handle,
     identity: &str,
 ) -> (NodeId, mpsc::Receiver<Vec<Outgoing>>, CancellationToken) {
+    let (connected, heard, cut) = link(handle, identity).await;
+    (connected.node, heard, cut)
+}
+
+async fn link(
+    handle: &Handle,
+    identity: &str,
+) -> (Connected, mpsc::Receiver<Vec<Outgoing>>, CancellationToken) {
     let (sender, heard) = mpsc::channel(16);
     let (reply, connected) = oneshot::channel();
     let cut = CancellationToken::new();
@@ -128,7 +137,7 @@ async fn connect(
         reply,
     };
     assert!(handle.send(Message::Connect(Box::new(connect))).await);
-    (connected.await.unwrap().node, heard, cut)
+    (connected.await.unwrap(), heard, cut)
 }
 
 async fn heard(from: &mut mpsc::Receiver<Vec<Outgoing>>) -> Vec<Outgoing> {
@@ -255,4 +264,41 @@ async fn revisions_change_with_jobs_and_wake_who_waits() {
     thread.join().await.unwrap();
     let stopped = handle.submit(job(), Vec::new()).await.unwrap_err();
     assert_eq!(stopped, Trouble::stopping());
+}
+
+#[tokio::test]
+async fn what_an_older_connection_offered_is_dropped() {
+    let store = Arc::new(Moody::default());
+    let (thread, handle) = start_driver(&store);
+    let (older, _heard, _cut) = link(&handle, "a").await;
+    let (newer, _heard, _cut) = link(&handle, "a").await;
+    for (by, gib, now) in [(older, 1, 1 << 10), (newer, 2, 2)] {
+        let offer = NodeOffer {
+            node: by.node,
+            cpus: Cpus { milli: 8000 },
+            memory: Bytes(gib << 30),
+            disk: Bytes(1 << 40),
+            engines: vec![Engine::Process],
+            images: true,
+            machine: None,
+            refused: None,
+        };
+        handle.offer(by, offer).await;
+        // A disconnection of nobody comes behind it in the same queue.
+        let nobody = Connected {
+            node: NodeId(99),
+            generation: 0,
+        };
+        handle.disconnect(nobody).await;
+        let memory = async || {
+            let look = move |view: &View<'_>| view.state.node(by.node).unwrap().memory;
+            handle.read(look).await.unwrap()
+        };
+        let begun = std::time::Instant::now();
+        while handle.queued() > 0 || memory().await != Bytes(now << 30) {
+            assert!(begun.elapsed() < PATIENCE, "{gib}");
+            tokio::task::yield_now().await;
+        }
+    }
+    thread.join().await.unwrap();
 }

@@ -248,3 +248,86 @@ async fn an_admins_wish_reaches_the_agent_and_outlives_a_restart() {
     );
     pool.server.shutdown().await.unwrap();
 }
+
+/// What a node of 64 GiB does not have.
+fn big() -> Value {
+    json!({ "task": { "command": ["echo", "x"] }, "limits": { "memory": "100GiB" } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_in_the_middle_of_a_dispatch_makes_no_second_attempt() {
+    let pool = TestPool::start().await;
+    let mut agent = FakeAgent::connect(&pool, "a").await;
+    let (small, large) = (
+        pool.client.submit(plain()).await,
+        pool.client.submit(big()).await,
+    );
+    let offer = v1::Offer {
+        cpus_milli: 4000,
+        memory_bytes: 200 << 30,
+        disk_bytes: 64 << 30,
+        engines: vec!["process".to_owned(), "wasm".to_owned()],
+        ..v1::Offer::default()
+    };
+    // The bundle of the first is on its way, or was not read yet.
+    agent.tell(Say::Offer(offer)).await;
+    let mut granted = Vec::new();
+    while granted.len() < 2 {
+        let (bundle, _) = agent.bundle().await;
+        granted.push(attempt(&bundle, 0));
+    }
+    for id in &granted {
+        let made = (0, vec![("stdout".to_owned(), b"x".to_vec())]);
+        agent.tell(Say::Ended(ended(*id, &made))).await;
+    }
+    for job in [small.id, large.id] {
+        pool.client.wait_done(job).await;
+        let task: TaskDetail = pool.client.get(&format!("/api/v1/tasks/{job}.0")).await;
+        assert_eq!(task.attempts_made.len(), 1, "{task:?}");
+    }
+    let node: NodeView = pool.client.get("/api/v1/nodes/1").await;
+    assert_eq!(
+        (node.engines.len(), node.memory),
+        (2, 200 << 30),
+        "{node:?}"
+    );
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_by_poll_is_taken() {
+    let pool = TestPool::start().await;
+    let token = pool.node_token();
+    let mut door = door(&pool).await;
+    let first = batch(vec![message(Say::Hello(hello("p")))]);
+    let answer = door.poll(bearer(first, &token)).await.unwrap().into_inner();
+    let Some(Hear::Welcome(welcome)) = answer.messages[0].kind.clone() else {
+        panic!("no welcome")
+    };
+    let job = pool.client.submit(big()).await;
+    let offer = v1::Offer {
+        cpus_milli: 4000,
+        memory_bytes: 200 << 30,
+        disk_bytes: 64 << 30,
+        engines: vec!["process".to_owned()],
+        ..v1::Offer::default()
+    };
+    let mut said = vec![message(Say::Offer(offer))];
+    let granted = async {
+        loop {
+            let call = v1::AgentBatch {
+                messages: std::mem::take(&mut said),
+                node: welcome.node,
+            };
+            let answer = door.poll(bearer(call, &token)).await.unwrap().into_inner();
+            for message in answer.messages {
+                if let Some(Hear::Bundle(bundle)) = message.kind {
+                    return bundle;
+                }
+            }
+        }
+    };
+    let bundle = tokio::time::timeout(PATIENCE, granted).await.unwrap();
+    assert_eq!(attempt(&bundle, 0).task.job, JobId(job.id.0));
+    pool.server.shutdown().await.unwrap();
+}
