@@ -3,6 +3,8 @@
 
 use gleaner_model::{Span, Time};
 use rustix::time::{ClockId, clock_gettime};
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Wall time at start, and how long the PC had been up then.
@@ -10,6 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) struct Clock {
     base: Time,
     start_ms: u64,
+    /// What a test says the time is, in milliseconds since the start.
+    #[cfg(test)]
+    set: Option<&'static AtomicU64>,
 }
 
 impl Clock {
@@ -20,10 +25,26 @@ impl Clock {
         Self {
             base: Time { ms: millis(base) },
             start_ms: up_ms(),
+            #[cfg(test)]
+            set: None,
+        }
+    }
+
+    /// A clock that stands still until a test moves it on.
+    #[cfg(test)]
+    pub(crate) fn set_by(ms: &'static AtomicU64) -> Self {
+        Self {
+            set: Some(ms),
+            ..Self::start()
         }
     }
 
     pub(crate) fn now(&self) -> Time {
+        #[cfg(test)]
+        if let Some(set) = self.set {
+            let ms = set.load(Ordering::SeqCst);
+            return self.base + Span { ms };
+        }
         let ms = up_ms().saturating_sub(self.start_ms);
         self.base + Span { ms }
     }

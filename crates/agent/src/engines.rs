@@ -2,6 +2,7 @@
 //! start, before the loop runs.
 
 use crate::AgentError;
+use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::dispatch::ENGINE_BEAT_MS;
 use crate::watch::sensing::{Begin, Nothing, this_pc};
@@ -35,6 +36,8 @@ pub(crate) struct Built {
     pub(crate) sensing: Begin,
     /// How the processor time of tasks is known.
     pub(crate) own: OwnTime,
+    /// What everything is timed by.
+    pub(crate) clock: Clock,
 }
 
 /// For where there is nothing to sense.
@@ -119,6 +122,7 @@ pub(crate) fn build(
         again,
         sensing,
         own,
+        clock: Clock::start(),
     })
 }
 

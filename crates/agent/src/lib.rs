@@ -156,7 +156,7 @@ fn prepare(
     raise_file_limit();
     let mut built = build(config, home.path(), events)?;
     let cache = Arc::new(Cache::open(home.path(), offer.cache.0)?);
-    let clock = Clock::start();
+    let clock = built.clock;
     let watching = begin_watch(config, &mut built, &home, (inputs.clone(), clock, offer))?;
     let guests = owner::guests::Guests::default();
     let around = owner::Around {

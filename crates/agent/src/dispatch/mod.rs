@@ -174,7 +174,7 @@ pub(crate) struct Dispatch {
     /// Since when the disk is full, where it is.
     low_since: Option<Time>,
     /// Which rule was shown last as what decides.
-    shown: Option<(NodeState, bool, Option<Discriminant<Cause>>)>,
+    shown: Option<Shown>,
     /// Most memory that owner and admin let the pool have.
     cap: Bytes,
     /// What is wrong with the disk, in words.
@@ -185,6 +185,18 @@ pub(crate) struct Dispatch {
     decision: Option<Box<Decision>>,
     beat_until: Time,
     stop_by: Option<Time>,
+}
+
+/// What decides, without its figures: the state, whether the disk is full, the rule, and when the
+/// owner's pause ends.
+type Shown = (NodeState, bool, Option<(Discriminant<Cause>, Option<Time>)>);
+
+/// An owner who chooses another end is told of it at once.
+const fn pause_end(cause: &Cause) -> Option<Time> {
+    if let Cause::OwnerPause { until, .. } = cause {
+        return *until;
+    }
+    None
 }
 
 impl Dispatch {
@@ -358,11 +370,12 @@ impl Dispatch {
         if *self.parts.condition.borrow() == condition {
             return;
         }
-        let rule = self
-            .decision
-            .as_ref()
-            .map(|decision| discriminant(&decision.cause));
-        let rule = (condition.state, self.trouble.is_some(), rule);
+        let cause = self.decision.as_ref().map(|decision| &decision.cause);
+        let rule = (
+            condition.state,
+            self.trouble.is_some(),
+            cause.map(|cause| (discriminant(cause), pause_end(cause))),
+        );
         let other = self.shown.replace(rule) != Some(rule);
         self.parts.condition.send_if_modified(|old| {
             old.clone_from(&condition);

@@ -13,6 +13,10 @@ use tonic::transport::Channel;
 /// in a circle, and leases of 30 s are renewed in time whatever it says.
 const CALL_MS: (u32, u32) = (100, 20_000);
 
+/// Where the node's condition changed it calls sooner, but not sooner than this: the server
+/// chose to be called seldom.
+const NEWS_APART: Duration = Duration::from_millis(500);
+
 impl Link {
     pub(super) async fn call(
         &self,
@@ -30,9 +34,20 @@ impl Link {
         let mut again_ms = first.call_again_ms;
         self.deliver(first).await?;
         let mut packer = Packer::default();
+        let mut condition = self.condition.clone();
         loop {
             let wait = again_ms.clamp(CALL_MS.0, CALL_MS.1);
-            tokio::time::sleep(Duration::from_millis(wait.into())).await;
+            let wait = Duration::from_millis(wait.into());
+            let news = async {
+                tokio::time::sleep(NEWS_APART).await;
+                // Its other end lives as long as the agent; without it only the time counts.
+                if condition.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            // What changed is looked at again with each call, whatever led to it.
+            let _news_or_time = tokio::time::timeout(wait, news).await;
+            condition.mark_unchanged();
             packer.waiting.push_back(self.beat());
             while let Ok(message) = queue.try_recv() {
                 packer.waiting.push_back(message);

@@ -5,6 +5,7 @@ use gleaner_wire::v1;
 use gleaner_wire::v1::pool_client::PoolClient;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -22,6 +23,10 @@ const THICK: usize = 32;
 /// How far apart batches leave then. Each costs both sides a wake-up, a TLS record and, at the
 /// server, a share of a commit; the next tasks are here already, so nothing runs later for it.
 const PACE: Duration = Duration::from_millis(100);
+
+/// News of the node's condition go at once, but not closer than this: an owner whose load comes
+/// and goes costs the server no more than four messages a second.
+pub(super) const NEWS_APART: Duration = Duration::from_millis(250);
 
 /// Lets messages go at once while they are few, and in batches when they come thick.
 struct Pace {
@@ -119,14 +124,17 @@ impl Link {
         let mut fresh = Vec::new();
         let mut pace = Pace::new();
         let mut condition = self.condition.clone();
-        let mut told = condition.borrow().state;
+        let mut told = tokio::time::Instant::now();
+        let mut news = None;
         loop {
             tokio::select! {
                 _ = beats.tick() => packer.waiting.push_back(self.beat()),
                 // Who pauses the PC sees it in the pool's listing now, not at the next beat.
-                Ok(now) = condition.wait_for(|now| now.state != told) => {
-                    told = now.state;
-                    drop(now);
+                Ok(()) = condition.changed(), if news.is_none() => news = Some(told + NEWS_APART),
+                () = sleep_until(news.unwrap_or(told)), if news.is_some() => {
+                    news = None;
+                    told = tokio::time::Instant::now();
+                    condition.mark_unchanged();
                     packer.waiting.push_back(self.beat());
                 }
                 count = queue.recv_many(&mut fresh, BATCH_MAX) => {

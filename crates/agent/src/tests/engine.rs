@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 #[derive(Debug)]
@@ -21,7 +20,8 @@ pub(super) struct FakeEngine {
     state: Mutex<State>,
     /// What was asked of all attempts at once.
     held: Mutex<Option<bool>>,
-    hangs: AtomicBool,
+    hangs: Mutex<bool>,
+    goes_on: Condvar,
     kind: gleaner_model::Engine,
     /// Whether its trial may end.
     tried: (Mutex<bool>, Condvar),
@@ -35,6 +35,9 @@ struct State {
     attempts: BTreeMap<AttemptId, Run>,
     starts: Vec<AttemptId>,
     beats: u32,
+    reclaims: u32,
+    /// In the order in which they ended.
+    ended: Vec<AttemptId>,
 }
 
 impl std::fmt::Debug for State {
@@ -57,7 +60,8 @@ impl FakeEngine {
             dir: tempfile::tempdir().unwrap(),
             state: Mutex::default(),
             held: Mutex::default(),
-            hangs: AtomicBool::new(false),
+            hangs: Mutex::default(),
+            goes_on: Condvar::new(),
             kind: gleaner_model::Engine::Process,
             tried: (Mutex::new(true), Condvar::new()),
             beside: None,
@@ -114,11 +118,12 @@ impl FakeEngine {
 
     /// From now on it does not come back from a hold.
     pub(super) fn hang(&self) {
-        self.hangs.store(true, Ordering::SeqCst);
+        *self.hangs.lock().unwrap() = true;
     }
 
     pub(super) fn go_on(&self) {
-        self.hangs.store(false, Ordering::SeqCst);
+        *self.hangs.lock().unwrap() = false;
+        self.goes_on.notify_all();
     }
 
     pub(super) fn starts(&self) -> Vec<AttemptId> {
@@ -131,6 +136,16 @@ impl FakeEngine {
 
     pub(super) fn beats(&self) -> u32 {
         self.state.lock().unwrap().beats
+    }
+
+    /// What has ended, in this order.
+    pub(super) fn ended(&self) -> Vec<AttemptId> {
+        self.state.lock().unwrap().ended.clone()
+    }
+
+    /// How often memory was asked back.
+    pub(super) fn reclaims(&self) -> u32 {
+        self.state.lock().unwrap().reclaims
     }
 
     /// Adds to what a running attempt has printed.
@@ -166,10 +181,13 @@ impl FakeEngine {
             refused_calls: BTreeMap::new(),
             degraded: Vec::new(),
         });
-        match self.state.lock().unwrap().attempts.get_mut(&attempt) {
+        let mut state = self.state.lock().unwrap();
+        match state.attempts.get_mut(&attempt) {
             Some(run) if run.ending.is_none() => run.ending = Some(ending.clone()),
             _ => return,
         }
+        state.ended.push(attempt);
+        drop(state);
         self.tell(EngineEvent::Ended { attempt, ending });
     }
 
@@ -269,10 +287,14 @@ impl Engine for FakeEngine {
     }
 
     fn hold(&self, on: bool) {
-        while self.hangs.load(Ordering::SeqCst) {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let hangs = self.hangs.lock().unwrap();
+        drop(self.goes_on.wait_while(hangs, |hangs| *hangs).unwrap());
         *self.held.lock().unwrap() = Some(on);
+    }
+
+    fn reclaim(&self) -> u64 {
+        self.state.lock().unwrap().reclaims += 1;
+        0
     }
 
     fn usage(&self, _attempt: AttemptId) -> Result<Usage, EngineError> {

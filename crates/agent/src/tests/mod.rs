@@ -65,6 +65,7 @@ impl Agent {
                 engines: engine.all(),
                 refused: None,
                 again: None,
+                clock: sensors.clock(),
                 sensing: Box::new(move |sink| {
                     sensors.begin(sink);
                     sensors
@@ -237,8 +238,7 @@ async fn a_wrong_fingerprint_or_token_is_refused() {
     let agent = Agent::start_with(&impostor, &engine, data.path(), |config| {
         config.token = Token::new(&format!("gln-node-s3cret-{}", "0".repeat(64)));
     });
-    // On purpose: a span in which nothing may be said.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until("it tried twice", || impostor.fruitless() >= 2).await;
     assert!(impostor.rest().is_empty());
     agent.stop().await.unwrap();
 }
@@ -387,8 +387,7 @@ async fn results_outlast_a_server_that_is_away_and_are_acknowledged_once() {
     scene.server.vanish();
     scene.engine.print(id(1), &"y".repeat(10_000));
     scene.engine.end(id(1));
-    // On purpose: the server is away for a while.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until("the agent looked for it", || scene.server.fruitless() > 0).await;
     scene.server.be_silent(false);
     scene.server.come_back();
     let hello = scene.server.hello().await;

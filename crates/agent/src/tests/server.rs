@@ -48,9 +48,13 @@ struct Shared {
 struct Now {
     away: bool,
     silent: bool,
+    /// Connections that were turned away or broke off before a word was said.
+    fruitless: u32,
     wants_poll: bool,
     /// Hellos are heard, but not welcomed yet.
     reserved: bool,
+    /// The next node is told to beat so seldom that no test sees a second one.
+    seldom: bool,
     connections: JoinSet<()>,
     stream: Option<mpsc::Sender<Result<v1::ServerBatch, Status>>>,
     /// Messages for a node that polls.
@@ -108,6 +112,11 @@ impl FakeServer {
         });
     }
 
+    /// How often somebody came in vain.
+    pub(super) fn fruitless(&self) -> u32 {
+        self.now(|now| now.fruitless)
+    }
+
     pub(super) fn come_back(&self) {
         self.now(|now| now.away = false);
     }
@@ -115,6 +124,11 @@ impl FakeServer {
     /// Reports are heard, but not acknowledged.
     pub(super) fn be_silent(&self, silent: bool) {
         self.now(|now| now.silent = silent);
+    }
+
+    /// Only news come from the node that says hello next, no beat.
+    pub(super) fn want_news_only(&self) {
+        self.now(|now| now.seldom = true);
     }
 
     pub(super) fn want_poll(&self) {
@@ -219,6 +233,12 @@ impl FakeServer {
         .await
     }
 
+    /// Passes over everything that came so far.
+    pub(super) fn forget(&mut self) {
+        while self.heard.try_recv().is_ok() {}
+        self.kept.clear();
+    }
+
     /// What was kept and not asked for.
     pub(super) fn rest(&mut self) -> &[Kind] {
         while let Ok(kind) = self.heard.try_recv() {
@@ -262,8 +282,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
         let tls = tls.clone();
         let mut now = shared.now.lock().unwrap();
         if now.away {
+            now.fruitless += 1;
             continue;
         }
+        let turned_away = Arc::clone(&shared);
         now.connections.spawn(async move {
             let builder = Builder::new(TokioExecutor::new());
             // A cut connection is part of these tests.
@@ -271,7 +293,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
                 None => builder.serve_connection(TokioIo::new(tcp), service).await,
                 Some(tls) => match tls.accept(tcp).await {
                     Ok(io) => builder.serve_connection(TokioIo::new(io), service).await,
-                    Err(_) => Ok(()),
+                    Err(_) => {
+                        turned_away.now.lock().unwrap().fruitless += 1;
+                        Ok(())
+                    }
                 },
             };
         });
@@ -290,7 +315,7 @@ impl Service {
                 answers.push(server_message::Kind::Welcome(v1::Welcome {
                     node: 7,
                     lease_ms: 30_000,
-                    beat_ms: 200,
+                    beat_ms: if now.seldom { 3_600_000 } else { 200 },
                     protocol: gleaner_wire::PROTOCOL,
                     settings: Vec::new(),
                 }));

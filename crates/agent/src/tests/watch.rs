@@ -2,16 +2,17 @@
 
 use super::engine::FakeEngine;
 use super::server::FakeServer;
-use super::{Agent, Scene, bundle, id, until};
+use super::{Agent, Scene, bundle, id, reason, until};
+use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::watch::keep::Keep;
 use crate::watch::sensing::{Sensed, SensedSink, Sensing};
 use crate::watch::status::Source;
 use gleaner_harvest::{OwnerWish, Sample};
-use gleaner_model::{Policy, Signal, Time};
+use gleaner_model::{AttemptState, Policy, Pressure, Signal, Span, Time};
 use gleaner_wire::v1::agent_message::Kind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Sensors that say what the test wants.
 #[derive(Debug, Default)]
@@ -19,11 +20,44 @@ pub(super) struct FakeSensors {
     sample: Mutex<Sample>,
     sink: Mutex<Option<SensedSink>>,
     sleeps: Mutex<u32>,
+    /// The agent's clock, where it stands still until the test moves it on.
+    time: Option<&'static AtomicU64>,
 }
 
 impl FakeSensors {
     pub(super) fn begin(&self, sink: SensedSink) {
         *self.sink.lock().unwrap() = Some(sink);
+    }
+
+    /// Sensors of a PC whose clock the test moves.
+    fn with_clock() -> Self {
+        Self {
+            time: Some(Box::leak(Box::default())),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.time.map_or_else(Clock::start, Clock::set_by)
+    }
+
+    /// Time passes on the agent's clock, and somebody looks.
+    fn pass(&self, span: Span) {
+        self.time.unwrap().fetch_add(span.ms, Ordering::SeqCst);
+        self.say(Sensed::Changed);
+    }
+
+    /// From now on somebody waits for memory for so much of the time, in thousandths.
+    fn press(&self, memory: u16) {
+        let value = Pressure {
+            memory,
+            ..Pressure::default()
+        };
+        // A word is as old as the look that it comes with.
+        self.sample.lock().unwrap().pressure = Signal::Seen {
+            value,
+            at: Time { ms: 0 },
+        };
     }
 
     fn say(&self, event: Sensed) {
@@ -33,10 +67,14 @@ impl FakeSensors {
 
 impl Sensing for FakeSensors {
     fn sample(&self, now: Time) -> Sample {
-        Sample {
+        let mut sample = Sample {
             at: now,
             ..*self.sample.lock().unwrap()
+        };
+        if let Signal::Seen { at, .. } = &mut sample.pressure {
+            *at = now;
         }
+        sample
     }
 
     fn sources(&self) -> Vec<Source> {
@@ -72,6 +110,10 @@ async fn beat(server: &mut FakeServer, state: &str) -> String {
         (beat.state == state).then(|| beat.reason.clone())
     };
     server.hear(wanted).await
+}
+
+fn is_beat(kind: &Kind) -> Option<()> {
+    matches!(kind, Kind::Beat(_)).then_some(())
 }
 
 async fn told(server: &mut FakeServer, state: &str) {
@@ -117,6 +159,45 @@ async fn sleep_is_a_pause_that_is_ready_before_the_pc_sleeps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_state_or_of_its_reason_waits_for_no_beat() {
+    let sensors = Arc::new(FakeSensors::default());
+    let mut server = FakeServer::start(false).await;
+    // It hears one beat at the beginning and the next in an hour.
+    server.want_news_only();
+    let engine = Arc::new(FakeEngine::new());
+    let data = tempfile::tempdir().unwrap();
+    let screensaver = |config: &mut AgentConfig| config.policy = Policy::Screensaver;
+    let agent = Agent::sensing(&server, &engine, data.path(), (screensaver, &sensors));
+    server.hello().await;
+    sensors.say(Sensed::Input);
+    let in_use = beat(&mut server, "paused").await;
+    // Paused before and after: only the reason is another.
+    sensors.say(Sensed::Sleeping(true));
+    let asleep = said(&mut server, "sleep").await;
+    assert_ne!(in_use, asleep);
+    sensors.say(Sensed::Sleeping(false));
+    let wanted = |kind: &Kind| {
+        let Kind::Beat(beat) = kind else { return None };
+        (!beat.reason.contains("sleep")).then(|| beat.state.clone())
+    };
+    assert_eq!(
+        server.hear(wanted).await,
+        "paused",
+        "somebody was just there"
+    );
+    agent.stop().await.unwrap();
+}
+
+/// The next beat whose reason has this word; the reason.
+async fn said(server: &mut FakeServer, word: &str) -> String {
+    let wanted = |kind: &Kind| {
+        let Kind::Beat(beat) = kind else { return None };
+        beat.reason.contains(word).then(|| beat.reason.clone())
+    };
+    server.hear(wanted).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_every_sense_of_people_fails_the_pc_counts_as_in_use() {
     let sensors = Arc::new(FakeSensors::default());
     let failed = || Signal::Failed {
@@ -140,6 +221,70 @@ async fn where_every_sense_of_people_fails_the_pc_counts_as_in_use() {
         beat(&mut scene.server, "paused").await;
     }
     assert_eq!(scene.engine.starts().len(), 0);
+    scene.agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_the_owner_needs_comes_from_pages_then_from_the_youngest() {
+    let sensors = Arc::new(FakeSensors::with_clock());
+    let mut scene = scene(&sensors, |_| {}).await;
+    until("two run", || scene.engine.starts().len() == 2).await;
+    sensors.press(300);
+    sensors.pass(Span::seconds(1));
+    beat(&mut scene.server, "paused").await;
+    until("pages are asked back", || scene.engine.reclaims() > 0).await;
+    assert_eq!(scene.engine.holds(), 2, "nothing is given back yet");
+    // Pages were not enough for twenty seconds: the youngest goes, then the next.
+    let gone = || scene.engine.ended();
+    until("both are given back", || {
+        sensors.pass(Span::seconds(1));
+        gone().len() == 2
+    })
+    .await;
+    assert_eq!(gone(), [id(1), id(0)]);
+    for index in 0..2 {
+        let given_back = reason(&scene.server.ended(id(index)).await);
+        assert_eq!(given_back.state(), AttemptState::Evicted, "{given_back}");
+        assert!(given_back.to_string().contains("memory"), "{given_back}");
+    }
+    // The owner has what was needed: work begins again.
+    sensors.press(0);
+    until("nothing is held", || {
+        sensors.pass(Span::seconds(1));
+        scene.engine.held() == Some(false)
+    })
+    .await;
+    beat(&mut scene.server, "online").await;
+    scene.agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_frozen_too_long_is_given_back() {
+    let sensors = Arc::new(FakeSensors::with_clock());
+    let quick = |config: &mut AgentConfig| {
+        config.policy = Policy::Screensaver;
+        std::fs::create_dir_all(&config.data).unwrap();
+        let limits = config.data.join("owner-limits.json");
+        std::fs::write(limits, r#"{"frozen":"40s"}"#).unwrap();
+    };
+    let mut scene = scene(&sensors, quick).await;
+    until("two run", || scene.engine.starts().len() == 2).await;
+    sensors.say(Sensed::Input);
+    until("all are held", || scene.engine.held() == Some(true)).await;
+    sensors.pass(Span::seconds(15));
+    sensors.pass(Span::seconds(15));
+    told(&mut scene.server, "paused").await;
+    assert_eq!(scene.engine.holds(), 2, "they keep what they have");
+    until("both are given back", || {
+        sensors.pass(Span::seconds(1));
+        scene.engine.ended().len() == 2
+    })
+    .await;
+    for index in 0..2 {
+        let given_back = reason(&scene.server.ended(id(index)).await);
+        assert_eq!(given_back.state(), AttemptState::Evicted, "{given_back}");
+    }
+    scene.gone().await;
     scene.agent.stop().await.unwrap();
 }
 
@@ -174,15 +319,19 @@ async fn an_owners_pause_outlives_the_agent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_that_hangs_ends_the_beats() {
     let sensors = Arc::new(FakeSensors::default());
-    let scene = scene(&sensors, |_| {}).await;
+    let mut scene = scene(&sensors, |_| {}).await;
     until("two run", || scene.engine.starts().len() == 2).await;
     until("beats come", || scene.engine.beats() > 0).await;
     scene.engine.hang();
     sensors.say(Sensed::Sleeping(true));
-    // Shims freeze their attempts when three beats are missing.
+    // Shims freeze their attempts when three beats are missing. The node's own beats to the
+    // server go on, five for each of these: they tell the time.
     let mut last = scene.engine.beats();
     loop {
-        tokio::time::sleep(Duration::from_millis(3200)).await;
+        scene.server.forget();
+        for _ in 0..16 {
+            scene.server.hear(is_beat).await;
+        }
         let now = scene.engine.beats();
         if std::mem::replace(&mut last, now) == now {
             break;

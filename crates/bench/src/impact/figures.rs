@@ -51,6 +51,19 @@ pub struct Answers {
     pub missed_points: Option<Estimate>,
 }
 
+/// Where idle CPU time went that no task had, as shares of all idle CPU time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Left {
+    /// A task could have run: it stood in the queue of another CPU, or a bound held it. None
+    /// where no tracer could tell.
+    pub queued: Option<f64>,
+    /// Every task that had no CPU slept. None likewise.
+    pub asleep: Option<f64>,
+    /// Our tasks were held back by the bound on their own CPU time, whether a CPU was idle or
+    /// not. None where the kernel does not tell.
+    pub held_back: Option<f64>,
+}
+
 /// One owner beside one kind of tasks under one rule.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cell {
@@ -66,8 +79,10 @@ pub struct Cell {
     pub disturbed: bool,
     /// Share of the idle CPU time that the tasks had.
     pub harvested: Option<Estimate>,
-    /// Share of the work that the best undisturbed minute would have done in that idle time.
+    /// Share of the work that the usual undisturbed minute would have done in that idle time.
     pub useful: Option<Estimate>,
+    /// Where the rest of the idle CPU time went.
+    pub left: Option<Left>,
     /// The owner's waiting.
     pub answers: Vec<Answers>,
     /// Seconds that owner threads were runnable without a CPU, as a share of the owner's CPU
@@ -151,6 +166,7 @@ fn cell(segments: &[Segment], mix: Mix, beside: Beside, rates: &BTreeMap<Kind, f
             let done = share(|s| count(s.progress), |s| s.tasks_s + s.idle_s);
             scaled(done, rate.recip())
         }),
+        left: tasks.map(|_| left(&pairs)),
         answers: mix
             .models()
             .iter()
@@ -172,6 +188,22 @@ fn cell(segments: &[Segment], mix: Mix, beside: Beside, rates: &BTreeMap<Kind, f
         }),
         longest_task_wait_ms: listened.then(|| waits(|waits| waits.longest_task_s) * 1000.0),
         major_faults: pairs.iter().map(|pair| pair.with.major_faults).sum(),
+    }
+}
+
+fn left(pairs: &[Pair<'_>]) -> Left {
+    let share = |of: fn(&Segment) -> Option<f64>| {
+        let all: Option<Vec<f64>> = pairs.iter().map(|pair| of(pair.with)).collect();
+        let whole: f64 = pairs
+            .iter()
+            .map(|pair| pair.with.tasks_s + pair.with.idle_s)
+            .sum();
+        all.map(|all| all.iter().sum::<f64>() / whole)
+    };
+    Left {
+        queued: share(|segment| segment.spare.map(|spare| spare.queued_s)),
+        asleep: share(|segment| segment.spare.map(|spare| spare.asleep_s)),
+        held_back: share(|segment| segment.held_back_s),
     }
 }
 
@@ -357,6 +389,7 @@ fn event_ratio(pairs: &[&Pair<'_>], model: Model) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::spare::Spare;
     use super::*;
 
     /// A segment of three seconds with these times of frames.
@@ -382,6 +415,8 @@ pub(super) mod tests {
             run_delay_s: 0.01,
             major_faults: 0,
             waits: None,
+            spare: None,
+            held_back_s: None,
             late_ms: BTreeMap::from([(Model::Frames, late_ms.clone()), (Model::Keys, late_ms)]),
         }
     }
@@ -430,6 +465,21 @@ pub(super) mod tests {
         assert!(equal.low <= 1.02 && equal.high >= 0.98, "{equal:?}");
         assert!((ours.harvested.unwrap().figure - 5.0 / 5.2).abs() < 1e-9);
         assert!(noise.harvested.is_none());
+    }
+
+    #[test]
+    fn what_was_not_harvested_is_told_apart() {
+        let mut segments = rounds(1.0);
+        for one in segments.iter_mut().filter(|one| one.beside == OURS) {
+            one.spare = Some(Spare {
+                queued_s: 0.13,
+                asleep_s: 0.026,
+            });
+        }
+        let left = cells(&segments)[1].left.unwrap();
+        assert!((left.queued.unwrap() - 0.025).abs() < 1e-9, "{left:?}");
+        assert!((left.asleep.unwrap() - 0.005).abs() < 1e-9, "{left:?}");
+        assert_eq!(left.held_back, None, "nobody told");
     }
 
     #[test]

@@ -265,6 +265,7 @@ mod tests {
             disturbed: false,
             harvested: kind.map(|_| near(0.985, 0.002)),
             useful: kind.map(|_| near(0.95, 0.02)),
+            left: None,
             answers: vec![answers(Model::Frames), answers(Model::Keys)],
             run_delay: near(0.0, 0.0),
             task_wait: None,

@@ -18,12 +18,14 @@ pub mod plot;
 mod react;
 pub mod rules;
 mod session;
+mod spare;
 pub mod svg;
 mod trace;
 mod work;
 
 pub use owner::{is_owner_call, owner_main};
 pub use session::Segment;
+pub use spare::Spare;
 pub use trace::Waits;
 pub use work::{is_task_call, task_main};
 

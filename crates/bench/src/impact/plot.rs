@@ -199,6 +199,7 @@ pub fn table(report: &ImpactReport) -> String {
                 text.push_str(&figures(cell, answers, at == 0));
             }
             text.push_str(&behind(cell));
+            text.push_str(&left(cell));
         }
     }
     text
@@ -213,6 +214,26 @@ fn behind(cell: &Cell) -> String {
             wait.figure * 100.0
         ),
         _ => String::new(),
+    }
+}
+
+/// Where it is known: what became of the idle CPU time that the tasks did not get.
+fn left(cell: &Cell) -> String {
+    let Some(left) = cell.left else {
+        return String::new();
+    };
+    let parts = [
+        ("runnable", left.queued),
+        ("asleep", left.asleep),
+        ("held back", left.held_back),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter_map(|(what, share)| Some(format!("{what} {:.1} %", share? * 100.0)))
+        .collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("{:11}not harvested, tasks: {}\n", "", parts.join(", ")),
     }
 }
 

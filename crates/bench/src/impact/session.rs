@@ -5,6 +5,7 @@ use super::owner::{Answer, Lived, Order, owner_args};
 use super::plan::{Beside, Kind, Mix, Model, Rule, Step};
 use super::proc::{self, Machine};
 use super::rules::{Boinc, Condor};
+use super::spare::{Spare, held_back_s};
 use super::trace::{OWNER, Tracer, Waits};
 use super::work::Record;
 use super::{Options, Stop};
@@ -65,6 +66,11 @@ pub struct Segment {
     pub major_faults: u64,
     /// Who held the CPU meanwhile, where a tracer could tell.
     pub waits: Option<Waits>,
+    /// Why CPUs were idle, where a tracer could tell.
+    pub spare: Option<Spare>,
+    /// Seconds for which our tasks were held back by a bound on their CPU time, where the kernel
+    /// tells.
+    pub held_back_s: Option<f64>,
     /// From due to done in milliseconds, event by event.
     #[serde(skip)]
     pub late_ms: BTreeMap<Model, Vec<f64>>,
@@ -264,8 +270,8 @@ impl Session {
         let frozen = self.freeze(guests);
         let (lived, before, after) = window?;
         frozen?;
-        let waits = match &self.tracer {
-            Ok(tracer) => Some(tracer.waits()?),
+        let heard = match &self.tracer {
+            Ok(tracer) => Some(tracer.heard()?),
             Err(_) => None,
         };
         let segment = assemble(step, &lived, &before, &after);
@@ -274,7 +280,8 @@ impl Session {
         Ok(Segment {
             round,
             ran,
-            waits,
+            waits: heard.map(|(waits, _)| waits),
+            spare: heard.map(|(_, spare)| spare),
             late_ms: lived.late_ms,
             ..segment
         })
@@ -324,13 +331,23 @@ impl Session {
         if let Ok(tracer) = &self.tracer {
             tracer.start()?;
         }
-        let before = Snapshot::take(outputs)?;
+        let before = self.snapshot(outputs)?;
         self.sleep_until(begin_ns + self.segment_us * 1000)?;
-        let after = Snapshot::take(outputs)?;
+        let after = self.snapshot(outputs)?;
         if let Ok(tracer) = &self.tracer {
             tracer.stop()?;
         }
         Ok((self.owner.end()?, before, after))
+    }
+
+    fn snapshot(&self, outputs: &mut [File]) -> Result<Snapshot, BenchError> {
+        let records: Vec<Record> = outputs.iter_mut().filter_map(Record::read).collect();
+        Ok(Snapshot {
+            machine: Machine::now()?,
+            cpu_s: proc::seconds(records.iter().map(|record| record.cpu_ns).sum()),
+            progress: records.iter().map(|record| record.progress).sum(),
+            held_back_s: self.backend().cpu_parent().and_then(held_back_s),
+        })
     }
 
     fn sleep_until(&self, ns: u64) -> Result<(), BenchError> {
@@ -347,17 +364,7 @@ struct Snapshot {
     machine: Machine,
     cpu_s: f64,
     progress: u64,
-}
-
-impl Snapshot {
-    fn take(outputs: &mut [File]) -> Result<Self, BenchError> {
-        let records: Vec<Record> = outputs.iter_mut().filter_map(Record::read).collect();
-        Ok(Self {
-            machine: Machine::now()?,
-            cpu_s: proc::seconds(records.iter().map(|record| record.cpu_ns).sum()),
-            progress: records.iter().map(|record| record.progress).sum(),
-        })
-    }
+    held_back_s: Option<f64>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of CPUs")]
@@ -391,6 +398,11 @@ fn assemble(step: &Step, lived: &Lived, before: &Snapshot, after: &Snapshot) -> 
         run_delay_s: lived.run_delay_s,
         major_faults: lived.major_faults,
         waits: None,
+        spare: None,
+        held_back_s: before
+            .held_back_s
+            .zip(after.held_back_s)
+            .map(|(before, after)| (after - before).max(0.0)),
         late_ms: BTreeMap::new(),
     }
 }
@@ -408,6 +420,7 @@ mod tests {
             },
             cpu_s,
             progress: 10,
+            held_back_s: Some(cpu_s),
         }
     }
 
@@ -433,6 +446,7 @@ mod tests {
         );
         assert!((segment.others_cpus - 0.125).abs() < 1e-9, "{segment:?}");
         assert!(segment.quiet);
+        assert_eq!(segment.held_back_s, Some(0.5));
         let busy = assemble(
             &step,
             &lived,

@@ -5,6 +5,7 @@
 //! Function Tracer", instances); where there is none, the sum of run delays has to do.
 
 use super::leftovers;
+use super::spare::{Spare, spare};
 use crate::{BenchError, Doing as _};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
@@ -98,10 +99,11 @@ impl Tracer {
         Ok(last_of_tasks(&String::from_utf8_lossy(&bytes)))
     }
 
-    /// Sums up what was heard.
-    pub(crate) fn waits(&self) -> Result<Waits, BenchError> {
+    /// Sums up what was heard: who waited, and why CPUs were idle.
+    pub(crate) fn heard(&self) -> Result<(Waits, Spare), BenchError> {
         let bytes = fs::read(self.instance.join("trace")).doing("read the trace")?;
-        Ok(waits(&String::from_utf8_lossy(&bytes)))
+        let text = String::from_utf8_lossy(&bytes);
+        Ok((waits(&text), spare(&text)))
     }
 }
 
@@ -117,13 +119,13 @@ impl Drop for Tracer {
 
 /// Whose thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
+pub(super) enum Whose {
     Task,
     Owner,
     Other,
 }
 
-fn whose(comm: &str) -> Whose {
+pub(super) fn whose(comm: &str) -> Whose {
     match comm {
         super::work::NAME => Whose::Task,
         OWNER => Whose::Owner,
@@ -133,7 +135,7 @@ fn whose(comm: &str) -> Whose {
 
 /// One line of a trace.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Line<'a> {
+pub(super) enum Line<'a> {
     Switch {
         prev: (&'a str, u32),
         runnable: bool,
@@ -150,7 +152,7 @@ enum Line<'a> {
 }
 
 /// CPU, time in seconds, and what happened.
-fn parse(line: &str) -> Option<(u32, f64, Line<'_>)> {
+pub(super) fn parse(line: &str) -> Option<(u32, f64, Line<'_>)> {
     let (head, event) = EVENTS.iter().find_map(|event| {
         line.split_once(&format!(" {event}: "))
             .map(|(a, b)| (a, (*event, b)))
@@ -342,8 +344,8 @@ mod tests {
             Ok(tracer) => {
                 tracer.start().unwrap();
                 tracer.stop().unwrap();
-                let sum = tracer.waits().unwrap();
-                assert!(sum.tasks_s >= 0.0);
+                let (sum, spare) = tracer.heard().unwrap();
+                assert!(sum.tasks_s >= 0.0 && spare.queued_s >= 0.0);
                 let instance = tracer.instance.clone();
                 assert!(instance.is_dir());
                 drop(tracer);

@@ -6,6 +6,7 @@
 //! choices (scratch directory, uid range, self-test) come in with [`ProbeOptions`].
 
 mod child;
+mod preempt;
 
 use crate::cgroup::{Backend, capability};
 use crate::image::try_mount;
@@ -47,6 +48,7 @@ pub fn probe(backend: &Backend, options: &ProbeOptions) -> Vec<Capability> {
         &read("/proc/self/cgroup"),
     ));
     all.push(pressure(Path::new("/proc/pressure")));
+    all.push(preempt::preemption());
     all
 }
 
