@@ -134,7 +134,7 @@ fn guests(
     home: &Path,
     events: &Events,
 ) -> Option<Arc<dyn Engine>> {
-    let program = image::find_program(launcher)?;
+    let program = image::find_program(launcher).ok()?;
     let cages = ProcessConfig {
         dir: home.join("vm"),
         ..process.clone()

@@ -1,6 +1,6 @@
 //! The engine: tasks in, guests in cages, endings out.
 
-use crate::image::{Image, ImageError, Manifest};
+use crate::image::{Image, ImageError, Manifest, Program};
 use crate::machine;
 use crate::probe::{self, Remembered};
 use crate::saving::{self, Known};
@@ -35,7 +35,7 @@ pub struct VmConfig {
     pub image: PathBuf,
     /// The guest's program, of which an image is built where there is none; without it only an
     /// image that is there already will do.
-    pub program: Option<PathBuf>,
+    pub program: Option<Program>,
     /// How long a guest may be silent while it boots or is asked for something; pauses do not
     /// count.
     pub silence: Duration,

@@ -404,6 +404,10 @@ pub fn rows(image: &Result<Image, ImageError>, has_groups: bool) -> Vec<Capabili
             let found = format!("{short}: {kernels}, {packages} packages");
             row("guest image", Level::Good, found, None)
         }
+        Err(ImageError::NotBuilt(dir)) => {
+            let found = format!("no guest image was built yet in {}", dir.display());
+            row("guest image", Level::Missing, found, Some(MAKE))
+        }
         Err(why) => row("guest image", Level::Missing, why.to_string(), Some(MAKE)),
     };
     let pause = if has_groups {

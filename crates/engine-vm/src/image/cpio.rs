@@ -2,10 +2,6 @@
 //! the kernel's document "initramfs buffer format". Written here, so that device nodes need no
 //! rights and the same content gives the same bytes.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
 /// Kinds, as in `st_mode`.
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
@@ -20,7 +16,7 @@ struct Archive {
 }
 
 /// Process 1 and its drivers, each with its name, and the list of them in the order of loading.
-pub(super) fn initramfs(program: &Path, drivers: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
+pub(super) fn initramfs(program: &[u8], drivers: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Archive {
         bytes: Vec::new(),
         files: 0,
@@ -31,7 +27,7 @@ pub(super) fn initramfs(program: &Path, drivers: &[(String, Vec<u8>)]) -> io::Re
     // Process 1 begins with these open, before it has mounted anything.
     archive.add("dev/console", DEVICE | 0o600, (5, 1), &[]);
     archive.add("dev/null", DEVICE | 0o666, (1, 3), &[]);
-    archive.add("init", FILE | 0o755, (0, 0), &fs::read(program)?);
+    archive.add("init", FILE | 0o755, (0, 0), program);
     let order: String = drivers
         .iter()
         .map(|(name, _)| format!("{name}\n"))
@@ -41,7 +37,7 @@ pub(super) fn initramfs(program: &Path, drivers: &[(String, Vec<u8>)]) -> io::Re
         let name = format!("modules/{name}.ko");
         archive.add(&name, FILE | 0o644, (0, 0), content);
     }
-    Ok(archive.finish())
+    archive.finish()
 }
 
 impl Archive {
@@ -83,10 +79,7 @@ mod tests {
 
     #[test]
     fn an_archive_is_what_the_format_says_and_always_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("program");
-        fs::write(&program, "12345").unwrap();
-        let make = || initramfs(&program, &[("d".to_owned(), b"x".to_vec())]).unwrap();
+        let make = || initramfs(b"12345", &[("d".to_owned(), b"x".to_vec())]);
         let archive = make();
         assert_eq!(archive, make());
         assert_eq!(archive.len() % BLOCK, 0);

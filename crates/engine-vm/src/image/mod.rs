@@ -9,6 +9,9 @@ mod base;
 mod cpio;
 pub(crate) mod kernels;
 mod packages;
+mod program;
+
+pub use program::{Program, find_program};
 
 use gleaner_guest::task::Accelerator;
 use kernels::{KIND_QEMU, KIND_UML, Kernel};
@@ -16,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -40,8 +43,14 @@ pub enum ImageError {
         /// The package of Debian and Ubuntu that has it.
         package: &'static str,
     },
+    /// Nobody has built it.
+    #[error("no guest image was built yet in {}; build it with `gleaner image guest`", .0.display())]
+    NotBuilt(PathBuf),
+    /// There is no program for guests.
+    #[error("{0}; use gleaner's release build, which has it, or build it with `cargo xtask guest`")]
+    NoProgram(&'static str),
     /// Our own program for the guest.
-    #[error("{path} {problem}; build it with `cargo xtask guest`, or install gleaner's package")]
+    #[error("{path} {problem}; build it with `cargo xtask guest`")]
     Program {
         /// Where it was looked for.
         path: String,
@@ -93,7 +102,12 @@ impl Manifest {
     /// # Errors
     /// Where there is none, or another version of us wrote it.
     pub fn read(dir: &Path) -> Result<Self, ImageError> {
-        let text = fs::read(dir.join(MANIFEST)).map_err(io_at("read the image's manifest"))?;
+        let text = fs::read(dir.join(MANIFEST)).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return ImageError::NotBuilt(dir.to_owned());
+            }
+            io_at("read the image's manifest")(error)
+        })?;
         serde_json::from_slice(&text)
             .ok()
             .filter(|manifest: &Self| manifest.format == FORMAT)
@@ -156,14 +170,14 @@ impl Image {
     ///
     /// # Errors
     /// Where something is missing, or a file is not what was built.
-    pub fn open_or_build(dir: &Path, program: &Path) -> Result<Self, ImageError> {
+    pub fn open_or_build(dir: &Path, program: &Program) -> Result<Self, ImageError> {
         let parent = dir.parent().unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(parent).map_err(io_at("make the directory of images"))?;
         let lock = File::create(dir.with_extension("lock")).map_err(io_at("lock the image"))?;
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(|error| io_at("lock the image")(error.into()))?;
-        check_program(program)?;
-        let wanted = hash(program).map_err(io_at("read the guest's program"))?;
+        let program = program.read()?;
+        let wanted = blake3::hash(&program).to_hex().to_string();
         let kernels = kernels::installed()?;
         let releases = releases(&kernels);
         if let Ok(image) = Self::open(dir)
@@ -174,7 +188,7 @@ impl Image {
         }
         let part = dir.with_extension("part");
         remove(&part)?;
-        let image = build(&part, program, &kernels)?;
+        let image = build(&part, &program, &kernels)?;
         remove(dir)?;
         fs::rename(&part, dir).map_err(io_at("put the image in its place"))?;
         Ok(Self {
@@ -217,24 +231,6 @@ pub fn default_dir() -> PathBuf {
     cache.unwrap_or_else(below_home).join("gleaner/guest")
 }
 
-/// The guest's program: where `GLEANER_GUEST` says, or beside `gleaner` as packages and builds
-/// have it. None where no guest can run anyhow, since there is no kernel for one.
-#[must_use]
-pub fn find_program(gleaner: &Path) -> Option<PathBuf> {
-    kernels::installed().ok()?;
-    if let Some(program) = std::env::var_os("GLEANER_GUEST") {
-        // An empty one says that there shall be none.
-        return Some(program.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty());
-    }
-    let beside = gleaner.parent()?;
-    let places = [".", "../lib/gleaner", "../guest/release"];
-    let mut places = places
-        .map(|place| beside.join(place).join(PROGRAM))
-        .into_iter();
-    // What a plain build makes of it is linked dynamically and of no use.
-    places.find(|path| check_program(path).is_ok())
-}
-
 fn remove(dir: &Path) -> Result<(), ImageError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -250,20 +246,22 @@ fn releases(kernels: &[Kernel]) -> BTreeMap<String, String> {
 }
 
 /// A kernel and its first file system.
-fn add_kernel(dir: &Path, program: &Path, kernel: &Kernel) -> Result<(), ImageError> {
+fn add_kernel(dir: &Path, program: &[u8], kernel: &Kernel) -> Result<(), ImageError> {
     let [file, first] = Kernel::names(kernel.kind).map(|name| dir.join(name));
     install(&kernel.file, &file, 0o755)?;
     let drivers = kernel.drivers.iter().map(|path| kernels::driver(path));
     let drivers = drivers.collect::<Result<Vec<_>, _>>()?;
-    let packed = cpio::initramfs(program, &drivers).map_err(io_at("pack the first file system"))?;
-    fs::write(&first, packed).map_err(io_at("write the first file system"))?;
+    fs::write(&first, cpio::initramfs(program, &drivers))
+        .map_err(io_at("write the first file system"))?;
     readable(&first, 0o644)
 }
 
-fn build(dir: &Path, program: &Path, kernels: &[Kernel]) -> Result<Image, ImageError> {
+fn build(dir: &Path, program: &[u8], kernels: &[Kernel]) -> Result<Image, ImageError> {
     let begun = std::time::Instant::now();
     fs::create_dir_all(dir).map_err(io_at("make the image's directory"))?;
-    install(program, &dir.join(PROGRAM), 0o755)?;
+    let own = dir.join(PROGRAM);
+    fs::write(&own, program).map_err(io_at("write the guest's program"))?;
+    readable(&own, 0o755)?;
     for kernel in kernels {
         add_kernel(dir, program, kernel)?;
     }
@@ -293,50 +291,6 @@ fn build(dir: &Path, program: &Path, kernels: &[Kernel]) -> Result<Image, ImageE
         dir: dir.to_owned(),
         manifest,
     })
-}
-
-/// A program that is not static, or for another processor, would end the guest at once.
-fn check_program(path: &Path) -> Result<(), ImageError> {
-    let wrong = |problem| ImageError::Program {
-        path: path.display().to_string(),
-        problem,
-    };
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(|_| wrong("is missing"))?;
-    let mut start = file.take(4096);
-    start
-        .read_to_end(&mut head)
-        .map_err(|_| wrong("cannot be read"))?;
-    match needs_loader(&head) {
-        Some(false) => Ok(()),
-        Some(true) => Err(wrong("is not linked statically")),
-        None => Err(wrong("is not a program of this processor")),
-    }
-}
-
-/// Whether an ELF file for 64 bits names an interpreter: the System V ABI's `PT_INTERP`.
-fn needs_loader(head: &[u8]) -> Option<bool> {
-    const INTERPRETER: u32 = 3;
-    let number = |at: usize, bytes: usize| -> Option<u64> {
-        let all = head.get(at..at + bytes)?;
-        let sum = all
-            .iter()
-            .rev()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        Some(sum)
-    };
-    // Class 64 bits, little-endian.
-    (head.get(..6)? == b"\x7fELF\x02\x01").then_some(())?;
-    let start = usize::try_from(number(32, 8)?).ok()?;
-    let (size, count) = (usize::try_from(number(54, 2)?).ok()?, number(56, 2)?);
-    let mut at = start;
-    for _ in 0..count {
-        if number(at, 4)? == u64::from(INTERPRETER) {
-            return Some(true);
-        }
-        at = at.checked_add(size)?;
-    }
-    Some(false)
 }
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<(), ImageError> {
@@ -379,27 +333,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_needs_a_loader_is_told_from_one_that_does_not() {
-        let elf = |kind: u8| {
-            let mut head = b"\x7fELF\x02\x01".to_vec();
-            head.resize(64, 0);
-            head[32] = 64;
-            head[54] = 56;
-            head[56] = 2;
-            head.resize(64 + 2 * 56, 0);
-            head[64] = 1;
-            head[64 + 56] = kind;
-            head
-        };
-        assert_eq!(needs_loader(&elf(1)), Some(false));
-        assert_eq!(needs_loader(&elf(3)), Some(true));
-        assert_eq!(needs_loader(b"#!/bin/sh"), None);
-        assert_eq!(needs_loader(&elf(1)[..100]), None);
-        let error = check_program(Path::new("/no/such")).unwrap_err();
-        assert!(error.to_string().contains("is missing"), "{error}");
-    }
-
-    #[test]
     fn an_image_that_was_changed_or_cut_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest {
@@ -429,5 +362,7 @@ mod tests {
         }
         fs::remove_file(dir.path().join("kernel")).unwrap();
         Image::open(dir.path()).unwrap_err();
+        let error = Image::open(&dir.path().join("none")).unwrap_err();
+        assert!(error.to_string().contains("gleaner image guest"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
 use gleaner_engine::{AfterSave, Control, Engine as _, EngineEvent, Events, Saves};
 use gleaner_engine_process::ProcessConfig;
-use gleaner_engine_vm::image::Image;
+use gleaner_engine_vm::image::{Image, Program};
 use gleaner_engine_vm::probe::{Outcome, Remembered, chosen, trials};
 use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
 use gleaner_model::{Bytes, LimitKind, Reason, Span};
@@ -283,7 +283,8 @@ fn trial(_: &Bench, image: &Image) {
 
 fn same_image(_: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
-    let again = Image::open_or_build(&dir.path().join("image"), &image.dir.join("gleaner-guest"));
+    let program = Program::File(image.dir.join("gleaner-guest"));
+    let again = Image::open_or_build(&dir.path().join("image"), &program);
     assert_eq!(again.unwrap().manifest, image.manifest);
 }
 

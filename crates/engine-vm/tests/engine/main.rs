@@ -14,7 +14,7 @@ use gleaner_engine::Events;
 use gleaner_engine::conformance::BEAT;
 use gleaner_engine::conformance::harness::{Report, group_parent, run_like_others};
 use gleaner_engine_process::{ProcessConfig, is_shim_call, shim_main};
-use gleaner_engine_vm::image::Image;
+use gleaner_engine_vm::image::{Image, Program};
 use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn image() -> Option<Image> {
         return None;
     };
     let dir = program.with_file_name("image");
-    Some(Image::open_or_build(&dir, &program).unwrap())
+    Some(Image::open_or_build(&dir, &Program::File(program)).unwrap())
 }
 
 fn main() -> ExitCode {

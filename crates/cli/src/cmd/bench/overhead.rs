@@ -152,13 +152,17 @@ fn guests(dir: &Path, program: &Path) -> Result<Side, BenchError> {
     let image_dir = default_dir();
     let guest = find_program(program);
     let image = match &guest {
-        Some(guest) => Image::open_or_build(&image_dir, guest),
-        None => Image::open(&image_dir),
+        Ok(guest) => Image::open_or_build(&image_dir, guest),
+        // One that is there already will do.
+        Err(_) => Image::open(&image_dir),
     };
-    let image = image.map_err(|problem| broken(problem.to_string()))?;
+    let image = image.map_err(|problem| match &guest {
+        Ok(_) => broken(problem.to_string()),
+        Err(why) => broken(format!("{problem}, which takes this first: {why}")),
+    })?;
     let home = dir.join("vm");
     let mut config = VmConfig::new(ProcessConfig::new(home.clone()), image_dir);
-    config.program = guest;
+    config.program = guest.ok();
     config.accelerator = machine::asked().map_err(broken)?;
     let trials = probe::trials(&config, &image, Remembered::Believed);
     let Some(accelerator) = probe::chosen(&trials) else {

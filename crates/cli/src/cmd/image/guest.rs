@@ -27,13 +27,11 @@ struct Made {
 pub(super) fn run(json: bool) -> Outcome {
     let refused = |text: String| out::Failure::new(REFUSED, text);
     let gleaner = std::env::current_exe().map_err(|error| refused(error.to_string()))?;
-    let program = find_program(&gleaner).ok_or_else(|| {
-        refused(
-            "no guest can be made: install erofs-utils and e2fsprogs, and user-mode-linux, or \
-                 qemu-system-x86 and linux-image-cloud-amd64, or all; the guest's program comes \
-                 with gleaner's package, or from `cargo xtask guest`"
-                .to_owned(),
-        )
+    let program = find_program(&gleaner).map_err(|why| {
+        refused(format!(
+            "no guest can be made: {why} (guests need erofs-utils and e2fsprogs, and \
+             user-mode-linux, or qemu-system-x86 and linux-image-cloud-amd64, or all)"
+        ))
     })?;
     let dir = default_dir();
     let image = Image::open_or_build(&dir, &program);
