@@ -240,6 +240,9 @@ pub struct ExplainView {
     pub sentence: String,
     /// Every rule and how many nodes fail it.
     pub rules: Vec<RuleView>,
+    /// Why its tasks run as processes or as guests, where the job leaves that open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// One rule of matching.

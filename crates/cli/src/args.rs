@@ -51,6 +51,7 @@ pub(crate) enum ClientCommand {
     Pause(cmd::control::PauseArgs),
     Resume(cmd::control::ResumeArgs),
     Retry(cmd::control::RetryArgs),
+    Delete(cmd::control::DeleteArgs),
     Explain(cmd::explain::Args),
     Nodes(cmd::nodes::NodesArgs),
     Node(cmd::nodes::NodeArgs),

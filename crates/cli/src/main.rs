@@ -101,6 +101,7 @@ fn client_command(config: Option<PathBuf>, command: ClientCommand) -> Outcome {
             ClientCommand::Pause(args) => args.run(session).await,
             ClientCommand::Resume(args) => args.run(session).await,
             ClientCommand::Retry(args) => args.run(session).await,
+            ClientCommand::Delete(args) => args.run(session).await,
             ClientCommand::Explain(args) => args.run(session).await,
             ClientCommand::Nodes(args) => args.run(session).await,
             ClientCommand::Node(args) => args.run(session).await,

@@ -255,6 +255,15 @@ impl Client {
         self.post(&format!("jobs/{job}/{verb}"), &()).await
     }
 
+    /// Deletes a job that is over, with its results.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn delete_job(&self, job: JobId) -> Result<Accepted, ClientError> {
+        self.json(self.request(Method::DELETE, &format!("jobs/{job}")))
+            .await
+    }
+
     /// `cancel` or `retry` of a task.
     ///
     /// # Errors

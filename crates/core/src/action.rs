@@ -7,7 +7,7 @@ use crate::row::Row;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use gleaner_model::{AttemptId, JobId, LeaseId, NodeId, Time};
+use gleaner_model::{AttemptId, Engine, JobId, LeaseId, NodeId, Time};
 
 /// Something must happen.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +76,8 @@ pub struct Bundle {
     pub job: JobId,
     /// Index and attempt number of each task, in the order to run them.
     pub tasks: Vec<(u32, u32)>,
+    /// What shall contain them, where their job leaves it open.
+    pub engine: Option<Engine>,
     /// Which of them were saved, and how often: they go on from their stored [`CheckpointRow`].
     pub saved: BTreeMap<u32, u32>,
     /// Most tasks of this job that may run at once on this node, all its bundles of the job

@@ -4,6 +4,7 @@
 
 use crate::NewJob;
 use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
+use crate::suit::JobCost;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,6 +21,7 @@ pub struct Book {
     checkpoints: BTreeMap<TaskId, CheckpointRow>,
     nodes: BTreeMap<NodeId, NodeRow>,
     users: BTreeMap<UserId, UserRow>,
+    last_job: u64,
     last_lease: u64,
     latest: Time,
 }
@@ -39,6 +41,13 @@ pub const fn fresh_job_row(job: JobId) -> JobRow {
         cancelled: IntervalSet::new(),
         merged: false,
         base: 0,
+        cost: JobCost {
+            ends: 0.0,
+            cpu_seconds: 0.0,
+            system_seconds: 0.0,
+            faults: 0.0,
+            busy_seconds: 0.0,
+        },
     }
 }
 
@@ -58,7 +67,14 @@ impl Book {
                     ..job.clone()
                 };
                 self.jobs.insert(*id, (*at, job, fresh_job_row(*id)));
+                self.last_job = self.last_job.max(id.0);
                 self.latest = self.latest.max(*at);
+            }
+            Row::JobGone(id) => {
+                self.jobs.remove(id);
+                self.leases.retain(|_, row| row.job != *id);
+                self.ended.retain(|attempt, _| attempt.task.job != *id);
+                self.checkpoints.retain(|task, _| task.job != *id);
             }
             Row::Job(row) => {
                 self.latest = self
@@ -141,6 +157,7 @@ impl Book {
                 .collect(),
             nodes: self.nodes.values().cloned().collect(),
             users: self.users.values().cloned().collect(),
+            last_job: self.last_job,
             last_lease: self.last_lease,
             latest: self.latest,
         }

@@ -81,10 +81,10 @@ impl State {
                 "task {id}.{index} is over and keeps what was saved of it"
             );
         }
-        for avoid in job.again.keys() {
+        for shy in job.again.keys() {
             ensure!(
-                avoid.is_sorted() && !avoid.is_empty(),
-                "job {id}: bad {avoid:?}"
+                shy.avoid.is_sorted() && !shy.is_nothing(),
+                "job {id}: bad {shy:?}"
             );
         }
         for (index, trouble) in &job.trouble {

@@ -33,6 +33,8 @@ pub(crate) struct Kept {
     pub(crate) machine: Option<String>,
     pub(crate) count: u32,
     pub(crate) stalls: u32,
+    /// See [`CheckpointRow::progress`].
+    pub(crate) progress: u32,
 }
 
 impl Kept {
@@ -44,6 +46,7 @@ impl Kept {
             machine: row.saved.machine.clone(),
             count: row.count,
             stalls: row.stalls,
+            progress: row.progress,
         }
     }
 }
@@ -93,14 +96,21 @@ impl State {
         }
         let same = before.is_some_and(|kept| kept.content == saved.content);
         let stalls = before.filter(|_| same).map_or(0, |kept| kept.stalls);
+        let progress = before.filter(|_| same).map(|kept| kept.progress);
         let row = CheckpointRow {
             attempt,
             saved,
             count: before.map_or(0, |kept| kept.count).saturating_add(1),
             stalls: stalls + u32::from(same && cause == Cause::Itself),
+            progress: progress.unwrap_or(attempt.number),
         };
+        // Of a lost attempt it may come while its task is ready, and then changes where to.
+        let ready = job.pull(index);
         job.checkpoints.insert(index, Kept::of(&row));
         self.rows.push(Row::Checkpoint(row));
+        if ready {
+            self.put_back(attempt.task);
+        }
         self.mark(attempt.task.job);
         true
     }

@@ -8,7 +8,7 @@
 
 use crate::Action;
 use crate::action::Bundle;
-use crate::job::{Job, Run};
+use crate::job::{Job, Run, Shy};
 use crate::lease::Lease;
 use crate::matching::Room;
 use crate::row::{LeaseRow, Row};
@@ -127,16 +127,16 @@ impl State {
         let Some(owner) = self.jobs.get(&job) else {
             return Vec::new();
         };
-        let only: Vec<Vec<NodeId>> = owner
+        let only: Vec<Shy> = owner
             .again
             .keys()
-            .filter(|avoid| self.alone(owner, avoid))
+            .filter(|shy| self.alone(owner, shy))
             .cloned()
             .collect();
-        let Some(owner) = self.jobs.get_mut(&job) else {
+        let (Some(owner), Some(node)) = (self.jobs.get_mut(&job), self.nodes.get(&id)) else {
             return Vec::new();
         };
-        let taken = owner.take_for(id, want, &|avoid| only.iter().any(|a| a == avoid));
+        let taken = owner.take_for(node.place(), want, &|shy| only.contains(shy));
         if owner.again.is_empty() {
             self.troubled.remove(&job);
         }
@@ -220,11 +220,13 @@ impl State {
                 width: grant.width,
             }));
             let saved = self.saved_of(grant.job, &grant.tasks);
+            let engine = self.engine_of(grant.job, id);
             self.out.push(Action::Dispatch(Bundle {
                 node: id,
                 lease: grant.lease,
                 job: grant.job,
                 tasks: grant.tasks,
+                engine,
                 saved,
                 width: grant.width,
             }));
@@ -297,7 +299,7 @@ impl State {
             };
             let fits = entry.matching.contains(&id)
                 && node.room().holds(entry.room)
-                && self.suits(owner, id);
+                && self.suits(owner, node);
             if fits {
                 let before = owner.running.len();
                 self.fill_node(id, share);

@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gleaner_model::{
-    AttemptId, AttemptState, Bytes, Cpus, Digest, Engine, JobId, NodeId, NodeState, Reason, Retry,
-    TaskId, Time, UserId,
+    AttemptId, AttemptState, Bytes, Cpus, Digest, Engine, EngineChoice, GuestPrice, JobId, NodeId,
+    NodeState, Reason, Retry, TaskId, Time, UserId,
 };
 
 /// Something happened. The driver hands events to `State::step` one by one.
@@ -21,6 +21,8 @@ pub enum Event {
     ResumeJob(JobId),
     /// Failed and cancelled tasks get a fresh set of tries.
     Retry(Target),
+    /// A job that is over is forgotten, with all that was kept of it.
+    Delete(JobId),
     /// A node (re)connects and says what it is and what it holds.
     Hello(NodeHello),
     /// What a node offers changed; what it holds did not. Not durable, as a hello is not.
@@ -67,8 +69,8 @@ pub struct Need {
     pub memory: Bytes,
     /// Scratch.
     pub disk: Bytes,
-    /// Engine.
-    pub engine: Engine,
+    /// Engine, or that several will do.
+    pub engine: EngineChoice,
     /// Architecture; any where absent.
     pub arch: Option<String>,
     /// Labels that the node must carry.
@@ -143,6 +145,8 @@ pub struct NodeHello {
     pub labels: BTreeMap<String, String>,
     /// Machine of the guests that it saves and restores whole; none where it cannot.
     pub machine: Option<String>,
+    /// What its guests make dear.
+    pub guests: GuestPrice,
     /// Why its self-test forbids work, if it does.
     pub refused: Option<String>,
     /// What it holds. A task leased to it that is not here was never received, and goes back.
@@ -166,6 +170,8 @@ pub struct NodeOffer {
     pub images: bool,
     /// Machine of the guests that it saves and restores whole; none where it cannot.
     pub machine: Option<String>,
+    /// What its guests make dear.
+    pub guests: GuestPrice,
     /// Why its self-test forbids work, if it does.
     pub refused: Option<String>,
 }
@@ -182,6 +188,7 @@ impl NodeHello {
             engines: self.engines.clone(),
             images: self.images,
             machine: self.machine.clone(),
+            guests: self.guests,
             refused: self.refused.clone(),
         }
     }
@@ -224,10 +231,21 @@ pub struct AttemptEnd {
     pub cpu_seconds: f64,
     /// Wall seconds without pauses: sizes bundles.
     pub busy_seconds: f64,
+    /// What it asked of the kernel.
+    pub kernel: KernelUse,
     /// The whole record, for the server; opaque here, stored with the attempt.
     pub record: Vec<u8>,
     /// What it was saved as, where the task can go on from there.
     pub saved: Option<Saved>,
+}
+
+/// What an attempt asked of its node's kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct KernelUse {
+    /// Of its CPU time, seconds in the kernel.
+    pub system_seconds: f64,
+    /// Page faults, those counted for which nothing was read.
+    pub faults: u64,
 }
 
 /// What an attempt was saved as.

@@ -2,9 +2,10 @@
 
 use crate::event::NodeHello;
 use crate::job::Job;
-use crate::matching::{Room, cpus_for, labels_fit, saves_for};
+use crate::matching::{Room, labels_fit, saves_for};
 use crate::node::Node;
 use crate::state::State;
+use crate::suit::{self, cpus_for, has_engine};
 use crate::view::{Explanation, Rule};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -51,6 +52,7 @@ impl State {
             failing,
             counts,
             text,
+            engine: suit::explain(job),
         })
     }
 
@@ -102,7 +104,7 @@ impl State {
                 false
             }
             Rule::NodeState => !node.takes,
-            Rule::Engine => said(&|hello| !hello.engines.contains(&need.engine)),
+            Rule::Engine => said(&|hello| !has_engine(need, hello)),
             Rule::Image => said(&|hello| need.image && !hello.images),
             Rule::Checkpoint => said(&|hello| !saves_for(need, hello)),
             Rule::Arch => said(&|h| need.arch.as_ref().is_some_and(|arch| *arch != h.arch)),
@@ -111,7 +113,7 @@ impl State {
             Rule::Memory => said(&|hello| hello.memory < need.memory),
             Rule::Disk => said(&|hello| hello.disk < need.disk),
             Rule::NoProgram => job.excluded.contains(&node.id),
-            Rule::TriedElsewhere => !job.has_for(node.id, &|avoid| self.alone(job, avoid)),
+            Rule::TriedElsewhere => !job.has_for(node.place(), &|shy| self.alone(job, shy)),
             Rule::Busy => !node.room().holds(Room::of(need)),
         }
     }
@@ -174,8 +176,8 @@ impl State {
                  or name an image"
             ),
             Rule::TriedElsewhere => format!(
-                "the tasks failed on {of_all} and wait for another one; `gleaner tasks {}` says \
-                 why they failed",
+                "the tasks failed on {of_all}, or were saved as guests of another machine than \
+                 theirs, and wait for another one; `gleaner tasks {}` says which",
                 job.id
             ),
             Rule::Busy => format!(

@@ -5,11 +5,14 @@
 //! sets disjoint; it knows nothing of nodes' room, of shares, or of rows.
 
 use crate::checkpoint::Kept;
+use crate::lease::{POISON_LOSSES, POISON_NODES};
 use crate::matching::NeedId;
 use crate::row::JobRow;
+use crate::suit::JobCost;
 use crate::view::{JobView, TaskCounts};
 use crate::{MergeKind, NewJob};
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gleaner_model::{
@@ -104,6 +107,34 @@ pub(crate) struct Open {
     pub(crate) ran: bool,
 }
 
+/// A node as a ready task looks at it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) machine: Option<&'a str>,
+}
+
+/// Why a ready task would rather not go to any node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shy {
+    /// Nodes where it failed, ascending.
+    pub(crate) avoid: Vec<NodeId>,
+    /// The machine of the guest that was saved of it: on another it would begin anew.
+    pub(crate) machine: Option<String>,
+}
+
+impl Shy {
+    pub(crate) fn likes(&self, place: Place<'_>) -> bool {
+        let machine = self.machine.as_deref();
+        self.avoid.binary_search(&place.node).is_err()
+            && machine.is_none_or(|machine| place.machine == Some(machine))
+    }
+
+    pub(crate) const fn is_nothing(&self) -> bool {
+        self.avoid.is_empty() && self.machine.is_none()
+    }
+}
+
 /// What a task had to bear so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Trouble {
@@ -125,15 +156,30 @@ impl Trouble {
         }
     }
 
+    /// Losses while it ran, of attempts from number `since` on: those before were made good by
+    /// what was saved later.
+    fn lost_runs(&self, since: u32) -> impl Iterator<Item = NodeId> + '_ {
+        let counts = move |open: &&Open| open.ran && open.number >= since;
+        self.open.iter().filter(counts).map(|open| open.node)
+    }
+
     /// Different nodes that were lost while they ran it.
-    pub(crate) fn losses(&self) -> u32 {
-        let nodes: BTreeSet<NodeId> = self
-            .open
-            .iter()
-            .filter(|open| open.ran)
-            .map(|open| open.node)
-            .collect();
+    pub(crate) fn losses(&self, since: u32) -> u32 {
+        let nodes: BTreeSet<NodeId> = self.lost_runs(since).collect();
         u32::try_from(nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Why it is the likelier cause of its nodes' losses; none where it is not.
+    pub(crate) fn poison(&self, since: u32) -> Option<String> {
+        let (nodes, all) = (self.losses(since), self.lost_runs(since).count());
+        if nodes >= POISON_NODES {
+            return Some(format!(
+                "poison: {nodes} different nodes were lost while they ran it"
+            ));
+        }
+        (all >= POISON_LOSSES).then(|| {
+            format!("poison: its node was lost {all} times while it ran, and no result came")
+        })
     }
 
     /// A fresh set of tries; numbers go on.
@@ -171,8 +217,8 @@ pub(crate) struct Job {
     /// The highest attempt number ever granted.
     pub(crate) highest: u32,
     pub(crate) ready: Tally,
-    /// Ready tasks that failed somewhere, by the nodes to avoid.
-    pub(crate) again: BTreeMap<Vec<NodeId>, Tally>,
+    /// Ready tasks that would rather not go anywhere, by what they are shy of.
+    pub(crate) again: BTreeMap<Shy, Tally>,
     pub(crate) done: Tally,
     pub(crate) failed: Tally,
     pub(crate) cancelled: Tally,
@@ -184,6 +230,8 @@ pub(crate) struct Job {
     pub(crate) excluded: BTreeSet<NodeId>,
     /// Mean wall seconds of a task, pauses left out; none before the first.
     pub(crate) pace: Option<f64>,
+    /// What was seen of its attempts, where it leaves the engine open.
+    pub(crate) cost: JobCost,
     /// Whether it stands in its user's queue.
     pub(crate) queued: bool,
 }
@@ -215,6 +263,7 @@ impl Job {
             checkpoints: BTreeMap::new(),
             excluded: BTreeSet::new(),
             pace: None,
+            cost: JobCost::default(),
             queued: false,
             spec,
         }
@@ -276,14 +325,30 @@ impl Job {
         last.max(self.base) + 1
     }
 
+    /// What a task would rather not have.
+    fn shy(&self, index: u32) -> Shy {
+        let trouble = self.trouble.get(&index);
+        let kept = self.checkpoints.get(&index);
+        Shy {
+            avoid: trouble
+                .map(|trouble| trouble.avoid.clone())
+                .unwrap_or_default(),
+            machine: kept.and_then(|kept| kept.machine.clone()),
+        }
+    }
+
+    /// The first of a task's attempts whose loss counts; see [`Trouble::losses`].
+    pub(crate) fn since(&self, index: u32) -> u32 {
+        self.checkpoints.get(&index).map_or(0, |kept| kept.progress)
+    }
+
     /// Puts a task that is in no set among the ready ones.
     pub(crate) fn put_back(&mut self, index: u32) {
-        match self.trouble.get(&index) {
-            Some(trouble) if !trouble.avoid.is_empty() => {
-                let group = self.again.entry(trouble.avoid.clone()).or_default();
-                group.insert(index);
-            }
-            _ => self.ready.insert(index),
+        let shy = self.shy(index);
+        if shy.is_nothing() {
+            self.ready.insert(index);
+        } else {
+            self.again.entry(shy).or_default().insert(index);
         }
     }
 
@@ -292,36 +357,30 @@ impl Job {
         if self.ready.remove(index) {
             return true;
         }
-        let Some(trouble) = self.trouble.get(&index) else {
-            return false;
-        };
-        let Some(group) = self.again.get_mut(&trouble.avoid) else {
+        let shy = self.shy(index);
+        let Some(group) = self.again.get_mut(&shy) else {
             return false;
         };
         let was = group.remove(index);
         if group.is_empty() {
-            self.again.remove(&trouble.avoid);
+            self.again.remove(&shy);
         }
         was
     }
 
-    /// Whether a ready task may go to `node`, where `alone` says of a set of shunned nodes that
-    /// no other node would do.
-    pub(crate) fn has_for(&self, node: NodeId, alone: &dyn Fn(&[NodeId]) -> bool) -> bool {
-        !self.ready.is_empty()
-            || self
-                .again
-                .keys()
-                .any(|avoid| avoid.binary_search(&node).is_err() || alone(avoid))
+    /// Whether a ready task may go to a place, where `alone` says of what some are shy of that
+    /// they will find nothing better.
+    pub(crate) fn has_for(&self, place: Place<'_>, alone: &dyn Fn(&Shy) -> bool) -> bool {
+        !self.ready.is_empty() || self.again.keys().any(|shy| shy.likes(place) || alone(shy))
     }
 
-    /// Takes up to `most` ready tasks that may go to `node`, tasks with trouble first: they have
-    /// waited longest and decide whether the job can succeed.
+    /// Takes up to `most` ready tasks that may go to a place, shy ones first: they have waited
+    /// longest and decide whether the job can succeed.
     pub(crate) fn take_for(
         &mut self,
-        node: NodeId,
+        place: Place<'_>,
         most: u32,
-        alone: &dyn Fn(&[NodeId]) -> bool,
+        alone: &dyn Fn(&Shy) -> bool,
     ) -> Vec<u32> {
         let mut taken = Vec::new();
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -329,15 +388,15 @@ impl Job {
             let fit = self
                 .again
                 .iter_mut()
-                .find(|(avoid, _)| avoid.binary_search(&node).is_err() || alone(avoid));
-            let Some((avoid, group)) = fit else { break };
+                .find(|(shy, _)| shy.likes(place) || alone(shy));
+            let Some((shy, group)) = fit else { break };
             while taken.len() < most {
                 let Some(index) = group.pop() else { break };
                 taken.push(index);
             }
             if group.is_empty() {
-                let avoid = avoid.clone();
-                self.again.remove(&avoid);
+                let shy = shy.clone();
+                self.again.remove(&shy);
             }
         }
         while taken.len() < most {
@@ -401,6 +460,7 @@ impl Job {
             cancelled: self.cancelled.set().clone(),
             merged: self.merged,
             base: self.base,
+            cost: self.cost,
         }
     }
 
@@ -438,14 +498,14 @@ impl Job {
 mod tests {
     use super::*;
     use crate::Need;
-    use gleaner_model::{Bytes, Cpus, Engine, Retry, UserId};
+    use gleaner_model::{Bytes, Cpus, EngineChoice, Retry, UserId};
 
     fn sweep() -> Job {
         let need = Need {
             cpus: Cpus::ONE,
             memory: Bytes(1),
             disk: Bytes(1),
-            engine: Engine::Process,
+            engine: EngineChoice::Process,
             image: false,
             arch: None,
             labels: BTreeMap::new(),

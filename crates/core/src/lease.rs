@@ -10,6 +10,7 @@ use crate::row::{AttemptRow, LeaseRow, Row};
 use crate::state::State;
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use gleaner_model::{
     AttemptId, AttemptState, IntervalSet, JobId, LeaseId, NodeId, Reason, TaskId, TaskState,
@@ -18,6 +19,11 @@ use gleaner_model::{
 /// A task whose node was lost while running it on this many different nodes has failed for good:
 /// it is the likelier cause. Three is what BOINC and HTCondor pools use in practice.
 pub const POISON_NODES: u32 = 3;
+
+/// The same where it was lost this often, on however few nodes: a pool may have one node only.
+/// Four times as often, because a node that is switched off every evening loses a long task each
+/// time, and two weeks of that prove nothing.
+pub const POISON_LOSSES: usize = 12;
 
 /// A bundle's right to run.
 #[derive(Debug, Clone)]
@@ -144,8 +150,9 @@ impl State {
         };
         let ran = matches!(run.state, AttemptState::Running | AttemptState::Paused);
         let lost = way == Way::Lost;
-        let mut poisoned = false;
+        let mut poison = None;
         if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
+            let since = job.since(attempt.task.index);
             let trouble = job.trouble.entry(attempt.task.index).or_default();
             trouble.last = trouble.last.max(attempt.number);
             trouble.open.push(Open {
@@ -153,12 +160,12 @@ impl State {
                 node,
                 ran: lost && ran,
             });
-            let losses = trouble.losses();
-            poisoned = lost && ran && losses >= POISON_NODES;
+            poison = trouble.poison(since).filter(|_| lost && ran);
             if lost {
-                trouble.reason = Some(lost_reason(node, poisoned, losses));
+                trouble.reason = Some(lost_reason(node, poison.clone()));
             }
         }
+        let poisoned = poison.is_some();
         self.rows.push(Row::Attempt(AttemptRow {
             attempt,
             node,
@@ -304,11 +311,9 @@ impl State {
     }
 }
 
-fn lost_reason(node: NodeId, poisoned: bool, losses: u32) -> Reason {
-    let detail = if poisoned {
-        format!("poison: {losses} different nodes were lost while they ran it")
-    } else {
-        format!("node {node} was not heard of for a lease's length")
-    };
-    Reason::Lost { detail }
+fn lost_reason(node: NodeId, poison: Option<String>) -> Reason {
+    let silent = || format!("node {node} was not heard of for a lease's length");
+    Reason::Lost {
+        detail: poison.unwrap_or_else(silent),
+    }
 }

@@ -29,6 +29,7 @@ mod row;
 mod share;
 mod state;
 mod submit;
+mod suit;
 mod verify;
 mod view;
 
@@ -36,13 +37,14 @@ pub use action::{Action, Bundle, Refusal, Reply};
 pub use book::{Book, fresh_job_row};
 pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
 pub use event::{
-    AttemptEnd, Event, Held, MergeKind, Need, NewJob, NodeHello, NodeOffer, NodeReport, NodeWish,
-    Saved, Target,
+    AttemptEnd, Event, Held, KernelUse, MergeKind, Need, NewJob, NodeHello, NodeOffer, NodeReport,
+    NodeWish, Saved, Target,
 };
-pub use lease::POISON_NODES;
+pub use lease::{POISON_LOSSES, POISON_NODES};
 pub use row::{
     AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow,
 };
 pub use share::HALF_LIFE;
 pub use state::{LEASE, MAX_BUNDLE, SHUN_MAX, State};
+pub use suit::{BOUNDS, Bound, Figure, JobCost, MEASURED_SECONDS, REMEMBERED_SECONDS};
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

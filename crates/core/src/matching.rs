@@ -4,13 +4,14 @@
 //! for each need and once for each hello, never for each task. A choice then walks users in the
 //! order of their turns, and for each the needs that wait; it stops at the first that fits.
 
-use crate::job::Job;
+use crate::job::{Job, Shy};
 use crate::node::Node;
 use crate::state::{SHUN_MAX, State};
+use crate::suit::{cpus_for, has_engine};
 use crate::{Need, NodeHello};
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cmp::Reverse;
-use gleaner_model::{Cpus, Engine, JobId, NodeId, UserId};
+use gleaner_model::{JobId, NodeId, UserId};
 
 /// Jobs that ask the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -121,7 +122,7 @@ impl Needs {
 
 /// Whether an empty node would do.
 pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
-    hello.engines.contains(&need.engine)
+    has_engine(need, hello)
         && saves_for(need, hello)
         && (hello.images || !need.image)
         && need.arch.as_ref().is_none_or(|arch| *arch == hello.arch)
@@ -129,14 +130,6 @@ pub(crate) fn would_do(need: &Need, hello: &NodeHello) -> bool {
         && cpus_for(need, hello) >= need.cpus
         && hello.memory >= need.memory
         && hello.disk >= need.disk
-}
-
-/// Processors that one task can have there. A guest has one, however many the node has.
-pub(crate) fn cpus_for(need: &Need, hello: &NodeHello) -> Cpus {
-    match need.engine {
-        Engine::Vm => hello.cpus.min(Cpus::ONE),
-        Engine::Process | Engine::Wasm => hello.cpus,
-    }
 }
 
 /// Whether a task that is to be saved while it runs can be. Files that a program saves itself by
@@ -198,8 +191,8 @@ impl State {
         }
     }
 
-    /// Whether no node but the shunned ones would take a task of this job, in time.
-    pub(crate) fn alone(&self, job: &Job, avoid: &[NodeId]) -> bool {
+    /// Whether no node that a ready task would go to takes one of this job, in time.
+    pub(crate) fn alone(&self, job: &Job, shy: &Shy) -> bool {
         let since = self.troubled.get(&job.id).copied().flatten();
         if since.is_some_and(|since| self.now.since(since) >= SHUN_MAX) {
             return true;
@@ -207,14 +200,21 @@ impl State {
         let Some(entry) = self.needs.get(job.need) else {
             return false;
         };
+        if shy.machine.is_some() {
+            // Guests that were saved whole are few; so are, among all needs, nodes for them.
+            let mut nodes = entry.matching.iter().filter_map(|id| self.nodes.get(id));
+            return !nodes.any(|node| {
+                node.takes && !job.excluded.contains(&node.id) && shy.likes(node.place())
+            });
+        }
         let counts = |node: &&NodeId| {
             entry.matching.contains(node) && self.nodes.get(node).is_some_and(|node| node.takes)
         };
-        let shunned = avoid.iter().filter(counts).count();
+        let shunned = shy.avoid.iter().filter(counts).count();
         let excluded = job
             .excluded
             .iter()
-            .filter(|node| avoid.binary_search(node).is_err())
+            .filter(|node| shy.avoid.binary_search(node).is_err())
             .filter(counts)
             .count();
         shunned + excluded >= usize::try_from(entry.taking).unwrap_or(usize::MAX)
@@ -263,7 +263,7 @@ impl State {
                 if self
                     .jobs
                     .get(&place.1)
-                    .is_some_and(|job| self.suits(job, node.id))
+                    .is_some_and(|job| self.suits(job, node))
                 {
                     best = Some(*place);
                     break;
@@ -274,7 +274,7 @@ impl State {
     }
 
     /// Whether a ready task of this job may go to this node, room and need apart.
-    pub(crate) fn suits(&self, job: &Job, node: NodeId) -> bool {
-        !job.excluded.contains(&node) && job.has_for(node, &|avoid| self.alone(job, avoid))
+    pub(crate) fn suits(&self, job: &Job, node: &Node) -> bool {
+        !job.excluded.contains(&node.id) && job.has_for(node.place(), &|shy| self.alone(job, shy))
     }
 }

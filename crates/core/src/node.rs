@@ -4,6 +4,7 @@
 //! run; it only says what it is and what it has.
 
 use crate::event::{Held, NodeHello, NodeOffer, NodeReport, NodeWish};
+use crate::job::Place;
 use crate::lease::Way;
 use crate::matching::{Room, would_do};
 use crate::row::{NodeRow, Row};
@@ -137,6 +138,18 @@ impl Node {
         }
     }
 
+    /// What a task that goes on from something asks of it.
+    pub(crate) fn place(&self) -> Place<'_> {
+        let machine = self
+            .hello
+            .as_ref()
+            .and_then(|hello| hello.machine.as_deref());
+        Place {
+            node: self.id,
+            machine,
+        }
+    }
+
     pub(crate) fn would_take(&self) -> bool {
         self.connected && self.hello.is_some() && self.state() == NodeState::Online
     }
@@ -266,6 +279,7 @@ impl State {
         hello.engines = offer.engines;
         hello.images = offer.images;
         hello.machine = offer.machine;
+        hello.guests = offer.guests;
         hello.refused = offer.refused;
         self.rematch(&hello);
         if let Some(node) = self.nodes.get_mut(&id) {

@@ -25,6 +25,7 @@ impl State {
         let mut state = Self::new();
         state.now = now.max(snapshot.latest);
         state.refreshed = state.now;
+        state.last_job = snapshot.last_job;
         state.last_lease = snapshot.last_lease;
         for row in &snapshot.users {
             state.users.insert(row.user, User::restored(row));
@@ -85,6 +86,7 @@ impl State {
         job.started = row.started;
         job.base = row.base;
         job.highest = row.base;
+        job.cost = row.cost;
         job.failed = Tally::of(row.failed);
         job.cancelled = Tally::of(row.cancelled);
         for row in ended {
@@ -163,6 +165,7 @@ fn closed(mut job: Job, row: JobRow) -> Job {
     job.merged = row.merged;
     job.base = row.base;
     job.highest = row.base;
+    job.cost = row.cost;
     job.failed = Tally::of(row.failed);
     job.cancelled = Tally::of(row.cancelled);
     job.held = false;
@@ -252,13 +255,14 @@ fn sort_out(job: &mut Job) {
     let running: IntervalSet = job.running.keys().copied().collect();
     taken.absorb(&Tally::of(running));
     job.ready = Tally::of(complement(taken.set(), job.spec.count));
-    let shy: Vec<u32> = job
+    // Only these can be shy of anything.
+    let noted: Vec<u32> = job
         .trouble
-        .iter()
-        .filter(|(_, trouble)| !trouble.avoid.is_empty())
-        .map(|(index, _)| *index)
+        .keys()
+        .chain(job.checkpoints.keys())
+        .copied()
         .collect();
-    for index in shy {
+    for index in noted {
         if job.ready.remove(index) {
             job.put_back(index);
         }

@@ -4,6 +4,7 @@
 //! is one row. Everything else is derived.
 
 use crate::event::{NewJob, Saved};
+use crate::suit::JobCost;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -19,6 +20,8 @@ pub enum Row {
     NewJob(JobId, Time, NewJob),
     /// The changing part of a job.
     Job(JobRow),
+    /// A job is deleted, and with it every row that names it. Its id is not used again.
+    JobGone(JobId),
     /// A lease is granted.
     Lease(LeaseRow),
     /// All attempts of a lease ended.
@@ -62,6 +65,8 @@ pub struct JobRow {
     /// Attempt numbers up to this one were used before the job was last over. They count no more,
     /// and later attempts get higher ones: the history of a job that is over need not be loaded.
     pub base: u32,
+    /// What was seen of its attempts, where it leaves the engine open.
+    pub cost: JobCost,
 }
 
 /// A granted lease.
@@ -115,6 +120,9 @@ pub struct CheckpointRow {
     pub count: u32,
     /// How often in a row its program ended to be started again and had changed nothing.
     pub stalls: u32,
+    /// The attempt that saved something new last. Losses of earlier ones count no more: what was
+    /// done since is not lost, so the task is not what takes its nodes down.
+    pub progress: u32,
 }
 
 /// An ended attempt as it comes back: without its record.
@@ -171,6 +179,8 @@ pub struct Snapshot {
     pub nodes: Vec<NodeRow>,
     /// Users' use.
     pub users: Vec<UserRow>,
+    /// The highest job id ever used, by a job that is there or was.
+    pub last_job: u64,
     /// The highest lease id ever used.
     pub last_lease: u64,
     /// The latest time in any row: the brain's clock never starts before it.

@@ -118,6 +118,7 @@ impl State {
             Event::PauseJob(job) => self.on_pause(job),
             Event::ResumeJob(job) => self.on_resume(job),
             Event::Retry(target) => self.on_retry(target),
+            Event::Delete(job) => self.on_delete(job),
             Event::Hello(hello) => self.on_hello(hello),
             Event::Offer(offer) => self.on_offer(offer),
             Event::Beat(report) => self.on_beat(report),
@@ -173,6 +174,18 @@ impl State {
         self.jobs.get(&job).map(Job::view)
     }
 
+    /// Whether there is such a job.
+    #[must_use]
+    pub fn has_job(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// The highest job id ever used.
+    #[must_use]
+    pub const fn last_job(&self) -> JobId {
+        JobId(self.last_job)
+    }
+
     /// One task.
     #[must_use]
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
@@ -187,7 +200,7 @@ impl State {
             running,
             failures: trouble.map_or(0, |trouble| trouble.failures),
             evictions: trouble.map_or(0, |trouble| trouble.evictions),
-            losses: trouble.map_or(0, |trouble| trouble.losses()),
+            losses: trouble.map_or(0, |trouble| trouble.losses(job.since(id.index))),
             checkpoint: job
                 .checkpoints
                 .get(&id.index)

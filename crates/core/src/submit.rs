@@ -1,4 +1,4 @@
-//! What users ask of jobs and tasks: submit, cancel, pause, resume, retry.
+//! What users ask of jobs and tasks: submit, cancel, pause, resume, retry, delete.
 
 use crate::event::{NewJob, Target};
 use crate::job::Job;
@@ -197,6 +197,29 @@ impl State {
             &IntervalSet::from_range(task.index, task.index + 1),
         );
         Ok(1)
+    }
+
+    pub(crate) fn on_delete(&mut self, id: JobId) {
+        let done = self.delete_job(id);
+        self.reply(done.map_or_else(Reply::Refused, Reply::Accepted));
+    }
+
+    /// A job that is over has no lease, no need and no place in a queue: nothing else names it.
+    /// Reports of it that still come are of an unknown attempt.
+    fn delete_job(&mut self, id: JobId) -> Result<u64, Refusal> {
+        let job = self.jobs.get(&id).ok_or(Refusal::NoJob(id))?;
+        if !job.state.is_over() {
+            let text = format!(
+                "job {id} is {}; `gleaner cancel {id}` ends it, then it can be deleted",
+                job.state
+            );
+            return Err(Refusal::State(text));
+        }
+        let tasks = u64::from(job.total());
+        self.jobs.remove(&id);
+        self.rows.push(Row::JobGone(id));
+        self.mark(id);
+        Ok(tasks)
     }
 
     /// Makes failed or cancelled tasks ready again, with a fresh set of tries; the job too, if

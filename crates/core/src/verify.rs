@@ -7,7 +7,7 @@
 use crate::checkpoint::Cause;
 use crate::event::AttemptEnd;
 use crate::job::{Open, Trouble};
-use crate::lease::{POISON_NODES, Way};
+use crate::lease::Way;
 use crate::row::{AttemptRow, Row};
 use crate::state::State;
 use crate::{Action, NewJob};
@@ -94,6 +94,7 @@ impl State {
         }
         let user = job.spec.user;
         self.charge(user, end.cpu_seconds);
+        self.learn(end);
     }
 
     fn succeed(&mut self, end: AttemptEnd) {
@@ -133,14 +134,18 @@ impl State {
         let Some(job) = self.jobs.get_mut(&task.job) else {
             return;
         };
+        let since = job.since(task.index);
         let trouble = job.trouble.entry(task.index).or_default();
         trouble.last = trouble.last.max(end.attempt.number);
-        trouble.reason = Some(end.reason.clone());
         let verdict = match (over, anew || moved) {
             (true, _) => Verdict::Over,
             (false, true) => Verdict::Nothing,
-            (false, false) => judge(trouble, &end, &job.spec),
+            (false, false) => judge(trouble, &end, &job.spec, since),
         };
+        trouble.reason = Some(end.reason.clone());
+        if let Some(detail) = trouble.poison(since).filter(|_| verdict == Verdict::Over) {
+            trouble.reason = Some(Reason::Lost { detail });
+        }
         if verdict == Verdict::Lacks {
             job.excluded.insert(node);
             if let Some(node) = self.nodes.get_mut(&node) {
@@ -184,7 +189,7 @@ enum Verdict {
     Over,
 }
 
-fn judge(trouble: &mut Trouble, end: &AttemptEnd, spec: &NewJob) -> Verdict {
+fn judge(trouble: &mut Trouble, end: &AttemptEnd, spec: &NewJob, since: u32) -> Verdict {
     let counted = |over: bool| if over { Verdict::Over } else { Verdict::Counts };
     let open = |node: NodeId, ran: bool| Open {
         number: end.attempt.number,
@@ -201,7 +206,7 @@ fn judge(trouble: &mut Trouble, end: &AttemptEnd, spec: &NewJob) -> Verdict {
         }
         AttemptState::Lost => {
             trouble.open.push(open(end.node, true));
-            counted(trouble.losses() >= POISON_NODES)
+            counted(trouble.poison(since).is_some())
         }
         AttemptState::Cancelled => {
             trouble.open.push(open(end.node, false));

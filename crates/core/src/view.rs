@@ -99,7 +99,7 @@ pub struct TaskView {
     pub failures: u32,
     /// Evictions that count.
     pub evictions: u32,
-    /// Nodes that were lost while they ran it.
+    /// Nodes that were lost while they ran it, since it last saved something new.
     pub losses: u32,
     /// How often it was saved, and the attempt that was saved last; none where it has ended or
     /// was never saved.
@@ -267,4 +267,6 @@ pub struct Explanation {
     pub counts: Vec<(Rule, u32)>,
     /// A sentence that says why, and what to do.
     pub text: String,
+    /// Why its tasks run in what they run in, where the job leaves the engine open.
+    pub engine: Option<String>,
 }

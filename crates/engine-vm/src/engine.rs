@@ -11,7 +11,7 @@ use gleaner_engine::{
 };
 use gleaner_engine_process::{ProcessConfig, ProcessEngine};
 use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE, Record};
-use gleaner_model::{AttemptId, Usage};
+use gleaner_model::{AttemptId, GuestPrice, Usage};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
@@ -309,6 +309,15 @@ impl Engine for VmEngine {
 
     fn saves(&self) -> Saves {
         self.what_saves()
+    }
+
+    fn guest_price(&self) -> Option<GuestPrice> {
+        let manifest = Manifest::read(&self.config.image).ok()?;
+        Some(match self.accelerator(&manifest) {
+            Accelerator::Kvm => GuestPrice::Little,
+            Accelerator::Uml => GuestPrice::Calls,
+            Accelerator::Tcg => GuestPrice::Everything,
+        })
     }
 
     fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {

@@ -10,8 +10,8 @@
 pub mod conformance;
 
 use gleaner_model::{
-    AttemptId, Bytes, CheckpointKind, Cpus, Digest, LeaseId, LimitRecord, Limits, Reason, Span,
-    Time, Usage,
+    AttemptId, Bytes, CheckpointKind, Cpus, Digest, GuestPrice, LeaseId, LimitRecord, Limits,
+    Reason, Span, Time, Usage,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -379,6 +379,12 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// engine's probe is through.
     fn saves(&self) -> Saves {
         Saves::Nothing
+    }
+
+    /// What guests of this engine make dear, against a process; none where it has no guests. May
+    /// change once the engine's probe is through.
+    fn guest_price(&self) -> Option<GuestPrice> {
+        None
     }
 
     /// Begins to save an attempt and returns at once; [`EngineEvent::Saved`] answers. Nothing of

@@ -35,8 +35,8 @@ pub use limits::{LimitKind, Limits};
 pub use record::{AttemptRecord, LimitRecord, OutputFile, Usage};
 pub use sample::{Attention, Heat, Load, Memory, Power, Pressure, Sample, Sessions, Signal};
 pub use spec::{
-    Collect, Concat, Engine, FileEntry, JobHead, JobSpec, LimitSpec, MAX_TASKS, Merge,
-    MergeCommand, Require, Retry, SpecError, Submission, TaskSpec, Verify,
+    Collect, Concat, Engine, EngineChoice, FileEntry, GuestPrice, JobHead, JobSpec, LimitSpec,
+    MAX_TASKS, Merge, MergeCommand, Require, Retry, SpecError, Submission, TaskSpec, Verify,
 };
 pub use state::{AttemptState, JobState, NodeState, Policy, Reason, TaskState, Verdict};
 pub use sweep::{Axis, Records, Scalar, Split, Sweep, SweepMode};

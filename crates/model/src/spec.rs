@@ -32,6 +32,57 @@ words!(
     }
 );
 
+words!(
+    /// What a job asks for as its engine.
+    EngineChoice {
+        /// A Linux program in namespaces.
+        Process = "process",
+        /// A guest OS.
+        Vm = "vm",
+        /// WebAssembly.
+        Wasm = "wasm",
+        /// A guest OS where the job loses little by it, a process where it would lose much: what
+        /// its first tasks used decides.
+        Auto = "auto",
+    }
+);
+
+impl EngineChoice {
+    /// The engine that was asked for; none where several will do.
+    #[must_use]
+    pub const fn one(self) -> Option<Engine> {
+        match self {
+            Self::Process => Some(Engine::Process),
+            Self::Vm => Some(Engine::Vm),
+            Self::Wasm => Some(Engine::Wasm),
+            Self::Auto => None,
+        }
+    }
+
+    /// Whether attempts may run on this engine.
+    #[must_use]
+    pub const fn allows(self, engine: Engine) -> bool {
+        matches!(
+            (self, engine),
+            (Self::Process | Self::Auto, Engine::Process)
+                | (Self::Vm | Self::Auto, Engine::Vm)
+                | (Self::Wasm, Engine::Wasm)
+        )
+    }
+}
+
+words!(
+    /// What costs more in a node's guests than in its processes.
+    GuestPrice {
+        /// Next to nothing: the processor runs guests by itself.
+        Little = "little",
+        /// Whatever asks the kernel: system calls, page faults, forks.
+        Calls = "calls",
+        /// Everything: each instruction is translated, or nobody knows.
+        Everything = "everything",
+    }
+);
+
 /// A whole job file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +132,7 @@ pub struct TaskSpec {
     pub command: Vec<String>,
     /// What contains it; the pool's default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineChoice>,
     /// Whether clocks, chance and the bits of NaNs shall be the same in every run; for
     /// WebAssembly alone.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]

@@ -27,6 +27,7 @@ mod users;
 
 pub use error::ServerError;
 
+use gleaner_model::{EngineChoice, Span};
 use shared::Shared;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -51,6 +52,10 @@ pub struct ServerConfig {
     /// What nodes are told of when and how much to work, as JSON that agents understand. Nothing
     /// here reads it.
     pub node_settings: Option<String>,
+    /// What contains tasks of jobs that do not name an engine.
+    pub default_engine: EngineChoice,
+    /// How long jobs that are over stay before they are deleted; for ever where none.
+    pub keep_jobs: Option<Span>,
 }
 
 impl ServerConfig {
@@ -64,6 +69,8 @@ impl ServerConfig {
             blobs_url: None,
             plain_http: false,
             node_settings: None,
+            default_engine: EngineChoice::Process,
+            keep_jobs: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::driver::Handle;
 use crate::images::Images;
 use crate::split::plans::Plans;
 use gleaner_blob::Blobs;
+use gleaner_model::{EngineChoice, JobId, Span};
 use gleaner_store::Store;
 use std::fs::File;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct SharedParts {
     pub(crate) blobs: Blobs,
     pub(crate) lock: File,
     pub(crate) node_settings: Vec<u8>,
+    pub(crate) default_engine: EngineChoice,
+    pub(crate) keep_jobs: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -32,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) driver: Handle,
     /// What every node is told at its welcome; see [`crate::ServerConfig::node_settings`].
     pub(crate) node_settings: Vec<u8>,
+    /// What contains tasks of jobs that do not say.
+    pub(crate) default_engine: EngineChoice,
+    /// How long jobs that are over stay; for ever where none.
+    pub(crate) keep_jobs: Option<Span>,
     pub(crate) plans: Plans,
     pub(crate) logs: LogRelay,
     pub(crate) polls: crate::agents::poll::Polls,
@@ -61,6 +68,8 @@ impl Shared {
             blobs: parts.blobs,
             driver,
             node_settings: parts.node_settings,
+            default_engine: parts.default_engine,
+            keep_jobs: parts.keep_jobs,
             logs: LogRelay::default(),
             polls: crate::agents::poll::Polls::default(),
             token_numbers: tokio::sync::Mutex::new(()),
@@ -70,6 +79,14 @@ impl Shared {
             tasks,
             _lock: parts.lock,
         }
+    }
+}
+
+impl Shared {
+    /// A job is deleted: drops what is kept of it, and lets what it left be removed soon.
+    pub(crate) fn forget(&self, job: JobId) {
+        self.plans.forget(job);
+        self.sweep.wake();
     }
 }
 

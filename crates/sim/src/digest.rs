@@ -100,6 +100,7 @@ impl Digest {
                     self.feed(u64::from(*index) << 32 | u64::from(*number));
                 }
             }
+            Row::JobGone(job) => self.feed(job.0 << 8),
             Row::LeaseOver(lease) => self.feed(lease.0),
             Row::Attempt(row) => {
                 self.attempt(row.attempt);

@@ -58,7 +58,8 @@ impl Ledger {
                 self.saved.remove(task);
                 Ok(())
             }
-            Row::Forgiven(..) | Row::Node(_) | Row::User(_) => Ok(()),
+            // Users of fleets delete nothing.
+            Row::JobGone(_) | Row::Forgiven(..) | Row::Node(_) | Row::User(_) => Ok(()),
         }
     }
 

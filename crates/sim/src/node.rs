@@ -11,9 +11,10 @@ use crate::report::Options;
 use crate::saves::record;
 use crate::world::World;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
-use gleaner_core::{AttemptEnd, Bundle, Held, LEASE, NodeHello, NodeWish, Saved};
+use gleaner_core::{AttemptEnd, Bundle, Held, KernelUse, LEASE, NodeHello, NodeWish, Saved};
 use gleaner_model::{
-    AttemptId, AttemptState, Bytes, Cpus, Engine, LeaseId, NodeId, NodeState, Reason, Time,
+    AttemptId, AttemptState, Bytes, Cpus, Engine, GuestPrice, LeaseId, NodeId, NodeState, Reason,
+    Time,
 };
 use std::collections::BTreeMap;
 
@@ -131,6 +132,7 @@ impl Computer {
             disk: DISK,
             arch: self.arch.into(),
             engines: vec![Engine::Process],
+            guests: GuestPrice::Everything,
             images: true,
             labels: BTreeMap::new(),
             machine: None,
@@ -305,6 +307,7 @@ impl World {
             reason: kept.reason,
             cpu_seconds,
             busy_seconds,
+            kernel: KernelUse::default(),
             record: cpu_seconds.to_le_bytes().to_vec(),
             saved: kept.saved,
         };

@@ -150,6 +150,7 @@ impl World {
                 }
             }
             Row::Job(_)
+            | Row::JobGone(_)
             | Row::Lease(_)
             | Row::LeaseOver(_)
             | Row::Checkpoint(_)
@@ -356,6 +357,7 @@ const fn subject(event: &Event) -> Option<NodeId> {
         | Event::PauseJob(_)
         | Event::ResumeJob(_)
         | Event::Retry(_)
+        | Event::Delete(_)
         | Event::Merged { .. }
         | Event::Tick => None,
     }

@@ -10,8 +10,8 @@ use crate::world::World;
 use gleaner_attempt::Saving;
 use gleaner_core::{Event, MergeKind, Need, NewJob, NodeWish, State, Target};
 use gleaner_model::{
-    AttemptId, Bytes, CHECKPOINT_EXIT_CODE, Cpus, Engine, JobId, JobState, Reason, Retry, Span,
-    TaskId, UserId,
+    AttemptId, Bytes, CHECKPOINT_EXIT_CODE, Cpus, EngineChoice, JobId, JobState, Reason, Retry,
+    Span, TaskId, UserId,
 };
 
 /// How many users there are.
@@ -158,7 +158,7 @@ impl World {
             cpus,
             memory: Bytes(1 << 30),
             disk: Bytes(1 << 30),
-            engine: Engine::Process,
+            engine: EngineChoice::Process,
             image: false,
             arch: (user == 3).then(|| "aarch64".to_owned()),
             labels: std::collections::BTreeMap::new(),

@@ -4,7 +4,7 @@
 use crate::StoreError;
 use gleaner_core::{AttemptRow, EndedRow, MergeKind};
 use gleaner_model::{
-    AttemptId, AttemptState, Engine, IntervalSet, JobId, JobState, NodeId, TaskId, TaskState,
+    AttemptId, AttemptState, EngineChoice, IntervalSet, JobId, JobState, NodeId, TaskId, TaskState,
 };
 use std::collections::BTreeMap;
 
@@ -200,7 +200,7 @@ codes!(task_code, task_state, TaskState, "a task's state", {
 codes!(job_code, job_state, JobState, "a job's state", {
     Waiting = 1, Running = 2, Paused = 3, Done = 4, Failed = 5, Cancelled = 6
 });
-codes!(engine_code, engine, Engine, "an engine", { Process = 1, Vm = 2, Wasm = 3 });
+codes!(engine_code, engine, EngineChoice, "an engine", { Process = 1, Vm = 2, Wasm = 3, Auto = 4 });
 codes!(merge_code, merge_kind, MergeKind, "a kind of merge", { None = 1, Concat = 2, Command = 3 });
 
 #[cfg(test)]

@@ -153,6 +153,22 @@ pub enum ServerRow {
     ImageGone(String),
 }
 
+impl ServerRow {
+    /// The job that the row is about, if it is about one.
+    #[must_use]
+    pub const fn job(&self) -> Option<JobId> {
+        match self {
+            Self::JobCpu(job, _) | Self::Merged(job, _) | Self::Ref(job, _) => Some(*job),
+            Self::User(..)
+            | Self::Token(_)
+            | Self::Node { .. }
+            | Self::NodeDone(..)
+            | Self::Image(_)
+            | Self::ImageGone(_) => None,
+        }
+    }
+}
+
 /// Everything that the server needs at a start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Loaded {
@@ -231,6 +247,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The database cannot be read.
     fn inline(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Removes some of what deleted jobs left; says whether more is left. Each call is a short
+    /// turn of the writer, so that commits get in between. Call it until it says no before blobs
+    /// are swept.
+    ///
+    /// # Errors
+    /// The database cannot be written. What was removed before stays removed.
+    fn purge(&self) -> Result<bool, StoreError>;
 
     /// Whether some job needs this blob, a task may go on from it, or a name stands for it.
     ///

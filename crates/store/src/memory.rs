@@ -60,6 +60,18 @@ impl Tables {
         if let Row::CheckpointOver(task) = row {
             self.checkpoints.remove(task);
         }
+        if let Row::JobGone(job) = row {
+            self.job_gone(*job);
+        }
+    }
+
+    fn job_gone(&mut self, job: JobId) {
+        self.bodies.remove(&job);
+        self.job_cpu.remove(&job);
+        self.attempts.retain(|key, _| key.0 != job);
+        self.merged.retain(|key, _| key.0 != job);
+        self.refs.retain(|key| key.1 != job);
+        self.checkpoints.retain(|task, _| task.job != job);
     }
 
     fn server_row(&mut self, row: &ServerRow) {
@@ -187,6 +199,11 @@ impl Store for MemoryStore {
             .attempts
             .values()
             .find_map(|row| inline_of(&row.record, digest)))
+    }
+
+    fn purge(&self) -> Result<bool, StoreError> {
+        // Nothing is ever left.
+        Ok(false)
     }
 
     fn is_referenced(&self, digest: &Digest) -> Result<bool, StoreError> {

@@ -2,10 +2,10 @@
 
 use super::*;
 use gleaner_core::{
-    JobRow, LeaseRow, MergeKind, Need, NewJob, NodeRow, Saved, UserRow, fresh_job_row,
+    JobCost, JobRow, LeaseRow, MergeKind, Need, NewJob, NodeRow, Saved, UserRow, fresh_job_row,
 };
 use gleaner_model::{
-    AttemptState, Bytes, Cpus, Engine, IntervalSet, JobState, LeaseId, Retry, TaskState,
+    AttemptState, Bytes, Cpus, EngineChoice, IntervalSet, JobState, LeaseId, Retry, TaskState,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn new_job(count: u32) -> NewJob {
             cpus: Cpus { milli: 1500 },
             memory: Bytes(u64::MAX),
             disk: Bytes(7),
-            engine: Engine::Wasm,
+            engine: EngineChoice::Wasm,
             image: false,
             arch: Some("x86_64".to_owned()),
             labels: BTreeMap::from([("room".to_owned(), "b12".to_owned())]),
@@ -70,6 +70,7 @@ fn checkpoint(job: u64, index: u32, number: u32) -> CheckpointRow {
         },
         count: number * 10,
         stalls: number,
+        progress: number,
     }
 }
 
@@ -87,6 +88,13 @@ fn rows() -> Vec<Row> {
         failed: [0, 1, 7].into_iter().collect(),
         cancelled: IntervalSet::from_range(100, 1000),
         base: 4,
+        cost: JobCost {
+            ends: 7.0,
+            cpu_seconds: 0.1,
+            system_seconds: 1e-9,
+            faults: 1e15,
+            busy_seconds: 3600.5,
+        },
         ..fresh_job_row(JobId(id))
     };
     vec![
@@ -401,12 +409,34 @@ fn a_newer_file_is_refused_and_rubbish_is_no_store() {
     );
 }
 
+/// Rows as a store of this schema version has them: what came later is not in it.
+fn rows_of(version: u32) -> Vec<Row> {
+    let later = |row: &Row| matches!(row, Row::Checkpoint(_) | Row::CheckpointOver(_));
+    let mut rows: Vec<Row> = rows()
+        .into_iter()
+        .filter(|row| version >= 2 || !later(row))
+        .collect();
+    for row in &mut rows {
+        if let Row::Job(row) = row
+            && version < 4
+        {
+            row.cost = JobCost::default();
+        }
+        if let Row::Checkpoint(row) = row
+            && version < 4
+        {
+            row.progress = 0;
+        }
+    }
+    rows
+}
+
 /// The file of each released schema still opens, and means what it meant.
 #[test]
 fn files_of_every_released_version_open() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let dir = tempfile::tempdir().unwrap();
-    for version in 1..=1 {
+    for version in 1..=4 {
         let text = std::fs::read_to_string(golden.join(format!("v{version}.sql"))).unwrap();
         let path = dir.path().join(format!("v{version}"));
         let db = rusqlite::Connection::open(&path).unwrap();
@@ -416,14 +446,89 @@ fn files_of_every_released_version_open() {
         let store = SqliteStore::open(&path).unwrap();
         let loaded = store.load().unwrap();
         let mut book = gleaner_core::Book::new();
-        // What later versions added was in no file of this one.
-        let known = |row: &&Row| !matches!(row, Row::Checkpoint(_) | Row::CheckpointOver(_));
-        rows().iter().filter(known).for_each(|row| book.apply(row));
+        rows_of(version).iter().for_each(|row| book.apply(row));
         assert_eq!(loaded.snapshot, book.snapshot(), "version {version}");
         let content = store.inline(&digest("content 1.4.1")).unwrap().unwrap();
         assert_eq!(content, b"content 1.4.1");
         assert_eq!(store.merged(JobId(2)).unwrap()[0].name, "all.txt");
+        let images = if version >= 3 {
+            vec![image("vina", "image")]
+        } else {
+            Vec::new()
+        };
+        assert_eq!(loaded.images, images, "version {version}");
+        let saved = store.is_referenced(&digest("saved 1.3.2")).unwrap();
+        assert_eq!(saved, version >= 2, "version {version}");
+        // It goes on from there as any other.
+        store.commit(&[Row::JobGone(JobId(1))], &[]).unwrap();
+        while store.purge().unwrap() {}
+        assert_eq!(store.inline(&digest("content 1.4.1")).unwrap(), None);
     }
+}
+
+/// A new schema needs a golden file of its own: `rows` as this build stores them.
+#[test]
+fn the_newest_version_has_a_golden_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.sqlite");
+    drop(SqliteStore::open(&path).unwrap());
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let version: u32 = db
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    assert!(golden.join(format!("v{version}.sql")).exists());
+}
+
+#[test]
+fn a_deleted_job_leaves_nothing_and_the_others_lose_nothing() {
+    each(|store| {
+        store.commit(&rows(), &server_rows()).unwrap();
+        let content = |text: &str| store.inline(&digest(text)).unwrap();
+        let needed = |text: &str| store.is_referenced(&digest(text)).unwrap();
+        assert!(content("content 1.4.2").is_some());
+        store.commit(&[Row::JobGone(JobId(1))], &[]).unwrap();
+        let mut book = gleaner_core::Book::new();
+        rows().iter().for_each(|row| book.apply(row));
+        book.apply(&Row::JobGone(JobId(1)));
+        assert_eq!(store.load().unwrap().snapshot, book.snapshot());
+        assert_eq!(store.load().unwrap().job_cpu, []);
+        assert_eq!(store.job_body(JobId(1)).unwrap(), None);
+        while store.purge().unwrap() {}
+        assert_eq!(content("content 1.4.2"), None);
+        assert_eq!(store.attempts(TaskId::new(JobId(1), 4)).unwrap(), []);
+        assert!(!needed("saved 1.3.2"));
+        assert!(needed("needed"), "job 2 needs it too");
+        assert!(content("content 2.0.1").is_some());
+        // Rows that come now take the places of those that went, and are found.
+        store
+            .commit(&[Row::Attempt(attempt(2, 1, 1, None))], &[])
+            .unwrap();
+        assert!(content("content 2.1.1").is_some());
+        store.commit(&[Row::JobGone(JobId(2))], &[]).unwrap();
+        while store.purge().unwrap() {}
+        assert!(!needed("needed"));
+        assert_eq!(store.merged(JobId(2)).unwrap(), []);
+        assert_eq!(store.load().unwrap().snapshot.last_job, 3);
+    });
+}
+
+#[test]
+fn what_a_large_job_left_goes_in_turns_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.sqlite");
+    let store = SqliteStore::open(&path).unwrap();
+    let mut rows = vec![Row::NewJob(JobId(1), at(1), new_job(2500))];
+    let done = Some(TaskState::Done);
+    rows.extend((0..2500).map(|index| Row::Attempt(attempt(1, index, 1, done))));
+    store.commit(&rows, &[]).unwrap();
+    store.commit(&[Row::JobGone(JobId(1))], &[]).unwrap();
+    assert!(store.purge().unwrap());
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let turns = std::iter::repeat_with(|| store.purge().unwrap());
+    assert!(turns.take_while(|more| *more).count() >= 2);
+    assert_eq!(store.attempts(TaskId::new(JobId(1), 2499)).unwrap(), []);
 }
 
 /// A few jobs, tasks and numbers, so that rows meet each other.
@@ -462,6 +567,7 @@ fn any_row() -> impl Strategy<Value = Row> {
             })
         }),
         (1_u64..9).prop_map(|lease| Row::LeaseOver(LeaseId(lease))),
+        (2_u64..4).prop_map(|job| Row::JobGone(JobId(job))),
     ]
 }
 

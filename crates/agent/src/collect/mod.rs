@@ -301,6 +301,8 @@ impl Draft {
             reason: json(&record.reason),
             cpu_seconds: record.usage.cpu_seconds,
             busy_seconds: (record.wall_seconds - record.paused_seconds).max(0.0),
+            system_seconds: record.usage.system_seconds,
+            faults: record.usage.minor_faults + record.usage.page_faults,
             record: record_json,
             inline: self.inline,
             blobs: self.blobs.iter().map(|blob| blob.0.to_vec()).collect(),

@@ -17,6 +17,7 @@ pub(super) fn of(hello: &v1::Hello) -> v1::Offer {
         engines: hello.engines.clone(),
         images: hello.images,
         machine: hello.machine.clone(),
+        guests: hello.guests.clone(),
         refused: hello.refused.clone(),
     }
 }
@@ -44,8 +45,10 @@ impl Dispatch {
             Saves::Files | Saves::Nothing => None,
         });
         let machine = machine.next_back().unwrap_or_default();
+        let price = self.parts.engines.iter().find_map(|e| e.guest_price());
+        let guests = price.map(|price| price.to_string()).unwrap_or_default();
         let hello = &mut self.parts.hello;
-        (hello.engines, hello.machine) = (engines, machine);
+        (hello.engines, hello.machine, hello.guests) = (engines, machine, guests);
         self.tell_offer();
     }
 

@@ -5,7 +5,7 @@ use super::{Dispatch, Slot};
 use crate::logs::{Relay, chunk};
 use crate::run::{JobTemplate, TaskPart, fault};
 use gleaner_attempt::{Event, Grant, Saving, Wish};
-use gleaner_model::{AttemptId, JobId, LeaseId, TaskId};
+use gleaner_model::{AttemptId, Engine, JobId, LeaseId, TaskId};
 use gleaner_wire::v1::{self, server_message::Kind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -123,11 +123,15 @@ impl Dispatch {
             self.outgoing = None;
             return;
         };
-        let engine = self
-            .parts
-            .engines
-            .iter()
-            .find(|engine| engine.kind() == template.engine)
+        // A job that leaves its engine open has it chosen for each bundle.
+        let named = Engine::from_word(&bundle.engine);
+        let wanted = match bundle.engine.is_empty() {
+            true => Some(template.engine),
+            false => named,
+        };
+        let mut engines = self.parts.engines.iter();
+        let engine = engines
+            .find(|engine| Some(engine.kind()) == wanted)
             .cloned();
         let mut tasks = Vec::with_capacity(bundle.tasks.len());
         for task in bundle.tasks {
@@ -143,7 +147,8 @@ impl Dispatch {
                     tasks.push(id);
                 }
                 (None, _) => {
-                    let why = format!("this node has no engine {}", template.engine);
+                    let named = wanted.map_or("of that name", Engine::as_str);
+                    let why = format!("this node has no engine {named}");
                     self.decline(id, fault(&why));
                 }
                 (_, Err(problem)) => self.decline(id, fault(&problem)),

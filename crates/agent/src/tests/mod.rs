@@ -95,6 +95,7 @@ fn bundle(command: &[&str], outputs: &[&str], tasks: u32) -> v1::Bundle {
         lease: 1,
         job: 1,
         width: 2,
+        engine: String::new(),
         template: Some(v1::Template {
             names: vec!["x".into()],
             command: command.iter().map(|word| (*word).to_owned()).collect(),

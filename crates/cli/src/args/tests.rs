@@ -85,7 +85,10 @@ fn wrong_usage_says_what_to_write() {
         ("gleaner run", "CMD"),
         ("gleaner run --memory lots -- a", "like \"512MiB\""),
         ("gleaner run --cpus 0 -- a", "a number above 0"),
-        ("gleaner run --engine docker -- a", "process, vm or wasm"),
+        (
+            "gleaner run --engine docker -- a",
+            "process, vm, wasm or auto",
+        ),
         ("gleaner job seven", "is not a job id"),
         ("gleaner logs 7.x", "JOB.INDEX"),
         ("gleaner cancel 7.x", "JOB.INDEX"),

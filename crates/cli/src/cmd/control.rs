@@ -1,4 +1,4 @@
-//! `gleaner cancel`, `pause`, `resume` and `retry`: steering jobs and tasks.
+//! `gleaner cancel`, `pause`, `resume`, `retry` and `delete`: steering jobs and tasks.
 
 use crate::out::{self, Outcome};
 use crate::session::Session;
@@ -82,6 +82,17 @@ pub(crate) struct RetryArgs {
     form: Form,
 }
 
+/// Delete a job that is over: its results, records and files on the server go
+///
+/// `gleaner fetch J` brings the results home before. A job that is not over is cancelled first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeleteArgs {
+    #[arg(value_name = "J")]
+    id: JobId,
+    #[command(flatten)]
+    form: Form,
+}
+
 impl CancelArgs {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         steer(session, self.id, ("cancel", "cancelled"), self.form).await
@@ -118,6 +129,13 @@ impl RetryArgs {
     }
 }
 
+impl DeleteArgs {
+    pub(crate) async fn run(self, session: &Session) -> Outcome {
+        let accepted = session.client.delete_job(self.id).await?;
+        tell(Target::Job(self.id), "deleted", accepted, self.form)
+    }
+}
+
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Steered {
@@ -131,17 +149,21 @@ async fn steer(
     (verb, past): (&str, &str),
     form: Form,
 ) -> Outcome {
-    let (id, Accepted { touched }) = match target {
-        Target::Job(job) => (
-            job.to_string(),
-            session.client.control_job(job, verb).await?,
-        ),
-        Target::Task(task) => (
-            task.to_string(),
-            session.client.control_task(task, verb).await?,
-        ),
+    let accepted = match target {
+        Target::Job(job) => session.client.control_job(job, verb).await?,
+        Target::Task(task) => session.client.control_task(task, verb).await?,
     };
+    tell(target, past, accepted, form)
+}
+
+/// Says what became of how many tasks.
+fn tell(target: Target, past: &str, accepted: Accepted, form: Form) -> Outcome {
+    let Accepted { touched } = accepted;
     if form.json {
+        let id = match target {
+            Target::Job(job) => job.to_string(),
+            Target::Task(task) => task.to_string(),
+        };
         out::json(&Steered { id, touched })?;
     } else if !form.quiet {
         let tasks = if touched == 1 { "task" } else { "tasks" };

@@ -27,6 +27,9 @@ impl Args {
             return Ok(0);
         }
         out::line(&why.sentence)?;
+        if let Some(engine) = &why.engine {
+            out::line(engine)?;
+        }
         let failing: Vec<_> = why
             .rules
             .iter()

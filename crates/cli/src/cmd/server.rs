@@ -1,8 +1,10 @@
 //! `gleaner server`: the server in the foreground.
 
+use super::task_options::engine;
 use crate::daemon::{DaemonOptions, runtime};
 use crate::out::{Failure, Outcome, REFUSED};
 use gleaner_agent::owner::NodeSettings;
+use gleaner_model::{EngineChoice, Span};
 use gleaner_server::ServerConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +30,13 @@ pub(crate) struct Args {
     /// What nodes may do and when, in TOML [default: node-settings.toml in DIR, if it is there]
     #[arg(long, value_name = "FILE")]
     node_settings: Option<PathBuf>,
+    /// What contains tasks of jobs that name no engine: process, vm, wasm, or auto for a guest
+    /// where a job loses little by it
+    #[arg(long, value_name = "ENGINE", default_value = "process", value_parser = engine)]
+    engine: EngineChoice,
+    /// Delete jobs that have been over for so long, as `gleaner delete` does [default: never]
+    #[arg(long, value_name = "TIME")]
+    keep_jobs: Option<Span>,
     /// Plain http instead of TLS, on a loopback address only
     #[arg(long)]
     plain_http: bool,
@@ -44,6 +53,8 @@ impl Args {
             store_url: self.store,
             blobs_url: self.blobs,
             plain_http: self.plain_http,
+            default_engine: self.engine,
+            keep_jobs: self.keep_jobs,
             ..ServerConfig::new(self.data, self.listen)
         };
         let runtime = runtime()?;

@@ -1,7 +1,7 @@
 //! The options that `run` and `map` share: a job file's keys on the command line.
 
 use crate::out::Failure;
-use gleaner_model::{Bytes, Cpus, Engine, JobHead, JobSpec, LimitSpec, Span, TaskSpec};
+use gleaner_model::{Bytes, Cpus, EngineChoice, JobHead, JobSpec, LimitSpec, Span, TaskSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,9 @@ pub(crate) struct TaskOptions {
     /// Root file system instead of the node's own programs
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// What contains the task: process, vm or wasm
+    /// What contains the task: process, vm, wasm or auto
     #[arg(long, value_parser = engine)]
-    pub(crate) engine: Option<Engine>,
+    pub(crate) engine: Option<EngineChoice>,
     /// Environment variable
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) env: Vec<(String, String)>,
@@ -49,8 +49,8 @@ pub(crate) struct TaskOptions {
     pub(crate) detach: bool,
 }
 
-fn engine(word: &str) -> Result<Engine, String> {
-    Engine::from_word(word).ok_or_else(|| "write process, vm or wasm".to_owned())
+pub(super) fn engine(word: &str) -> Result<EngineChoice, String> {
+    EngineChoice::from_word(word).ok_or_else(|| "write process, vm, wasm or auto".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

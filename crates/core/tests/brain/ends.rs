@@ -3,8 +3,9 @@
 use crate::pool::{
     BAD, OK, Pool, acknowledged, attempt, bundles, held, hello, job, online, revoked, rows,
 };
-use gleaner_core::{Event, Row, SHUN_MAX};
-use gleaner_model::{AttemptState, JobState, LimitKind, NodeId, Reason, Retry, TaskState};
+use crate::saves::saved;
+use gleaner_core::{Event, POISON_LOSSES, Row, SHUN_MAX, Target};
+use gleaner_model::{AttemptState, JobId, JobState, LimitKind, NodeId, Reason, Retry, TaskState};
 
 fn text() -> String {
     "why".into()
@@ -261,8 +262,12 @@ fn losing_one_node_again_and_again_or_before_a_start_is_no_poison() {
     for running in [true, false] {
         let mut pool = Pool::new();
         pool.submit(job(1, 1));
-        for round in 0..6 {
-            let node = if running { 1 } else { 1 + round };
+        for round in 0..POISON_LOSSES - 1 {
+            let node = if running {
+                1
+            } else {
+                1 + u32::try_from(round).unwrap()
+            };
             pool.step(Event::Hello(hello(node, 1)));
             let now = pool.task(1, 0).running.unwrap().0;
             if running {
@@ -273,6 +278,86 @@ fn losing_one_node_again_and_again_or_before_a_start_is_no_poison() {
         }
         assert_eq!(pool.task_state(1, 0), TaskState::Ready);
     }
+}
+
+/// The only node runs a task and is silent for longer than a lease, this often. With `saves` the
+/// task saves something new first.
+fn lose_the_only_node(pool: &mut Pool, times: usize, saves: impl Fn(usize) -> Option<u8>) {
+    for round in 0..times {
+        pool.step(Event::Hello(hello(1, 1)));
+        let Some((now, _, _)) = pool.task(1, 0).running else {
+            return;
+        };
+        pool.step(Event::Progress(NodeId(1), now, AttemptState::Running));
+        if let Some(content) = saves(round) {
+            let taken = 10 + round as u64;
+            pool.step(Event::Saved(NodeId(1), now, saved(taken, content)));
+        }
+        pool.later(31);
+        pool.step(Event::Tick);
+    }
+}
+
+#[test]
+fn a_task_that_takes_the_only_node_down_again_and_again_is_poison() {
+    let mut pool = Pool::new();
+    pool.submit(job(1, 1));
+    lose_the_only_node(&mut pool, POISON_LOSSES - 1, |_| None);
+    assert_eq!(pool.task_state(1, 0), TaskState::Ready);
+    // What was counted is durable.
+    pool.restart();
+    lose_the_only_node(&mut pool, 1, |_| None);
+    let view = pool.job(1);
+    assert_eq!(view.state, JobState::Failed);
+    assert!(view.reason.contains("poison"), "{}", view.reason);
+    // A retry is a fresh set of tries.
+    pool.step(Event::Retry(Target::Job(JobId(1))));
+    lose_the_only_node(&mut pool, POISON_LOSSES - 1, |_| None);
+    assert_eq!(pool.task_state(1, 0), TaskState::Ready);
+}
+
+#[test]
+fn what_a_task_saves_counts_as_progress_only_where_it_is_new() {
+    // (what it saves in each round, whether it is poison in the end)
+    type Saves = fn(usize) -> Option<u8>;
+    let table: [(&str, Saves, bool); 4] = [
+        (
+            "something new each time",
+            |round| u8::try_from(round).ok(),
+            false,
+        ),
+        ("the same each time", |_| Some(7), true),
+        (
+            "something new at first",
+            |round| (round == 0).then_some(1),
+            true,
+        ),
+        ("nothing", |_| None, true),
+    ];
+    for (what, saves, poison) in table {
+        let mut pool = Pool::new();
+        pool.submit(job(1, 1));
+        lose_the_only_node(&mut pool, 3 * POISON_LOSSES, saves);
+        let failed = pool.task_state(1, 0) == TaskState::Failed;
+        assert_eq!(failed, poison, "{what}");
+    }
+}
+
+#[test]
+fn three_nodes_are_no_poison_where_each_brought_the_task_further() {
+    let mut pool = Pool::new();
+    pool.submit(job(1, 1));
+    for node in 1..=9 {
+        pool.step(Event::Hello(hello(node, 1)));
+        let now = pool.task(1, 0).running.unwrap().0;
+        pool.step(Event::Progress(NodeId(node), now, AttemptState::Running));
+        let new = saved(u64::from(node), u8::try_from(node).unwrap());
+        pool.step(Event::Saved(NodeId(node), now, new));
+        pool.later(31);
+        pool.step(Event::Tick);
+        assert_eq!(pool.task(1, 0).losses, 1);
+    }
+    assert_eq!(pool.task_state(1, 0), TaskState::Ready);
 }
 
 #[test]

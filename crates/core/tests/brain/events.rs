@@ -8,7 +8,8 @@ use gleaner_core::{
     Action, Event, LEASE, MergeKind, NodeOffer, NodeReport, NodeWish, Reply, Row, Target,
 };
 use gleaner_model::{
-    AttemptState, Bytes, Engine, JobId, JobState, NodeId, NodeState, TaskId, TaskState,
+    AttemptState, Bytes, Engine, EngineChoice, JobId, JobState, NodeId, NodeState, TaskId,
+    TaskState,
 };
 
 fn job_target(id: u64) -> Target {
@@ -192,7 +193,7 @@ fn event_offer_opens_what_the_hello_did_not_and_moves_nothing() {
         ),
         (
             "engine",
-            |n| n.engine = Engine::Wasm,
+            |n| n.engine = EngineChoice::Wasm,
             |o| o.engines.push(Engine::Wasm),
         ),
         (

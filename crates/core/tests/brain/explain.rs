@@ -2,7 +2,7 @@
 
 use crate::pool::{BAD, GIB, OK, Pool, attempt, hello, job};
 use gleaner_core::{Event, Explanation, MergeKind, NodeWish, Rule, Target};
-use gleaner_model::{Bytes, Engine, JobId, NodeId, Reason};
+use gleaner_model::{Bytes, Engine, EngineChoice, JobId, NodeId, Reason};
 
 fn why(pool: &Pool, job: u64) -> Explanation {
     let explained = pool.state.explain(JobId(job)).expect("a job");
@@ -62,7 +62,11 @@ fn each_rule_about_nodes_is_named_with_what_to_do() {
         pool.submit(new).0.0
     };
     let table = [
-        (ask(&|n| n.engine = Engine::Wasm), Rule::Engine, "`wasm`"),
+        (
+            ask(&|n| n.engine = EngineChoice::Wasm),
+            Rule::Engine,
+            "`wasm`",
+        ),
         (
             ask(&|n| n.arch = Some("riscv64".into())),
             Rule::Arch,
@@ -117,7 +121,7 @@ fn a_guest_has_one_processor_however_many_the_node_has() {
     pool.step(Event::Hello(big));
     let mut ask = |milli| {
         let mut new = job(1, 1);
-        (new.need.engine, new.need.cpus.milli) = (Engine::Vm, milli);
+        (new.need.engine, new.need.cpus.milli) = (EngineChoice::Vm, milli);
         pool.submit(new)
     };
     let (job, bundles) = ask(2000);

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod engines;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod explain;

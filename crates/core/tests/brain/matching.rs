@@ -1,8 +1,8 @@
 //! Which node gets what, how much of it, and how far ahead.
 
 use crate::pool::{GIB, OK, Pool, attempts, bundles, hello, job, need};
-use gleaner_core::{Action, AttemptEnd, Event, MAX_BUNDLE, Need, NodeHello};
-use gleaner_model::{AttemptId, Bytes, Cpus, Engine, NodeId};
+use gleaner_core::{Action, AttemptEnd, Event, KernelUse, MAX_BUNDLE, Need, NodeHello};
+use gleaner_model::{AttemptId, Bytes, Cpus, Engine, EngineChoice, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 
 type Change<T> = fn(&mut T);
@@ -22,10 +22,10 @@ fn a_node_must_have_everything_the_job_asks() {
         ),
         ("memory", |n| n.memory = Bytes(65 * GIB), same, false),
         ("disk", |n| n.disk = Bytes(65 * GIB), same, false),
-        ("engine", |n| n.engine = Engine::Vm, same, false),
+        ("engine", |n| n.engine = EngineChoice::Vm, same, false),
         (
             "this engine",
-            |n| n.engine = Engine::Vm,
+            |n| n.engine = EngineChoice::Vm,
             |h| h.engines.push(Engine::Vm),
             true,
         ),
@@ -98,7 +98,7 @@ fn jobs_that_match_nothing_do_not_hold_up_the_others() {
     for _ in 0..50 {
         let mut never = job(1, 10);
         never.priority = 9;
-        never.need.engine = Engine::Wasm;
+        never.need.engine = EngineChoice::Wasm;
         pool.submit(never);
     }
     let (_, granted) = pool.submit(job(1, 1));
@@ -145,6 +145,7 @@ impl Desk {
             reason: OK,
             cpu_seconds: self.busy,
             busy_seconds: self.busy,
+            kernel: KernelUse::default(),
             record: Vec::new(),
             saved: None,
         }));
@@ -208,6 +209,7 @@ fn the_end_of_a_job_is_not_hoarded_by_one_node() {
                     reason: OK,
                     cpu_seconds: 0.01,
                     busy_seconds: 0.01,
+                    kernel: KernelUse::default(),
                     record: Vec::new(),
                     saved: None,
                 })));

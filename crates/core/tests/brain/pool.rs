@@ -2,12 +2,12 @@
 //! rows, and restarts from it beside the living state to see that nothing would be lost.
 
 use gleaner_core::{
-    Action, AttemptEnd, Book, Bundle, Event, Held, JobView, MergeKind, Need, NewJob, NodeHello,
-    NodeOffer, NodeReport, Reply, Row, State, TaskView,
+    Action, AttemptEnd, Book, Bundle, Event, Held, JobView, KernelUse, MergeKind, Need, NewJob,
+    NodeHello, NodeOffer, NodeReport, Reply, Row, State, TaskView,
 };
 use gleaner_model::{
-    AttemptId, AttemptState, Bytes, Cpus, Engine, JobId, NodeId, NodeState, Reason, Retry, Span,
-    TaskId, TaskState, Time, UserId,
+    AttemptId, AttemptState, Bytes, Cpus, Engine, EngineChoice, GuestPrice, JobId, NodeId,
+    NodeState, Reason, Retry, Span, TaskId, TaskState, Time, UserId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub(crate) fn need(cpus: u32) -> Need {
         cpus: Cpus { milli: cpus * 1000 },
         memory: Bytes(GIB),
         disk: Bytes(GIB),
-        engine: Engine::Process,
+        engine: EngineChoice::Process,
         image: false,
         arch: None,
         labels: BTreeMap::new(),
@@ -59,6 +59,7 @@ pub(crate) fn hello(node: u32, cpus: u32) -> NodeHello {
         images: true,
         labels: BTreeMap::new(),
         machine: None,
+        guests: GuestPrice::Everything,
         refused: None,
         held: Vec::new(),
     }
@@ -88,6 +89,7 @@ pub(crate) fn ended(node: u32, attempt: AttemptId, reason: Reason) -> Event {
         reason,
         cpu_seconds: 1.0,
         busy_seconds: 60.0,
+        kernel: KernelUse::default(),
         record: vec![7],
         saved: None,
     })
@@ -174,6 +176,9 @@ impl Pool {
         if let Err(broken) = other.check() {
             panic!("restart: {broken}, after {after}");
         }
+        let ids = |state: &State| -> Vec<JobId> { state.jobs().iter().map(|j| j.id).collect() };
+        assert_eq!(ids(&self.state), ids(&other), "after {after}");
+        assert_eq!(self.state.last_job(), other.last_job(), "after {after}");
         for job in self.state.jobs() {
             let its = other.job(job.id).expect("the job is back");
             assert_eq!(job, its, "restart after {after}");

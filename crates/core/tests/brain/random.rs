@@ -3,9 +3,12 @@
 
 use crate::pool::{BAD, OK, Pool, attempts, ended, hello, job, need};
 use crate::saves::{saved, with};
-use gleaner_core::{Action, Event, Held, MergeKind, NodeReport, NodeWish, Target};
+use gleaner_core::{
+    Action, Event, Held, MergeKind, NodeHello, NodeReport, NodeWish, Saved, Target,
+};
 use gleaner_model::{
-    AttemptId, AttemptState, JobId, LimitKind, NodeId, NodeState, Reason, Retry, TaskId,
+    AttemptId, AttemptState, Engine, EngineChoice, GuestPrice, JobId, LimitKind, NodeId, NodeState,
+    Reason, Retry, TaskId,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -18,6 +21,7 @@ enum Happening {
     Pause(u8),
     Resume(u8),
     Retry(u8, Option<u8>),
+    Delete(u8),
     Hello(u8, u8),
     Beat(u8, u8),
     Gone(u8),
@@ -40,6 +44,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => n().prop_map(H::Pause),
         2 => n().prop_map(H::Resume),
         2 => (n(), any::<Option<u8>>()).prop_map(|(a, b)| H::Retry(a, b)),
+        1 => n().prop_map(H::Delete),
         4 => (n(), n()).prop_map(|(a, b)| H::Hello(a, b)),
         4 => (n(), n()).prop_map(|(a, b)| H::Beat(a, b)),
         1 => n().prop_map(H::Gone),
@@ -83,6 +88,23 @@ fn reason(pick: u8) -> Reason {
     }
 }
 
+/// Most nodes have guests of some price and one of two machines.
+fn with_guests(node: &mut NodeHello, pick: u8) {
+    if !pick.is_multiple_of(5) {
+        node.engines.push(Engine::Vm);
+        node.guests = GuestPrice::ALL[usize::from(pick % 3)];
+        node.machine = Some(format!("machine {}", pick % 2));
+    }
+}
+
+/// Files, or every other time a guest of this machine.
+fn guest(taken: u64, pick: u8, machine: &str) -> Saved {
+    Saved {
+        machine: pick.is_multiple_of(2).then(|| machine.into()),
+        ..saved(taken, pick % 3)
+    }
+}
+
 impl World {
     fn new() -> Self {
         Self {
@@ -93,7 +115,7 @@ impl World {
     }
 
     fn pick_job(&self, pick: u8) -> JobId {
-        let jobs = self.pool.state.jobs().len() as u64;
+        let jobs = self.pool.state.last_job().0;
         // Now and then one that does not exist.
         JobId(1 + u64::from(pick) % (jobs + 1))
     }
@@ -117,6 +139,9 @@ impl World {
                 let mut new = job(1 + u32::from(user % 3), 1 + u32::from(count % 20));
                 new.priority = i32::from(kind % 3);
                 new.need = need(1 + u32::from(kind % 2));
+                if kind % 4 == 0 {
+                    new.need.engine = EngineChoice::Auto;
+                }
                 new.retry = Retry {
                     attempts: 2,
                     max_evictions: 2,
@@ -129,6 +154,7 @@ impl World {
             Happening::Pause(pick) => Event::PauseJob(self.pick_job(*pick)),
             Happening::Resume(pick) => Event::ResumeJob(self.pick_job(*pick)),
             Happening::Retry(pick, index) => Event::Retry(self.target(*pick, *index)),
+            Happening::Delete(pick) => Event::Delete(self.pick_job(*pick)),
             Happening::Merged(pick, fails) => Event::Merged {
                 job: self.pick_job(*pick),
                 failed: fails.then(|| "disk full".into()),
@@ -157,6 +183,7 @@ impl World {
             Happening::Hello(pick, lost) => {
                 let id = node(pick);
                 let mut new = hello(id, 1 + u32::from(lost % 3));
+                with_guests(&mut new, *lost);
                 let held = self.holds.entry(id).or_default();
                 // Some of what was sent never arrived.
                 if lost % 4 == 0 {
@@ -204,7 +231,7 @@ impl World {
                 let event = ended(id, attempt, reason(*why));
                 match reason(*why) {
                     Reason::Evicted { .. } | Reason::Checkpointed { .. } if which % 4 > 0 => {
-                        with(event, saved(u64::from(*which), why % 3))
+                        with(event, guest(u64::from(*which), *why, "machine 1"))
                     }
                     _ => event,
                 }
@@ -212,7 +239,7 @@ impl World {
             Happening::Saved(pick, which, taken) => {
                 let id = node(pick);
                 let attempt = self.held_by(id, *which)?;
-                let saved = saved(u64::from(taken % 8), taken % 3);
+                let saved = guest(u64::from(taken % 8), *taken, "machine 0");
                 Event::Saved(NodeId(id), attempt, saved)
             }
             Happening::Again(which) => {

@@ -1,7 +1,9 @@
 //! What was saved of tasks: what counts, how long it stays, and what a restart keeps of it.
 
-use crate::pool::{BAD, OK, Pool, attempt, bundles, ended, held, hello, job, rows};
-use gleaner_core::{Action, Event, LEASE, Row, STALLS_MAX, Saved, Target};
+use crate::pool::{BAD, OK, Pool, attempt, bundles, ended, held, hello, job, online, rows};
+use gleaner_core::{
+    Action, Event, LEASE, NodeWish, Row, Rule, SHUN_MAX, STALLS_MAX, Saved, Target,
+};
 use gleaner_model::{
     AttemptId, AttemptState, Digest, JobId, JobState, NodeId, Reason, TaskState, Time,
 };
@@ -223,10 +225,99 @@ fn a_guest_that_is_to_be_saved_waits_for_a_node_that_can() {
     pool.submit(new);
     assert_eq!(pool.task_state(1, 0), TaskState::Ready);
     let why = pool.state.explain(JobId(1)).unwrap();
-    assert_eq!(why.rule.map(gleaner_core::Rule::as_str), Some("checkpoint"));
+    assert_eq!(why.rule.map(Rule::as_str), Some("checkpoint"));
     assert!(why.text.contains("checkpoint_files"), "{}", why.text);
     let mut able = hello(2, 1);
     able.machine = Some("q35 x86-64-v2".into());
     let actions = pool.step(Event::Hello(able));
     assert_eq!(bundles(&actions)[0].node, NodeId(2));
+}
+
+/// Node 1 runs the only task of job 1, and a guest of `machine` was saved of it.
+fn with_saved_guest(others: &[(u32, Option<&str>)], machine: &str) -> Pool {
+    let mut pool = Pool::new();
+    let mut first = hello(1, 1);
+    first.machine = Some(machine.into());
+    pool.step(Event::Hello(first));
+    pool.submit(job(1, 1));
+    let mut guest = saved(5, 1);
+    guest.machine = Some(machine.into());
+    pool.step(copied(1, attempt(1, 0, 1), guest));
+    for (node, machine) in others {
+        let mut other = hello(*node, 1);
+        other.machine = machine.map(Into::into);
+        pool.step(Event::Hello(other));
+    }
+    pool
+}
+
+/// Who gets the task after node 1 gave it back and takes nothing.
+fn next_of(pool: &mut Pool) -> Option<u32> {
+    pool.step(Event::Wish(NodeId(1), NodeWish::Drain));
+    let detail = String::from("drained");
+    pool.end(1, attempt(1, 0, 1), Reason::Evicted { detail });
+    pool.task(1, 0).running.map(|running| running.1.0)
+}
+
+#[test]
+fn a_saved_guest_goes_to_a_free_node_with_the_equal_machine() {
+    type Nodes = &'static [(u32, Option<&'static str>)];
+    let table: [(&str, Nodes, Option<u32>); 4] = [
+        (
+            "another comes first",
+            &[(2, Some("b")), (3, Some("a"))],
+            Some(3),
+        ),
+        ("none can restore", &[(2, None), (3, Some("a"))], Some(3)),
+        ("no equal one", &[(2, Some("b")), (3, None)], Some(2)),
+        ("nobody", &[], None),
+    ];
+    for (what, others, wanted) in table {
+        let mut pool = with_saved_guest(others, "a");
+        assert_eq!(next_of(&mut pool), wanted, "{what}");
+    }
+}
+
+#[test]
+fn a_saved_guest_waits_a_while_for_a_busy_node_and_then_begins_anew() {
+    let mut pool = with_saved_guest(&[(2, Some("a"))], "a");
+    let (_, busy) = pool.submit(job(2, 1));
+    assert_eq!(busy[0].node, NodeId(2));
+    pool.step(Event::Hello(hello(3, 1)));
+    assert_eq!(
+        next_of(&mut pool),
+        None,
+        "node 2 has the machine, and is busy"
+    );
+    let explained = pool.state.explain(JobId(1)).unwrap();
+    assert_eq!(explained.rule, Some(Rule::Busy));
+    assert!(
+        explained.counts.contains(&(Rule::TriedElsewhere, 1)),
+        "{explained:?}"
+    );
+    for _ in 0..=SHUN_MAX.ms / 1000 {
+        pool.later(1);
+        (1..=3).for_each(|node| drop(pool.step(online(node))));
+        pool.step(Event::Tick);
+    }
+    assert_eq!(pool.task(1, 0).running.unwrap().1, NodeId(3));
+}
+
+#[test]
+fn a_save_that_comes_late_says_where_the_ready_task_may_go() {
+    let mut pool = Pool::new();
+    let mut first = hello(1, 1);
+    first.machine = Some("a".into());
+    pool.step(Event::Hello(first.clone()));
+    pool.submit(job(1, 1));
+    pool.later(31);
+    pool.step(Event::Tick);
+    assert_eq!(pool.task_state(1, 0), TaskState::Ready);
+    let mut guest = saved(5, 1);
+    guest.machine = Some("a".into());
+    pool.step(copied(1, attempt(1, 0, 1), guest));
+    pool.restart();
+    let mut other = hello(2, 1);
+    other.machine = Some("a".into());
+    assert_eq!(bundles(&pool.step(Event::Hello(other)))[0].saved.len(), 1);
 }

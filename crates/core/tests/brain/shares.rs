@@ -1,7 +1,7 @@
 //! Fair share between users.
 
 use crate::pool::{OK, attempts, bundles, hello, job};
-use gleaner_core::{Action, AttemptEnd, Event, HALF_LIFE, NewJob, State};
+use gleaner_core::{Action, AttemptEnd, Event, HALF_LIFE, KernelUse, NewJob, State};
 use gleaner_model::{AttemptId, JobId, NodeId, Span, Time, UserId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -93,6 +93,7 @@ impl Fleet {
                 reason: OK,
                 cpu_seconds: seconds,
                 busy_seconds: seconds,
+                kernel: KernelUse::default(),
                 record: Vec::new(),
                 saved: None,
             }));

@@ -1,8 +1,11 @@
 //! What users combine: merges, priorities, retries of whole and part.
 
-use crate::pool::{BAD, OK, Pool, attempt, bundles, job, need};
-use gleaner_core::{Action, Event, MergeKind, Target};
-use gleaner_model::{JobId, JobState, TaskId, TaskState};
+use crate::pool::{
+    BAD, OK, Pool, acknowledged, attempt, bundles, held, hello, job, need, refusal, reply, revoked,
+    rows,
+};
+use gleaner_core::{Action, Event, MergeKind, Reply, Row, Target};
+use gleaner_model::{AttemptState, JobId, JobState, TaskId, TaskState};
 
 fn with_command(count: u32) -> gleaner_core::NewJob {
     let mut new = job(1, count);
@@ -61,7 +64,7 @@ fn a_cancelled_job_is_tried_again_as_a_whole() {
     pool.end(1, attempt(1, 0, 1), OK);
     pool.step(Event::Cancel(Target::Job(JobId(1))));
     pool.restart();
-    pool.step(Event::Hello(crate::pool::hello(1, 1)));
+    pool.step(Event::Hello(hello(1, 1)));
     let actions = pool.step(Event::Retry(Target::Job(JobId(1))));
     assert_eq!(bundles(&actions)[0].tasks, [(1, 2)]);
     // A report of the time before is of no attempt that could still count.
@@ -133,4 +136,36 @@ fn a_job_without_anything_yet_waits() {
     let actions = pool.step(Event::Cancel(Target::Task(TaskId::new(JobId(1), 3))));
     assert!(actions.contains(&Action::Changed { job: JobId(1) }));
     assert_eq!(pool.job(1).state, JobState::Waiting);
+}
+
+#[test]
+fn event_delete_forgets_a_job_that_is_over_and_refuses_any_other() {
+    let mut pool = Pool::with_nodes(&[1]);
+    pool.submit(job(1, 2));
+    let refused = pool.step(Event::Delete(JobId(1)));
+    assert!(refusal(&refused).contains("`gleaner cancel 1`"));
+    pool.end(1, attempt(1, 0, 1), BAD);
+    pool.step(Event::Cancel(Target::Job(JobId(1))));
+    let deleted = pool.step(Event::Delete(JobId(1)));
+    assert_eq!(reply(&deleted), Reply::Accepted(2));
+    assert_eq!(rows(&deleted), [Row::JobGone(JobId(1))]);
+    assert_eq!(pool.state.job(JobId(1)), None);
+    let again = pool.step(Event::Delete(JobId(1)));
+    assert!(refusal(&again).contains("no job 1"));
+}
+
+#[test]
+fn the_id_of_a_deleted_job_is_not_used_again_and_late_reports_of_it_are_nobodys() {
+    let mut pool = Pool::with_nodes(&[1]);
+    pool.submit(job(1, 1));
+    pool.end(1, attempt(1, 0, 1), OK);
+    pool.step(Event::Delete(JobId(1)));
+    pool.restart();
+    let mut back = hello(1, 1);
+    back.held = vec![held(attempt(1, 0, 1), AttemptState::Running)];
+    let actions = pool.step(Event::Hello(back));
+    assert_eq!(revoked(&actions), [(1, attempt(1, 0, 1))]);
+    let late = pool.end(1, attempt(1, 0, 1), OK);
+    assert_eq!((rows(&late), acknowledged(&late).len()), (Vec::new(), 1));
+    assert_eq!(pool.submit(job(1, 1)).0, JobId(2));
 }

@@ -3,7 +3,7 @@
 use crate::driver::{Connected, FromNode, Message, Outgoing};
 use crate::shared::{Shared, blocking};
 use crate::split::names;
-use gleaner_core::{AttemptEnd, Event, Held, NodeReport, Saved};
+use gleaner_core::{AttemptEnd, Event, Held, KernelUse, NodeReport, Saved};
 use gleaner_model::{
     AttemptId, AttemptState, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX, Checkpoint, Digest,
     FileEntry, NodeId, NodeState, Reason, Time,
@@ -142,6 +142,10 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
             reason,
             cpu_seconds: seconds(ended.cpu_seconds),
             busy_seconds: seconds(ended.busy_seconds),
+            kernel: KernelUse {
+                system_seconds: seconds(ended.system_seconds),
+                faults: ended.faults,
+            },
             record: Envelope::encode(&ended.record, &ended.inline),
             saved,
         }),

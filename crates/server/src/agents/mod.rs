@@ -13,7 +13,7 @@ use crate::driver::{Connect, Connected, Link, Message};
 use crate::shared::Shared;
 use futures_util::stream::BoxStream;
 use gleaner_core::{NodeHello, NodeOffer};
-use gleaner_model::{Bytes, Cpus, Engine, NodeId};
+use gleaner_model::{Bytes, Cpus, Engine, GuestPrice, NodeId};
 use gleaner_store::TokenKind;
 use gleaner_wire::v1::pool_server::{Pool, PoolServer};
 use gleaner_wire::{MESSAGE_BYTES_MAX, PROTOCOL, v1};
@@ -139,6 +139,7 @@ fn check(hello: v1::Hello) -> Result<Connect, Status> {
         images: hello.images,
         labels: hello.labels.into_iter().collect(),
         machine: word(hello.machine),
+        guests: guests(&hello.guests),
         refused: word(hello.refused),
         held: hello.held.into_iter().filter_map(hear::held).collect(),
     };
@@ -170,6 +171,7 @@ fn offer(node: NodeId, offer: v1::Offer) -> Result<NodeOffer, Status> {
         engines: engines(&offer.engines),
         images: offer.images,
         machine: word(offer.machine),
+        guests: guests(&offer.guests),
         refused: word(offer.refused),
     })
 }
@@ -178,6 +180,11 @@ fn offer(node: NodeId, offer: v1::Offer) -> Result<NodeOffer, Status> {
 fn engines(words: &[String]) -> Vec<Engine> {
     let known = words.iter().filter_map(|word| Engine::from_word(word));
     known.collect()
+}
+
+/// Where an agent does not say what its guests make dear, nobody knows.
+fn guests(word: &str) -> GuestPrice {
+    GuestPrice::from_word(word).unwrap_or(GuestPrice::Everything)
 }
 
 /// A text that is empty where there is none.

@@ -21,6 +21,8 @@ pub(super) struct Batch {
     pub(super) stored: Vec<oneshot::Sender<Result<(), Trouble>>>,
     pub(super) connected: Vec<(oneshot::Sender<Connected>, Connected)>,
     pub(super) changed: BTreeSet<JobId>,
+    /// Jobs that were deleted.
+    pub(super) gone: Vec<JobId>,
     pub(super) merges: Vec<JobId>,
     pub(super) reads: Vec<Read>,
     pub(super) touched: Touched,
@@ -73,8 +75,10 @@ impl Batch {
                             .extend(blobs.map(|blob| ServerRow::Ref(job, *blob)));
                         self.done += u64::from(attempt.task_over.is_some());
                     }
-                    if let Row::NewJob(job, ..) = &row {
-                        side.last_job = side.last_job.max(*job);
+                    if let Row::JobGone(job) = &row {
+                        side.forget(*job, &mut self.touched);
+                        self.server.retain(|row| row.job() != Some(*job));
+                        self.gone.push(*job);
                     }
                     self.rows.push(row);
                 }

@@ -37,6 +37,11 @@ impl Changes {
         sender.send_modify(|revision| *revision += 1);
     }
 
+    /// A job is deleted; whoever waits for it wakes up.
+    pub(super) fn forget(&self, job: JobId) {
+        self.jobs().remove(&job);
+    }
+
     pub(crate) fn revision(&self, job: JobId) -> u64 {
         self.jobs()
             .get(&job)

@@ -321,7 +321,9 @@ impl Driver {
             }
             Message::Rows(rows, event, answer) => {
                 rows.iter().for_each(|row| brain.side.learn(row));
-                batch.server.extend(rows);
+                // A job may have been deleted while its results were merged.
+                let known = |row: &ServerRow| row.job().is_none_or(|job| brain.state.has_job(job));
+                batch.server.extend(rows.into_iter().filter(known));
                 if let Some(event) = event {
                     self.step(brain, batch, event, None);
                 }
@@ -413,6 +415,9 @@ impl Driver {
         counters.done.fetch_add(batch.done, Ordering::Relaxed);
         for job in batch.changed {
             self.board.changes.bump(job);
+        }
+        for job in batch.gone {
+            self.board.changes.forget(job);
         }
         // Whoever sent an event may have stopped waiting: nothing to tell them.
         for (answer, connected) in batch.connected {

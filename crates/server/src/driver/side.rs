@@ -19,8 +19,6 @@ pub(crate) struct Side {
     pub(crate) users: BTreeMap<UserId, String>,
     pub(crate) nodes: BTreeMap<NodeId, NodeSide>,
     pub(crate) job_cpu: BTreeMap<JobId, f64>,
-    /// The newest job: listings go down from it.
-    pub(crate) last_job: JobId,
     identities: BTreeMap<String, NodeId>,
 }
 
@@ -64,7 +62,6 @@ impl Side {
     pub(super) fn new(loaded: &mut Loaded) -> Self {
         let records = std::mem::take(&mut loaded.nodes);
         Self {
-            last_job: loaded.snapshot.jobs.last().map_or(JobId(0), |job| job.0),
             users: std::mem::take(&mut loaded.users).into_iter().collect(),
             identities: records
                 .iter()
@@ -129,6 +126,12 @@ impl Side {
             self.nodes.entry(row.node).or_default().done += 1;
             touched.nodes.insert(row.node);
         }
+    }
+
+    /// A job is deleted: no row names it from here on.
+    pub(super) fn forget(&mut self, job: JobId, touched: &mut Touched) {
+        self.job_cpu.remove(&job);
+        touched.jobs.remove(&job);
     }
 
     pub(super) fn rows(&self, touched: Touched, rows: &mut Vec<ServerRow>) {

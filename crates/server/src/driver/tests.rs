@@ -5,7 +5,10 @@ use gleaner_core::{
     AttemptRow, CheckpointRow, Event, MergeKind, Need, NewJob, NodeHello, NodeOffer, Reply, Row,
     Target,
 };
-use gleaner_model::{Bytes, Cpus, Digest, Engine, NodeId, OutputFile, Retry, TaskId, UserId};
+use gleaner_model::{
+    Bytes, Cpus, Digest, Engine, EngineChoice, GuestPrice, NodeId, OutputFile, Retry, TaskId,
+    UserId,
+};
 use gleaner_store::{MemoryStore, ServerRow, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,6 +66,11 @@ impl Store for Moody {
         self.inner.checkpoint(task)
     }
 
+    fn purge(&self) -> Result<bool, StoreError> {
+        self.mood()?;
+        self.inner.purge()
+    }
+
     fn is_referenced(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.inner.is_referenced(digest)
     }
@@ -78,7 +86,7 @@ fn job() -> NewJob {
             cpus: Cpus::ONE,
             memory: Bytes(1),
             disk: Bytes(1),
-            engine: Engine::Process,
+            engine: EngineChoice::Process,
             image: false,
             arch: None,
             labels: std::collections::BTreeMap::new(),
@@ -120,6 +128,7 @@ async fn link(
         disk: Bytes(1 << 40),
         arch: "x86_64".to_owned(),
         engines: vec![Engine::Process],
+        guests: GuestPrice::Everything,
         images: true,
         labels: std::collections::BTreeMap::new(),
         machine: None,
@@ -281,6 +290,7 @@ async fn what_an_older_connection_offered_is_dropped() {
             engines: vec![Engine::Process],
             images: true,
             machine: None,
+            guests: GuestPrice::Everything,
             refused: None,
         };
         handle.offer(by, offer).await;

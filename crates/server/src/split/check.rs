@@ -6,7 +6,7 @@ use gleaner_api::JobImage;
 use gleaner_blob::Blobs;
 use gleaner_core::{MergeKind, Need, NewJob};
 use gleaner_model::{
-    BlobRef, CHECKPOINT_EVERY_MIN, Engine, JobSpec, Merge, Submission, TaskSpec, UserId,
+    BlobRef, CHECKPOINT_EVERY_MIN, EngineChoice, JobSpec, Merge, Submission, TaskSpec, UserId,
 };
 use gleaner_store::Store;
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ fn need(spec: &JobSpec) -> Need {
         cpus: limits.cpus,
         memory: limits.memory,
         disk: limits.disk,
-        engine: spec.task.engine.unwrap_or(Engine::Process),
+        engine: spec.task.engine.unwrap_or(EngineChoice::Process),
         arch: spec.require.arch.clone(),
         labels: spec.require.labels.clone(),
         saves: spec.task.checkpoint.is_some() && spec.task.checkpoint_files.is_empty(),
@@ -93,7 +93,7 @@ fn image(blobs: &Blobs, images: &Images, spec: &JobSpec) -> Result<Option<BlobRe
     let Some(name) = &spec.task.image else {
         return Ok(None);
     };
-    if spec.task.engine == Some(Engine::Wasm) {
+    if spec.task.engine == Some(EngineChoice::Wasm) {
         let problem = "a wasm task has no root to put an image in; leave one of them out";
         return Err(wrong("task.image", problem));
     }
@@ -184,8 +184,8 @@ fn checkpoint(spec: &JobSpec) -> Result<(), SplitError> {
         let problem = format!("is shorter than {CHECKPOINT_EVERY_MIN}; write more");
         return Err(wrong("task.checkpoint", problem));
     }
-    let engine = task.engine.unwrap_or(Engine::Process);
-    if task.checkpoint.is_some() && task.checkpoint_files.is_empty() && engine != Engine::Vm {
+    let engine = task.engine.unwrap_or(EngineChoice::Process);
+    if task.checkpoint.is_some() && task.checkpoint_files.is_empty() && engine != EngineChoice::Vm {
         let problem = format!(
             "is for guests: the engine {engine} cannot save a running program by itself; name the \
              files by which yours saves itself in task.checkpoint_files, or set task.engine to vm"
@@ -197,7 +197,7 @@ fn checkpoint(spec: &JobSpec) -> Result<(), SplitError> {
 
 /// What only WebAssembly has, and what it has not.
 fn web_assembly(task: &TaskSpec) -> Result<(), SplitError> {
-    if task.engine == Some(Engine::Wasm) {
+    if task.engine == Some(EngineChoice::Wasm) {
         return match task.image {
             Some(_) => Err(wrong(
                 "task.image",

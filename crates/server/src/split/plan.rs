@@ -5,7 +5,8 @@ use super::{SplitError, StoredJob, names, wrong};
 use gleaner_api::JobImage;
 use gleaner_blob::Blobs;
 use gleaner_model::{
-    BlobRef, Concat, Digest, FileEntry, JobSpec, Merge, Submission, SweepMode, Template,
+    BlobRef, Concat, Digest, Engine, EngineChoice, FileEntry, JobSpec, Merge, Submission,
+    SweepMode, Template,
 };
 use gleaner_store::Store;
 use gleaner_wire::v1;
@@ -474,10 +475,12 @@ fn common(stored: &StoredJob) -> v1::Template {
     v1::Template {
         root: stored.image.as_ref().map(root),
         limits: serde_json::to_vec(&spec.limits.resolve()).unwrap_or_default(),
+        // Where several will do, each bundle says which.
         engine: spec
             .task
             .engine
-            .unwrap_or(gleaner_model::Engine::Process)
+            .and_then(EngineChoice::one)
+            .unwrap_or(Engine::Process)
             .to_string(),
         deterministic: spec.task.deterministic,
         ..v1::Template::default()
@@ -527,7 +530,11 @@ fn files(
         let digest: Digest = digest;
         let size = match blobs.renew(&digest)? {
             Some(size) => Some(size),
-            None => store.inline(&digest)?.map(|content| content.len() as u64),
+            // It lies in another job's row and must not go with that job.
+            None => match store.inline(&digest)? {
+                Some(content) => blobs.put_many(&[content])?.first().map(|blob| blob.size),
+                None => None,
+            },
         };
         if let Some(size) = size {
             files.insert(source.clone(), (BlobRef { digest, size }, DIGEST_MODE));

@@ -43,6 +43,17 @@ impl Plans {
         }
     }
 
+    /// A job is deleted.
+    pub(crate) fn forget(&self, job: JobId) {
+        let mut kept = self.kept();
+        if let Some((_, bytes, _)) = kept.plans.remove(&job) {
+            kept.bytes -= bytes;
+        }
+        drop(kept);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.remove(&job);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -103,6 +103,8 @@ pub(super) fn ended(attempt: AttemptId, (code, files): &Made) -> v1::Ended {
         reason: serde_json::to_vec(&reason).unwrap(),
         cpu_seconds: 0.25,
         busy_seconds: 0.5,
+        system_seconds: 0.0,
+        faults: 0,
         record: serde_json::to_vec(&record).unwrap(),
         inline: files.iter().map(|(_, content)| content.clone()).collect(),
         blobs: Vec::new(),

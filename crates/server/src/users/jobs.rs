@@ -78,11 +78,14 @@ async fn look(shared: &Shared, job: JobId) -> Result<JobView, ApiError> {
 pub(super) async fn submit(
     State(shared): State<Arc<Shared>>,
     user: User,
-    JsonBody(submission): JsonBody<Submission>,
+    JsonBody(mut submission): JsonBody<Submission>,
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
     if let Some(trouble) = shared.driver.trouble() {
         return Err(trouble.into());
     }
+    // A later default changes no job that was submitted before.
+    let engine = &mut submission.spec.task.engine;
+    *engine = engine.or(Some(shared.default_engine));
     let worker = Arc::clone(&shared);
     let split = blocking(move || {
         let asked = (user.id, submission);
@@ -111,7 +114,7 @@ pub(super) async fn list(
     let limit = query.limit.unwrap_or(LIST.0).min(LIST.1) as usize;
     let before = query.before.unwrap_or(u64::MAX);
     let find = move |view: &View<'_>| {
-        let last = view.side.last_job.0.min(before.saturating_sub(1));
+        let last = view.state.last_job().0.min(before.saturating_sub(1));
         let jobs = (1..=last)
             .rev()
             .filter_map(|job| view.state.job(JobId(job)));
@@ -191,7 +194,23 @@ pub(super) async fn explain(
         nodes: found.nodes,
         rules: rules.collect(),
         sentence: found.text,
+        engine: found.engine,
     }))
+}
+
+/// Deletes a job that is over: its rows, results and whatever else only it needs. Durable when it
+/// answers.
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", responses((status = 200, body = Accepted)))]
+pub(super) async fn remove(
+    State(shared): State<Arc<Shared>>,
+    user: User,
+    Path(job): Path<String>,
+) -> Result<Json<Accepted>, ApiError> {
+    let job: JobId = id(&job)?;
+    may_steer(&shared, user, job).await?;
+    let done = accepted(&shared, Event::Delete(job)).await?;
+    shared.forget(job);
+    Ok(done)
 }
 
 /// Only who submitted a job, or an admin, may steer it.

@@ -30,7 +30,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/pool", get(pool::pool))
         .route("/openapi.json", get(openapi::document))
         .route("/jobs", get(jobs::list).post(jobs::submit))
-        .route("/jobs/{id}", get(jobs::one))
+        .route("/jobs/{id}", get(jobs::one).delete(jobs::remove))
         .route("/jobs/{id}/tasks", get(tasks::list))
         .route("/jobs/{id}/results", get(results::page))
         .route("/jobs/{id}/explain", get(jobs::explain))

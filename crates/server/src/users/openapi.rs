@@ -17,6 +17,7 @@ use utoipa::OpenApi;
         jobs::one,
         jobs::explain,
         jobs::control,
+        jobs::remove,
         tasks::list,
         tasks::one,
         tasks::control,

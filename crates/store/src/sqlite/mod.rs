@@ -3,6 +3,7 @@
 //! WAL with `synchronous = FULL`: a commit returns after its sync. (`NORMAL` does not sync at
 //! commit in WAL mode, so a power cut could take back what was acknowledged.)
 
+mod purge;
 mod read;
 mod schema;
 mod write;
@@ -135,6 +136,10 @@ impl Store for SqliteStore {
         // Each turn of the writer indexes a bounded part, so that commits get in between.
         while self.writer().index_contents()? {}
         self.read(|db| read::inline(db, digest))
+    }
+
+    fn purge(&self) -> Result<bool, StoreError> {
+        self.writer().purge()
     }
 
     fn is_referenced(&self, digest: &Digest) -> Result<bool, StoreError> {

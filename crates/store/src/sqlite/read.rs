@@ -7,8 +7,8 @@ use crate::codec::{
 };
 use crate::{ImageRow, Loaded, NodeRecord, StoreError, TokenKind, TokenRow, inline_of};
 use gleaner_core::{
-    AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, Need, NewJob, NodeRow, Saved, Snapshot,
-    UserRow,
+    AttemptRow, CheckpointRow, EndedRow, JobCost, JobRow, LeaseRow, Need, NewJob, NodeRow, Saved,
+    Snapshot, UserRow,
 };
 use gleaner_model::{
     BlobRef, Bytes, Cpus, Digest, JobId, LeaseId, NodeId, OutputFile, Retry, TaskId, TaskState,
@@ -63,10 +63,11 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, StoreError> {
     let jobs = jobs(&still)?;
     let ended = ended(&still, &jobs)?;
     let checkpoints = checkpoints(&still, &jobs)?;
-    let (last_lease, latest) =
-        still.query_row("SELECT last_lease, latest FROM clock", [], |row| {
-            Ok((uint(row.get(0)?), uint(row.get(1)?)))
-        })?;
+    let (last_job, last_lease, latest) = still.query_row(
+        "SELECT last_job, last_lease, latest FROM clock",
+        [],
+        |row| Ok((uint(row.get(0)?), uint(row.get(1)?), uint(row.get(2)?))),
+    )?;
     let snapshot = Snapshot {
         jobs,
         leases: all(&still, "SELECT * FROM lease ORDER BY id", [], lease)?,
@@ -86,6 +87,7 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, StoreError> {
                 at: time(row, 2)?,
             })
         })?,
+        last_job,
         last_lease,
         latest: Time { ms: latest },
     };
@@ -140,7 +142,8 @@ type JobTuple = (JobId, Time, NewJob, JobRow);
 fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
     let sql = "SELECT id, submitted, user, name, priority, count, cpus, memory, disk, engine, arch,
          labels, attempts, max_evictions, merge, state, reason, paused, started, ended, failed,
-         cancelled, merged, base, saves, image FROM job ORDER BY id";
+         cancelled, merged, base, saves, image, cost_ends, cost_cpu, cost_system, cost_faults,
+         cost_busy FROM job ORDER BY id";
     all(db, sql, [], |row| {
         let job = JobId(big(row, 0)?);
         let labels: String = row.get(11)?;
@@ -178,6 +181,13 @@ fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
             cancelled: take_set(&cancelled)?,
             merged: row.get(22)?,
             base: row.get(23)?,
+            cost: JobCost {
+                ends: row.get(26)?,
+                cpu_seconds: row.get(27)?,
+                system_seconds: row.get(28)?,
+                faults: row.get(29)?,
+                busy_seconds: row.get(30)?,
+            },
         };
         Ok((job, time(row, 1)?, new, changing))
     })
@@ -204,14 +214,15 @@ fn ended(db: &Connection, jobs: &[JobTuple]) -> Result<Vec<EndedRow>, StoreError
 }
 
 const CHECKPOINT: &str =
-    "SELECT job, idx, number, taken, content, machine, count, stalls, record FROM checkpoint";
+    "SELECT job, idx, number, taken, content, machine, count, stalls, record, progress
+     FROM checkpoint";
 
 /// What was saved of tasks of jobs that are not over; records stay where they are.
 fn checkpoints(db: &Connection, jobs: &[JobTuple]) -> Result<Vec<CheckpointRow>, StoreError> {
     let open = jobs.iter().filter(|job| !job.3.state.is_over());
     let open: BTreeSet<JobId> = open.map(|job| job.0).collect();
-    let sql = "SELECT job, idx, number, taken, content, machine, count, stalls, x'' FROM checkpoint
-         ORDER BY job, idx";
+    let sql = "SELECT job, idx, number, taken, content, machine, count, stalls, x'', progress
+         FROM checkpoint ORDER BY job, idx";
     let mut found = all(db, sql, [], checkpoint_row)?;
     found.retain(|row| open.contains(&row.attempt.task.job));
     Ok(found)
@@ -230,6 +241,7 @@ fn checkpoint_row(row: &Row<'_>) -> Result<CheckpointRow, StoreError> {
         },
         count: row.get(6)?,
         stalls: row.get(7)?,
+        progress: row.get(9)?,
     })
 }
 

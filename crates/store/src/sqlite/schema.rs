@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 /// Steps from each version to the next; the file's `user_version` counts those that are done.
 /// A released step is never edited: a change is a new step at the end.
-const STEPS: &[&str] = &[V1, V2, V3];
+const STEPS: &[&str] = &[V1, V2, V3, V4];
 
 /// Newest version this build reads and writes.
 pub(super) fn known() -> u32 {
@@ -98,6 +98,23 @@ CREATE TABLE image (
     user INTEGER NOT NULL, note TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX image_digest ON image (digest);
+";
+
+/// Jobs that are deleted, what was seen of jobs' attempts, and saves that made progress.
+const V4: &str = "
+-- The sums behind the choice of an engine.
+ALTER TABLE job ADD COLUMN cost_ends REAL NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cost_cpu REAL NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cost_system REAL NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cost_faults REAL NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cost_busy REAL NOT NULL DEFAULT 0;
+ALTER TABLE checkpoint ADD COLUMN progress INTEGER NOT NULL DEFAULT 0;
+-- No id is used twice, whatever is deleted.
+ALTER TABLE clock ADD COLUMN last_job INTEGER NOT NULL DEFAULT 0;
+UPDATE clock SET last_job = (SELECT coalesce(max(id), 0) FROM job);
+-- Jobs of which rows are left to remove, a few at a time.
+CREATE TABLE gone (job INTEGER PRIMARY KEY);
+CREATE INDEX ref_job ON ref (job);
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own.

@@ -1,5 +1,6 @@
 //! The writing side: a batch of rows in one transaction.
 
+use super::purge::job_gone;
 use crate::codec::{
     attempt_code, engine_code, flags, job_code, merge_code, put_ended, put_forgiven, put_pairs,
     put_set, start_ended,
@@ -35,6 +36,7 @@ fn ms(time: Option<Time>) -> Option<i64> {
 pub(super) struct Writer {
     db: Connection,
     next_chunk: u64,
+    last_job: u64,
     last_lease: u64,
     latest: Time,
 }
@@ -44,6 +46,7 @@ struct Sums {
     /// Chunks still growing, and those that are whole, in the order to write them.
     open: BTreeMap<JobId, Vec<u8>>,
     sealed: Vec<(JobId, Vec<u8>)>,
+    last_job: u64,
     last_lease: u64,
     latest: Time,
 }
@@ -51,13 +54,15 @@ struct Sums {
 impl Writer {
     pub(super) fn new(db: Connection) -> Result<Self, StoreError> {
         let last: Option<i64> = db.query_row("SELECT max(seq) FROM chunk", [], |row| row.get(0))?;
-        let (last_lease, latest): (i64, i64) =
-            db.query_row("SELECT last_lease, latest FROM clock", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+        let (last_job, last_lease, latest): (i64, i64, i64) = db.query_row(
+            "SELECT last_job, last_lease, latest FROM clock",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         Ok(Self {
             db,
             next_chunk: last.unwrap_or(0).unsigned_abs() + 1,
+            last_job: last_job.unsigned_abs(),
             last_lease: last_lease.unsigned_abs(),
             latest: Time {
                 ms: latest.unsigned_abs(),
@@ -69,6 +74,7 @@ impl Writer {
         let mut sums = Sums {
             open: BTreeMap::new(),
             sealed: Vec::new(),
+            last_job: self.last_job,
             last_lease: self.last_lease,
             latest: self.latest,
         };
@@ -85,16 +91,23 @@ impl Writer {
             put_chunk(&change, *job, next_chunk, bytes)?;
             next_chunk += 1;
         }
-        if (sums.last_lease, sums.latest) != (self.last_lease, self.latest) {
+        let clock = (sums.last_job, sums.last_lease, sums.latest);
+        if clock != (self.last_job, self.last_lease, self.latest) {
             change
-                .prepare_cached("UPDATE clock SET last_lease = ?1, latest = ?2")?
-                .execute(params![int(sums.last_lease), int(sums.latest.ms)])?;
+                .prepare_cached("UPDATE clock SET last_job = ?1, last_lease = ?2, latest = ?3")?
+                .execute(params![int(clock.0), int(clock.1), int(clock.2.ms)])?;
         }
         change.commit()?;
         self.next_chunk = next_chunk;
+        self.last_job = sums.last_job;
         self.last_lease = sums.last_lease;
         self.latest = sums.latest;
         Ok(())
+    }
+
+    /// A change of its own, dropped where it is not committed.
+    pub(super) fn change(&mut self) -> Result<Transaction<'_>, StoreError> {
+        Ok(self.db.transaction()?)
     }
 
     pub(super) fn probe(&mut self) -> Result<(), StoreError> {
@@ -164,6 +177,10 @@ fn write_rows(db: &Transaction<'_>, rows: &[Row], sums: &mut Sums) -> Result<(),
         match row {
             Row::NewJob(job, at, new) => new_job(db, *job, *at, new, sums)?,
             Row::Job(row) => drop(jobs.insert(row.job, row)),
+            Row::JobGone(job) => {
+                jobs.remove(job);
+                job_gone(db, *job)?;
+            }
             Row::Lease(row) => grant(&mut lease, row, sums)?,
             Row::LeaseOver(id) => drop(lease_over.execute([int(id.0)])?),
             Row::Attempt(row) => ended(&mut attempt, row, sums)?,
@@ -199,6 +216,7 @@ fn new_job(
     new: &NewJob,
     sums: &mut Sums,
 ) -> Result<(), StoreError> {
+    sums.last_job = sums.last_job.max(job.0);
     sums.latest = sums.latest.max(at);
     let labels = serde_json::to_string(&new.need.labels)
         .map_err(|error| StoreError::Database(Box::new(error)))?;
@@ -237,7 +255,8 @@ fn change_job(db: &Transaction<'_>, row: &JobRow, sums: &mut Sums) -> Result<(),
     sums.latest = sums.latest.max(row.ended.unwrap_or_default());
     db.prepare_cached(
         "UPDATE job SET state = ?2, reason = ?3, paused = ?4, started = ?5, ended = ?6,
-         failed = ?7, cancelled = ?8, merged = ?9, base = ?10 WHERE id = ?1",
+         failed = ?7, cancelled = ?8, merged = ?9, base = ?10, cost_ends = ?11, cost_cpu = ?12,
+         cost_system = ?13, cost_faults = ?14, cost_busy = ?15 WHERE id = ?1",
     )?
     .execute(params![
         int(row.job.0),
@@ -250,6 +269,11 @@ fn change_job(db: &Transaction<'_>, row: &JobRow, sums: &mut Sums) -> Result<(),
         put_set(&row.cancelled),
         row.merged,
         row.base,
+        row.cost.ends,
+        row.cost.cpu_seconds,
+        row.cost.system_seconds,
+        row.cost.faults,
+        row.cost.busy_seconds,
     ])?;
     Ok(())
 }
@@ -296,7 +320,7 @@ fn ended(
 fn checkpoint(db: &Transaction<'_>, row: &CheckpointRow) -> Result<(), StoreError> {
     let (task, saved) = (row.attempt.task, &row.saved);
     checkpoint_over(db, task)?;
-    db.prepare_cached("INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+    db.prepare_cached("INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
         .execute(params![
             int(task.job.0),
             task.index,
@@ -307,6 +331,7 @@ fn checkpoint(db: &Transaction<'_>, row: &CheckpointRow) -> Result<(), StoreErro
             row.count,
             row.stalls,
             saved.record,
+            row.progress,
         ])?;
     let mut add = db.prepare_cached("INSERT OR IGNORE INTO checkpoint_ref VALUES (?1, ?2, ?3)")?;
     for blob in &saved.blobs {

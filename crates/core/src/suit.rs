@@ -1,0 +1,278 @@
+//! Which engine suits a job that leaves it open (`engine = "auto"`).
+//!
+//! A guest contains more than a process does, and for most programs costs next to nothing. Where
+//! its kernel is a program itself, whatever asks the kernel is dear. So the first tasks of a job
+//! run as processes and are measured; from then on its tasks go into guests where what was seen
+//! says that little is lost by it. What was seen is kept as five sums a job, in its own row.
+//!
+//! In: the ends of attempts. Out: an engine for each bundle, and a sentence for whoever asks why.
+//! How an engine works, and by what its guests run, is not known here: a node says what its
+//! guests make dear.
+
+use crate::event::{AttemptEnd, Need, NodeHello};
+use crate::job::Job;
+use crate::state::State;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use gleaner_model::{Cpus, Engine, EngineChoice, GuestPrice, JobId, NodeId};
+
+/// CPU seconds after which what was seen of a job is believed. A program's start alone, some ten
+/// milliseconds and nearly all of it in the kernel, then weighs at most a hundredth.
+pub const MEASURED_SECONDS: f64 = 1.0;
+
+/// Beyond this many CPU seconds older tasks weigh half: a job whose tasks change is followed, and
+/// the sums stay bounded.
+pub const REMEMBERED_SECONDS: f64 = 3600.0;
+
+/// What a guest takes to start, in seconds: what is promised of the slowest kind.
+const BOOT_SECONDS: f64 = 1.5;
+
+/// Most of a figure that one attempt can add: a broken report must not decide for ever.
+const MOST_SECONDS: f64 = 3.2e7;
+
+/// What is measured of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figure {
+    /// Share of the CPU time that passed in the kernel.
+    KernelShare,
+    /// Page faults a CPU second, first touches counted.
+    FaultRate,
+    /// Start of a guest as a share of the time that a task takes.
+    BootShare,
+}
+
+/// From where on a figure speaks for processes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bound {
+    /// Which figure.
+    pub figure: Figure,
+    /// More than this is too much.
+    pub most: f64,
+    /// Whether it counts only where a guest makes calls dear.
+    pub calls: bool,
+}
+
+/// All that decides. Each bound is where a job would lose about a twentieth of its speed, the most
+/// that is promised of arithmetic in a guest whose kernel is a program.
+pub const BOUNDS: [Bound; 3] = [
+    // Such guests' calls were seen at 10 to 140 times the price; of a program's time in the kernel
+    // most is work that costs there what it costs here (zeroed pages, copies). At two hundredths
+    // and a price of three on the average, a twentieth is lost.
+    Bound {
+        figure: Figure::KernelShare,
+        most: 0.02,
+        calls: true,
+    },
+    // A fault was seen at 30 to 75 microseconds there, at 1 to 3 as a process: at a thousand a
+    // second a twentieth is lost.
+    Bound {
+        figure: Figure::FaultRate,
+        most: 1000.0,
+        calls: true,
+    },
+    // Tasks of less than half a minute would spend more than a twentieth on starts.
+    Bound {
+        figure: Figure::BootShare,
+        most: 0.05,
+        calls: false,
+    },
+];
+
+/// What was seen of a job's attempts, added up. Bounded and durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct JobCost {
+    /// Attempts that ran and ended.
+    pub ends: f64,
+    /// Their CPU seconds.
+    pub cpu_seconds: f64,
+    /// Of these, seconds in the kernel.
+    pub system_seconds: f64,
+    /// Their page faults.
+    pub faults: f64,
+    /// Their wall seconds, pauses left out.
+    pub busy_seconds: f64,
+}
+
+impl JobCost {
+    /// Adds one attempt; false where it says nothing.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "faults of one attempt stay far below 2^53"
+    )]
+    pub(crate) fn note(&mut self, end: &AttemptEnd) -> bool {
+        let sane = |value: f64| {
+            if value.is_finite() {
+                value.clamp(0.0, MOST_SECONDS)
+            } else {
+                0.0
+            }
+        };
+        let cpu = sane(end.cpu_seconds);
+        if cpu == 0.0 {
+            return false;
+        }
+        self.ends += 1.0;
+        self.cpu_seconds += cpu;
+        self.system_seconds += sane(end.kernel.system_seconds).min(cpu);
+        self.faults += (end.kernel.faults as f64).min(cpu * 1e7);
+        self.busy_seconds += sane(end.busy_seconds);
+        while self.cpu_seconds > REMEMBERED_SECONDS {
+            let sums = [
+                &mut self.ends,
+                &mut self.cpu_seconds,
+                &mut self.system_seconds,
+                &mut self.faults,
+                &mut self.busy_seconds,
+            ];
+            sums.into_iter().for_each(|sum| *sum /= 2.0);
+        }
+        true
+    }
+
+    /// Whether enough was seen.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.cpu_seconds >= MEASURED_SECONDS
+    }
+
+    /// One figure; none before anything was seen.
+    #[must_use]
+    pub fn figure(&self, figure: Figure) -> Option<f64> {
+        let (of, by) = match figure {
+            Figure::KernelShare => (self.system_seconds, self.cpu_seconds),
+            Figure::FaultRate => (self.faults, self.cpu_seconds),
+            Figure::BootShare => (self.ends * BOOT_SECONDS, self.busy_seconds),
+        };
+        (by > 0.0).then(|| of / by)
+    }
+
+    /// The figures that speak against guests of this price.
+    pub fn against(&self, price: GuestPrice) -> impl Iterator<Item = Figure> + '_ {
+        let counts = move |bound: &&Bound| !bound.calls || price != GuestPrice::Little;
+        let over = |bound: &&Bound| self.figure(bound.figure).is_none_or(|is| is > bound.most);
+        BOUNDS
+            .iter()
+            .filter(counts)
+            .filter(over)
+            .map(|bound| bound.figure)
+    }
+
+    /// Whether a job loses little in guests of this price.
+    #[must_use]
+    pub fn suits_guests(&self, price: GuestPrice) -> bool {
+        price != GuestPrice::Everything
+            && self.is_measured()
+            && self.against(price).next().is_none()
+    }
+
+    /// What was seen, in words.
+    fn seen(&self) -> String {
+        let figure = |figure| self.figure(figure).unwrap_or_default();
+        format!(
+            "its tasks spend {:.1} % of their CPU time in the kernel, have {:.0} page faults a CPU \
+             second and take {:.1} s",
+            figure(Figure::KernelShare) * 100.0,
+            figure(Figure::FaultRate),
+            self.busy_seconds / self.ends.max(1.0),
+        )
+    }
+}
+
+impl Figure {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::KernelShare => "the time in the kernel",
+            Self::FaultRate => "the page faults",
+            Self::BootShare => "the short tasks",
+        }
+    }
+}
+
+/// Processors that one task can have there. A guest has one, however many the node has.
+pub(crate) fn cpus_for(need: &Need, hello: &NodeHello) -> Cpus {
+    let whole = |engine: &Engine| *engine != Engine::Vm && need.engine.allows(*engine);
+    if hello.engines.iter().any(whole) {
+        hello.cpus
+    } else {
+        hello.cpus.min(Cpus::ONE)
+    }
+}
+
+/// Whether a node has an engine that will do.
+pub(crate) fn has_engine(need: &Need, hello: &NodeHello) -> bool {
+    hello
+        .engines
+        .iter()
+        .any(|engine| need.engine.allows(*engine))
+}
+
+/// The engine for tasks of a job that leaves it open, on a node that would do; none where the job
+/// names its engine.
+pub(crate) fn engine_for(need: &Need, cost: &JobCost, hello: &NodeHello) -> Option<Engine> {
+    if need.engine != EngineChoice::Auto {
+        return None;
+    }
+    let process = hello.engines.contains(&Engine::Process);
+    let guest = hello.engines.contains(&Engine::Vm) && need.cpus <= Cpus::ONE;
+    if guest && (!process || cost.suits_guests(hello.guests)) {
+        Some(Engine::Vm)
+    } else {
+        Some(Engine::Process)
+    }
+}
+
+impl State {
+    /// Learns from an attempt's end, where its job leaves the engine open.
+    pub(crate) fn learn(&mut self, end: &AttemptEnd) {
+        let id = end.attempt.task.job;
+        let job = self.jobs.get_mut(&id);
+        let learnt = job
+            .filter(|job| job.spec.need.engine == EngineChoice::Auto)
+            .is_some_and(|job| job.cost.note(end));
+        if learnt {
+            self.store_job(id);
+        }
+    }
+
+    /// The engine of a bundle; none where its job names it.
+    pub(crate) fn engine_of(&self, job: JobId, node: NodeId) -> Option<Engine> {
+        let job = self.jobs.get(&job)?;
+        let hello = self.nodes.get(&node)?.hello.as_ref()?;
+        engine_for(&job.spec.need, &job.cost, hello)
+    }
+}
+
+/// Why tasks of a job that leaves its engine open run in what they run in; none for other jobs.
+pub(crate) fn explain(job: &Job) -> Option<String> {
+    if job.spec.need.engine != EngineChoice::Auto {
+        return None;
+    }
+    if job.spec.need.cpus > Cpus::ONE {
+        return Some("engine auto: processes, since a guest has one processor".to_string());
+    }
+    if !job.cost.is_measured() {
+        return Some(format!(
+            "engine auto: processes until its tasks have used {MEASURED_SECONDS} s of CPU time, \
+             which are measured"
+        ));
+    }
+    let seen = job.cost.seen();
+    let words = |price| -> Vec<&str> { job.cost.against(price).map(Figure::as_str).collect() };
+    let (always, dear) = (words(GuestPrice::Little), words(GuestPrice::Calls));
+    Some(if dear.is_empty() {
+        format!("engine auto: guests where a node has them, since {seen}")
+    } else if always.is_empty() {
+        format!(
+            "engine auto: processes where guests make calls dear, because of {}: {seen}; guests \
+             where they do not, or where a node has nothing else",
+            dear.join(" and ")
+        )
+    } else {
+        format!(
+            "engine auto: processes, because of {}: {seen}; guests only where a node has nothing \
+             else",
+            dear.join(" and ")
+        )
+    })
+}
