@@ -5,7 +5,7 @@ use crate::pool::{Desk, begun, command, finish, long, processes_with, until};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -375,4 +375,49 @@ impl Wire {
     fn mend(&self) {
         self.cut.store(false, Ordering::SeqCst);
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_no_daemon() {
+    let desk = Desk::new();
+    let config = desk.path().join("server/client.toml");
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let words = [
+        "server",
+        "--data",
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--until-stdin-closes",
+    ];
+    let mut server = command(&config, &desk, &words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(full.unwrap())
+        .spawn()
+        .unwrap();
+    until("it is up, or has ended", || {
+        config.exists() || server.try_wait().unwrap().is_some()
+    });
+    finish(&mut command(&config, &desk, &["jobs"])).exits(0);
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn who_follows_a_log_sees_all_of_it_through_a_death_of_the_server() {
+    let mut fleet = Fleet::start(1);
+    let desk = Desk::new();
+    let counts = "[task]\ncommand = [\"sh\", \"-c\", \"for i in 1 2 3 4 5 6 7 8; do echo $i; \
+                  sleep 0.5; done\"]\n";
+    let id = fleet.submit(&desk, counts);
+    until("it runs", || fleet.tasks(&id)[0]["state"] == "running");
+    let logs = command(&fleet.config(), &desk, &["logs", "-f", &id])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fleet.restart_server();
+    let seen = crate::pool::outcome(logs).exits(0);
+    assert_eq!(seen.stdout, "1\n2\n3\n4\n5\n6\n7\n8\n");
 }

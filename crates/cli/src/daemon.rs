@@ -28,6 +28,9 @@ impl DaemonOptions {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // It would say so on standard error, which is what could not be written: a full disk
+            // under the log must not end a daemon.
+            .log_internal_errors(false)
             .with_ansi(crate::out::is_watched())
             .init();
         Ok(())

@@ -3,6 +3,7 @@
 
 use gleaner_client::ClientError;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 /// Exit code when a task failed.
@@ -13,6 +14,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const REFUSED: u8 = 4;
 /// Exit code after Ctrl-C: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
+/// Stands for a character that a terminal would obey.
+const NOT_SHOWN: &str = "\u{fffd}";
 
 /// A command ends early.
 #[derive(Debug)]
@@ -56,9 +59,9 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Writes to standard output.
+/// Writes text for people to standard output.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    print_bytes(text.as_bytes())
+    print_bytes(harmless(text).as_bytes())
 }
 
 /// Writes a line to standard output.
@@ -85,13 +88,44 @@ fn lost(problem: std::io::Error) -> Failure {
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|problem| Failure::new(REFUSED, problem.to_string()))?;
-    line(text)
+    print_bytes(format!("{text}\n").as_bytes())
+}
+
+/// What a terminal only shows. Names and reasons come from other users and from programs, and a
+/// control character in them could move the cursor, rename the window or answer for its owner.
+/// Colours, which our tables have, change nothing but colours.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let control = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(control) {
+        let (before, tail) = rest.split_at(at);
+        let kept = colour_length(tail);
+        let taken = kept.unwrap_or_else(|| tail.chars().next().map_or(0, char::len_utf8));
+        shown.push_str(before);
+        shown.push_str(kept.map_or(NOT_SHOWN, |length| &tail[..length]));
+        rest = &tail[taken..];
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// Bytes of the order to change colours that `text` begins with (ECMA-48, SGR).
+fn colour_length(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\u{1b}[")?;
+    let end = numbers.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    numbers[end..]
+        .starts_with('m')
+        .then_some("\u{1b}[".len() + end + 1)
 }
 
 /// Tells the person at the terminal something that is not the result.
 pub(crate) fn say(text: impl AsRef<str>) {
     // Standard error may be closed; then nobody wants to know.
-    let _gone = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    let _gone = writeln!(std::io::stderr().lock(), "{}", harmless(text.as_ref()));
 }
 
 /// Raw bytes to standard error, as a task wrote them.
@@ -104,4 +138,24 @@ pub(crate) fn say_bytes(bytes: &[u8]) {
 /// Whether a person watches standard error.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_colours_and_nothing_else() {
+        for (text, shown) in [
+            ("plain\ttext, ünïcödé\n", "plain\ttext, ünïcödé\n"),
+            ("\u{1b}[1;32mdone\u{1b}[0m", "\u{1b}[1;32mdone\u{1b}[0m"),
+            ("\u{1b}[2Jgone", "\u{fffd}[2Jgone"),
+            ("\u{1b}]0;title\u{7}x", "\u{fffd}]0;title\u{fffd}x"),
+            ("\u{1b}[31", "\u{fffd}[31"),
+            ("a\rb\u{8}\u{9b}5n", "a\u{fffd}b\u{fffd}\u{fffd}5n"),
+            ("\u{1b}", "\u{fffd}"),
+        ] {
+            assert_eq!(harmless(text), shown, "{text:?}");
+        }
+    }
 }

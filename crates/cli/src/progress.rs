@@ -78,7 +78,7 @@ impl JobProgress {
             Way::Bar(bar) => {
                 bar.set_length(job.task_count);
                 bar.set_position(over);
-                bar.set_message(format!("job {} {}", job.id, bar_text(job, &rate)));
+                bar.set_message(bar_text(job, &rate));
             }
             Way::Lines { last, state } => {
                 let every = LINE_EVERY.max(self.started.elapsed() / LINE_PART);
@@ -156,32 +156,51 @@ impl Rate {
             left: (left > 0).then(|| Span::seconds((left as f64 / per_second).ceil() as u64)),
         }
     }
+
+    fn per_second_text(&self) -> Option<String> {
+        self.per_second
+            .map(|rate| format!("{}/s", few_digits(rate)))
+    }
+
+    fn left_text(&self) -> Option<String> {
+        self.left.map(|left| format!("{left} left"))
+    }
 }
 
+/// What stands beside the bar: what matters first, because a narrow terminal cuts the end off.
 fn bar_text(job: &JobView, rate: &Rate) -> String {
+    let state = match job.state {
+        JobState::Running => String::new(),
+        state => format!(" {state}"),
+    };
     let mut parts = vec![format!(
-        "{}: {} of {} done",
-        job.state, job.tasks.done, job.task_count
+        "job {}{state}: {}/{} done",
+        job.id, job.tasks.done, job.task_count
     )];
-    for (count, word) in [
-        (job.tasks.running, "running"),
-        (job.tasks.failed, "failed"),
-        (job.tasks.cancelled, "cancelled"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {word}"));
-        }
-    }
-    parts.extend(
-        rate.per_second
-            .map(|rate| format!("{}/s", few_digits(rate))),
-    );
-    parts.extend(rate.left.map(|left| format!("{left} left")));
+    parts.extend(counted(job.tasks.failed, "failed"));
+    parts.extend(rate.left_text());
+    parts.extend(rate.per_second_text());
+    parts.extend(counted(job.tasks.running, "running"));
+    parts.extend(counted(job.tasks.cancelled, "cancelled"));
     parts.join(", ")
 }
 
 fn line_text(job: &JobView, rate: &Rate) -> String {
-    format!("job {} {}", job.id, bar_text(job, rate))
+    let mut parts = vec![format!(
+        "job {} {}: {} of {} done",
+        job.id, job.state, job.tasks.done, job.task_count
+    )];
+    parts.extend(counted(job.tasks.running, "running"));
+    parts.extend(counted(job.tasks.failed, "failed"));
+    parts.extend(counted(job.tasks.cancelled, "cancelled"));
+    parts.extend(rate.per_second_text());
+    parts.extend(rate.left_text());
+    parts.join(", ")
+}
+
+/// `3 failed`, where there are any.
+fn counted(count: u64, word: &str) -> Option<String> {
+    (count > 0).then(|| format!("{count} {word}"))
 }
 
 /// Three digits are enough for a rate.
@@ -264,6 +283,20 @@ mod tests {
         ] {
             assert_eq!(line_text(&job, &Rate::of(done, left, seconds)), expected);
         }
+    }
+
+    #[test]
+    fn a_bar_has_what_matters_in_eighty_columns() {
+        let job = samples::job();
+        let shown = bar_text(&job, &Rate::of(12, 27, 4.0));
+        assert_eq!(
+            shown,
+            "job 7: 12/40 done, 1 failed, 9.0 s left, 3.00/s, 3 running"
+        );
+        let mut paused = job;
+        paused.state = JobState::Paused;
+        let shown = bar_text(&paused, &Rate::of(0, 27, 4.0));
+        assert!(shown.starts_with("job 7 paused: 12/40 done, "), "{shown}");
     }
 
     #[test]

@@ -14,9 +14,9 @@ const FAST_ANSWERS: u32 = 8;
 /// time, and nobody reads faster.
 const PACE: Duration = Duration::from_millis(200);
 /// For how long a server may be away before waiting is given up: a restart takes seconds.
-const AWAY_MAX: Duration = Duration::from_secs(120);
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(120);
 /// Wait between two tries while it is away.
-const AWAY_RETRY: Duration = Duration::from_secs(1);
+pub(crate) const AWAY_RETRY: Duration = Duration::from_secs(1);
 /// Failed tasks that are named one by one.
 const FAILED_SHOWN: u32 = 5;
 /// How long an interrupted submission may take to end: longer than an answer takes, shorter than

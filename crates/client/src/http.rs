@@ -122,9 +122,13 @@ impl Client {
     }
 
     pub(crate) fn unreachable(&self, problem: &reqwest::Error) -> ClientError {
+        let mut problem = chain(&problem);
+        if problem.contains("certificate") {
+            problem.push_str("; `ca` in the client settings must be the authority of this server");
+        }
         ClientError::Unreachable {
             server: self.server.clone(),
-            problem: chain(&problem),
+            problem,
         }
     }
 
@@ -453,10 +457,9 @@ fn chain(problem: &dyn std::error::Error) -> String {
         causes.push(cause.to_string());
         next = cause.source();
     }
-    match causes.last() {
-        Some(last) => last.clone(),
-        None => problem.to_string(),
-    }
+    let last = causes.pop().unwrap_or_else(|| problem.to_string());
+    // Some libraries end their sentences with a page for programmers.
+    last.split(": https://").next().unwrap_or(&last).to_owned()
 }
 
 fn is_loopback(server: &str) -> bool {

@@ -3,6 +3,7 @@
 
 use crate::{ClientError, JobFileError};
 use gleaner_model::JobSpec;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Largest job file that is read, in bytes. Long lists belong into a file that `lines` names.
@@ -83,10 +84,14 @@ pub fn read_job_file(path: &Path) -> Result<JobFile, ClientError> {
     if about.is_dir() {
         return Err(wrong("is a directory; name the job file in it").into());
     }
-    if about.len() > FILE_BYTES_MAX {
+    // A device or a pipe has no size, and may have no end.
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(ClientError::local("read", path))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong("is larger than 16 MiB; put long lists into a file of their own and name it with { lines = \"FILE\" }").into());
     }
-    let bytes = std::fs::read(path).map_err(ClientError::local("read", path))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("is not UTF-8 text; a job file is TOML or JSON"))?;
     let extension = path.extension().and_then(std::ffi::OsStr::to_str);
@@ -235,12 +240,10 @@ impl Found {
     fn new(path: String, message: &str) -> Self {
         // serde_json puts the place into the text; the line stands in front already.
         let message = message.split(" at line ").next().unwrap_or(message);
+        // A question mark is a place that has no name: a syntax error, not a key.
+        let path = path.trim_end_matches(['.', '?']);
         Self {
-            path: if path == "." || path == "?" {
-                String::new()
-            } else {
-                path
-            },
+            path: path.to_owned(),
             message: message.trim().replace('\n', " "),
         }
     }
@@ -270,6 +273,12 @@ impl Found {
             return (Some(key), format!("is missing{example}"));
         }
         let key = self.key();
+        if self.message.ends_with("expected a sequence") {
+            return (
+                key,
+                format!("{}; write a list, as in [\"one\", \"two\"]", self.message),
+            );
+        }
         (key, self.message)
     }
 

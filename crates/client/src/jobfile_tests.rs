@@ -81,7 +81,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
     ),
     (
         "[task]\ncommand = 'true'\n",
-        "job.toml:2: task.command: invalid type: string \"true\", expected a sequence",
+        "job.toml:2: task.command: invalid type: string \"true\", expected a sequence; write a list",
     ),
     (
         "[task]\ncommand = ['a', 3]\n",
@@ -244,4 +244,17 @@ fn a_file_that_is_no_job_file_says_so() {
     let absent = read_job_file(&folder.path().join("none")).unwrap_err();
     assert!(absent.to_string().contains("No such file"));
     assert_eq!(absent.exit_code(), 2);
+}
+
+#[test]
+fn a_syntax_error_in_json_names_no_key_of_its_own() {
+    let text = "{\"task\":{\"command\":[\"echo\"],}}";
+    let said = parse(Path::new("job.json"), text, true).unwrap_err();
+    assert_eq!(said.to_string(), "job.json:1: task: trailing comma");
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let said = read_job_file(Path::new("/dev/zero")).unwrap_err();
+    assert!(said.to_string().contains("larger than 16 MiB"), "{said}");
 }

@@ -236,7 +236,7 @@ mod tests {
     fn fixes_stand_under_the_table_and_the_end_says_what_holds() {
         let look = Look {
             colour: false,
-            fold: false,
+            width: None,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let mut found = vec![

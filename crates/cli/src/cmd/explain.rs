@@ -6,6 +6,9 @@ use crate::session::Session;
 use crate::table::{self, Look};
 use gleaner_model::JobId;
 
+/// The rule of a job that is over.
+pub(super) const JOB_OVER: &str = "job-over";
+
 /// Say which rule keeps a job's tasks waiting, and how many nodes fail it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,7 +38,9 @@ impl Args {
             .iter()
             .filter(|rule| rule.nodes_failing > 0)
             .collect();
-        if why.rule.is_some() && !failing.is_empty() {
+        // What no longer waits is kept by no rule, whatever nodes would say of it.
+        let waits = why.rule.as_deref().is_some_and(|rule| rule != JOB_OVER);
+        if waits && !failing.is_empty() {
             let mut rows = table::table(Look::of_stdout(), &["RULE", "NODES FAILING"]);
             for rule in failing {
                 rows.add_row(vec![

@@ -2,9 +2,11 @@
 
 use crate::out::{self, Failure, Outcome};
 use crate::session::Session;
-use crate::watch::Interrupt;
+use crate::watch::{AWAY_MAX, AWAY_RETRY, Interrupt};
 use futures_util::StreamExt as _;
+use gleaner_client::{Client, ClientError};
 use gleaner_model::{JobId, TaskId};
+use std::time::Instant;
 
 /// Print what a task wrote: its stdout, then its stderr
 #[derive(Debug, clap::Args)]
@@ -59,10 +61,70 @@ impl Args {
     }
 }
 
-async fn copy(session: &Session, task: TaskId, name: &str, follow: bool) -> Result<(), Failure> {
-    let mut stream = session.client.logs(task, name, 0, follow).await?;
+async fn copy(
+    session: &Session,
+    task: TaskId,
+    name: &str,
+    to_the_end: bool,
+) -> Result<(), Failure> {
+    if to_the_end {
+        return follow(&session.client, task, name, out::print_bytes).await;
+    }
+    let mut stream = session.client.logs(task, name, 0, false).await?;
     while let Some(part) = stream.next().await {
         out::print_bytes(&part?)?;
     }
     Ok(())
+}
+
+/// Copies one stream of the task as it comes, through a restart of the server.
+pub(super) async fn follow(
+    client: &Client,
+    task: TaskId,
+    name: &str,
+    mut write: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut offset = 0;
+    let mut away: Option<(Instant, u64)> = None;
+    loop {
+        match part(client, task, (name, &mut offset), &mut write).await? {
+            Ok(()) => return Ok(()),
+            Err(problem) if problem.is_passing() => {
+                // What came in between says that it was back.
+                let since = match away {
+                    Some((since, before)) if before == offset => since,
+                    _ => Instant::now(),
+                };
+                away = Some((since, offset));
+                if since.elapsed() > AWAY_MAX {
+                    return Err(problem.into());
+                }
+                tokio::time::sleep(AWAY_RETRY).await;
+            }
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+}
+
+/// As far as one connection goes; our own output that is closed ends it all.
+async fn part(
+    client: &Client,
+    task: TaskId,
+    (name, offset): (&str, &mut u64),
+    write: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<Result<(), ClientError>, Failure> {
+    let mut stream = match client.logs(task, name, *offset, true).await {
+        Ok(stream) => stream,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    while let Some(part) = stream.next().await {
+        match part {
+            Ok(bytes) => {
+                *offset += bytes.len() as u64;
+                write(&bytes)?;
+            }
+            Err(problem) => return Ok(Err(problem)),
+        }
+    }
+    Ok(Ok(()))
 }

@@ -5,7 +5,6 @@ use crate::out::{self, Failure, Outcome};
 use crate::progress::{self, JobProgress, Shown};
 use crate::session::Session;
 use crate::watch::{self, Interrupt};
-use futures_util::StreamExt as _;
 use gleaner_api::{JobView, TaskDetail};
 use gleaner_client::{Client, ClientError, Progress};
 use gleaner_model::{JobId, Reason, TaskId, TaskState};
@@ -122,8 +121,8 @@ impl Args {
                 Ok(())
             };
             tokio::try_join!(
-                copy(client, task, "stdout", out::print_bytes),
-                copy(client, task, "stderr", err),
+                super::logs::follow(client, task, "stdout", out::print_bytes),
+                super::logs::follow(client, task, "stderr", err),
             )
             .map(drop)
         };
@@ -176,58 +175,21 @@ fn detached(job: &JobView, json: bool) -> Outcome {
 }
 
 async fn cancelled(client: &Client, id: JobId) -> Failure {
-    cancel(client, id).await;
-    Failure::new(out::INTERRUPTED, format!("job {id} is cancelled"))
+    let message = match client.control_job(id, "cancel").await {
+        Ok(_) => format!("job {id} is cancelled"),
+        Err(problem) => not_cancelled(id, &problem),
+    };
+    Failure::new(out::INTERRUPTED, message)
 }
 
 async fn cancel(client: &Client, id: JobId) {
     if let Err(problem) = client.control_job(id, "cancel").await {
-        out::say(format!(
-            "could not cancel: {problem}; `gleaner cancel {id}` tries again"
-        ));
+        out::say(not_cancelled(id, &problem));
     }
 }
 
-/// Copies one stream of the task as it comes, through a restart of the server.
-async fn copy(
-    client: &Client,
-    task: TaskId,
-    name: &str,
-    mut write: impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut offset = 0;
-    loop {
-        match copy_once(client, task, (name, &mut offset), &mut write).await? {
-            Ok(()) => return Ok(()),
-            // The other side of this command watches for how long a server may be away.
-            Err(problem) if problem.is_passing() => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(problem) => return Err(problem.into()),
-        }
-    }
-}
-
-async fn copy_once(
-    client: &Client,
-    task: TaskId,
-    (name, offset): (&str, &mut u64),
-    write: &mut impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<Result<(), ClientError>, Failure> {
-    let mut stream = match client.logs(task, name, *offset, true).await {
-        Ok(stream) => stream,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    while let Some(part) = stream.next().await {
-        match part {
-            Ok(bytes) => {
-                *offset += bytes.len() as u64;
-                write(&bytes)?;
-            }
-            Err(problem) => return Ok(Err(problem)),
-        }
-    }
-    Ok(Ok(()))
+fn not_cancelled(id: JobId, problem: &ClientError) -> String {
+    format!("job {id} could not be cancelled: {problem}; `gleaner cancel {id}` tries again")
 }
 
 /// Ends with a sentence when no node could ever run the task; says once why it waits otherwise.
@@ -242,7 +204,7 @@ async fn watch_for_hopeless(client: &Client, task: TaskId) -> String {
             if nobody && HOPELESS.contains(&rule.as_str()) {
                 return why.sentence;
             }
-            if said != *rule && rule != "job-over" {
+            if said != *rule && rule != super::explain::JOB_OVER {
                 out::say(format!("gleaner: waiting: {}", why.sentence));
                 said.clone_from(rule);
             }

@@ -178,7 +178,7 @@ mod tests {
         }
         let look = Look {
             colour: false,
-            fold: false,
+            width: None,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         assert!(text(&report, look).contains(&report.hash));

@@ -85,7 +85,7 @@ mod tests {
             },
             Look {
                 colour: false,
-                fold: false,
+                width: None,
                 now: jiff::Timestamp::UNIX_EPOCH,
             },
         );

@@ -123,7 +123,7 @@ mod tests {
             &report,
             Look {
                 colour: false,
-                fold: false,
+                width: None,
                 now: jiff::Timestamp::UNIX_EPOCH,
             },
         );

@@ -1,7 +1,10 @@
 //! Jobs, many and one.
 
-use super::{Look, ago, seconds, state, table, text, tone, toned, took};
+use super::{Look, ago, listing, name, seconds, state, table, text, tone, toned, took};
 use gleaner_api::JobView;
+
+/// What a narrow terminal does without, first to last: user, time it took, running, age.
+const SPARE: [usize; 4] = [6, 8, 4, 7];
 
 /// The listing, newest first as it came.
 pub(crate) fn list(jobs: &[JobView], look: Look) -> String {
@@ -9,17 +12,16 @@ pub(crate) fn list(jobs: &[JobView], look: Look) -> String {
         return "no jobs yet; `gleaner run -- CMD` or `gleaner submit FILE` makes one\n".into();
     }
     let header = [
-        "JOB", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "USER", "AGE", "TOOK", "REASON",
+        "JOB", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "USER", "AGE", "TOOK",
     ];
-    let mut rows = table(look, &header);
-    for job in jobs {
+    let rows = jobs.iter().map(|job| {
         let failed = match job.tasks.failed {
             0 => toned(0, super::Tone::Plain),
             some => toned(some, super::Tone::Bad),
         };
-        rows.add_row(vec![
+        let cells = vec![
             job.id.to_string().into(),
-            job.name.clone().into(),
+            name(look, &job.name),
             state(job.state),
             format!("{}/{}", job.tasks.done, job.task_count).into(),
             job.tasks.running.to_string().into(),
@@ -27,10 +29,10 @@ pub(crate) fn list(jobs: &[JobView], look: Look) -> String {
             job.user.clone().into(),
             ago(look, &job.submitted).into(),
             took(look, job.started.as_deref(), job.ended.as_deref()).into(),
-            comfy_table::Cell::new(&job.reason),
-        ]);
-    }
-    text(rows)
+        ];
+        (cells, job.reason.as_str())
+    });
+    listing(look, &header, rows.collect(), &SPARE)
 }
 
 /// One job, a fact a line.

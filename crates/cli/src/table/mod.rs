@@ -19,8 +19,8 @@ use std::io::IsTerminal as _;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) colour: bool,
-    /// Whether long texts are folded to the terminal's width.
-    pub(crate) fold: bool,
+    /// Columns of the terminal, to which long texts are folded; none where there is no terminal.
+    pub(crate) width: Option<u16>,
     /// Now, for ages; an argument so that a test has its own.
     pub(crate) now: jiff::Timestamp,
 }
@@ -33,7 +33,7 @@ impl Look {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
             colour: terminal && !set("NO_COLOR") && !dumb,
-            fold: terminal,
+            width: terminal.then(|| Table::new().width()).flatten(),
             now: jiff::Timestamp::now(),
         }
     }
@@ -87,8 +87,10 @@ pub(crate) fn table(look: Look, header: &[&str]) -> Table {
     } else {
         table.force_no_tty();
     }
-    if look.fold {
+    if let Some(width) = look.width {
         table.set_content_arrangement(ContentArrangement::Dynamic);
+        // A table without colours asks no terminal for it.
+        table.set_width(width);
     } else {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
@@ -107,6 +109,85 @@ pub(crate) fn text(mut table: Table) -> String {
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// Most characters of a name in a listing on a terminal; what is asked for by itself shows all.
+const NAME_WIDTH_MAX: usize = 24;
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+/// A row of a listing, and why things are as they are with it: a sentence of any length.
+pub(crate) type Row<'a> = (Vec<Cell>, &'a str);
+
+/// A listing. In a file each row is a line. So it is on a terminal, where nothing is broken within
+/// a word: columns that `spare` numbers are left out, in that order, until the others fit, and
+/// reasons too long for a column have lines of their own.
+pub(crate) fn listing(look: Look, header: &[&str], rows: Vec<Row<'_>>, spare: &[usize]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|at| width(header, &rows, at))
+        .collect();
+    let room = look.width.map_or(usize::MAX, usize::from);
+    let mut kept: Vec<usize> = (0..header.len()).collect();
+    let used = |kept: &[usize]| kept.iter().map(|at| widths[*at]).sum::<usize>();
+    for at in spare {
+        if used(&kept) <= room {
+            break;
+        }
+        kept.retain(|column| column != at);
+    }
+    let longest = rows.iter().map(|(_, reason)| reason.chars().count()).max();
+    let fits = longest.is_some_and(|longest| used(&kept) + longest <= room);
+    let mut words: Vec<&str> = kept.iter().map(|at| header[*at]).collect();
+    words.extend(fits.then_some("REASON"));
+    let flat = Look {
+        width: None,
+        ..look
+    };
+    let mut shown = table(flat, &words);
+    let mut below = Vec::new();
+    for (cells, reason) in rows {
+        let reason = one_line(reason);
+        let mut cells: Vec<Cell> = kept.iter().map(|at| cells[*at].clone()).collect();
+        cells.extend(fits.then(|| Cell::new(&reason)));
+        shown.add_row(cells);
+        below.push(if fits { String::new() } else { reason });
+    }
+    let mut out = String::new();
+    for (number, line) in text(shown).lines().enumerate() {
+        out.extend([line, "\n"]);
+        let reason = number.checked_sub(1).and_then(|row| below.get(row));
+        if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+            out.extend(["    ", reason, "\n"]);
+        }
+    }
+    out
+}
+
+/// Characters that a column and the gap behind it take.
+fn width(header: &[&str], rows: &[Row<'_>], at: usize) -> usize {
+    let cells = rows
+        .iter()
+        .map(|(cells, _)| cells[at].content().chars().count());
+    cells.fold(header[at].len(), usize::max) + GAP
+}
+
+/// A text that stays in its row.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// A name for a listing.
+pub(crate) fn name(look: Look, text: &str) -> Cell {
+    let whole = one_line(text);
+    let long = look.width.is_some() && whole.chars().count() > NAME_WIDTH_MAX;
+    Cell::new(match long {
+        true => whole
+            .chars()
+            .take(NAME_WIDTH_MAX - 1)
+            .chain(['…'])
+            .collect(),
+        false => whole,
+    })
 }
 
 /// How long ago something was: `3 min 05 s`.

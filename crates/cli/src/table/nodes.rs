@@ -1,7 +1,10 @@
 //! Nodes, many and one.
 
-use super::{Look, ago, share, state, table, text};
+use super::{Look, ago, listing, name, share, state, table, text};
 use gleaner_api::NodeView;
+
+/// What a narrow terminal does without, first to last: tasks done, memory, processors.
+const SPARE: [usize; 3] = [6, 5, 4];
 
 /// The listing.
 pub(crate) fn list(nodes: &[NodeView], look: Look) -> String {
@@ -11,23 +14,22 @@ pub(crate) fn list(nodes: &[NodeView], look: Look) -> String {
             .into();
     }
     let header = [
-        "NODE", "NAME", "STATE", "RUNNING", "CPUS", "MEMORY", "DONE", "SEEN", "REASON",
+        "NODE", "NAME", "STATE", "RUNNING", "CPUS", "MEMORY", "DONE", "SEEN",
     ];
-    let mut rows = table(look, &header);
-    for node in nodes {
-        rows.add_row(vec![
+    let rows = nodes.iter().map(|node| {
+        let cells = vec![
             node.id.into(),
-            (&node.name).into(),
+            name(look, &node.name),
             state(node.state),
             node.running.into(),
             format!("{} of {}", node.cpus_used, node.cpus).into(),
             share(node.memory_used, node.memory).into(),
             node.tasks_done.into(),
             ago(look, &node.seen).into(),
-            comfy_table::Cell::new(&node.reason),
-        ]);
-    }
-    text(rows)
+        ];
+        (cells, node.reason.as_str())
+    });
+    listing(look, &header, rows.collect(), &SPARE)
 }
 
 /// One node, a fact a line.

@@ -137,7 +137,7 @@ pub(crate) fn shape() -> Shape {
     Shape {
         look: Look {
             colour: false,
-            fold: false,
+            width: None,
             now: "2026-01-02T03:04:00Z".parse().unwrap(),
         },
         zone: jiff::tz::TimeZone::UTC,

@@ -1,18 +1,20 @@
 //! Tasks of a job, and one task with its attempts.
 
-use super::{Look, seconds, state, table, text};
+use super::{Look, listing, name, seconds, state};
 use gleaner_api::{TaskDetail, TaskView};
+
+/// What a narrow terminal does without, first to last: tries, CPU time, wall time, exit code.
+const SPARE: [usize; 4] = [4, 6, 7, 5];
 
 /// A page of tasks.
 pub(crate) fn list(tasks: &[TaskView], look: Look) -> String {
     let header = [
-        "TASK", "NAME", "STATE", "NODE", "TRIES", "CODE", "CPU", "WALL", "REASON",
+        "TASK", "NAME", "STATE", "NODE", "TRIES", "CODE", "CPU", "WALL",
     ];
-    let mut rows = table(look, &header);
-    for task in tasks {
-        rows.add_row(vec![
+    let rows = tasks.iter().map(|task| {
+        let cells = vec![
             task.id.to_string().into(),
-            (&task.name).into(),
+            name(look, &task.name),
             state(task.state),
             task.node.as_deref().unwrap_or("").into(),
             task.attempts.into(),
@@ -22,10 +24,10 @@ pub(crate) fn list(tasks: &[TaskView], look: Look) -> String {
                 .into(),
             seconds(task.cpu_seconds).into(),
             seconds(task.wall_seconds).into(),
-            comfy_table::Cell::new(&task.reason),
-        ]);
-    }
-    text(rows)
+        ];
+        (cells, task.reason.as_str())
+    });
+    listing(look, &header, rows.collect(), &SPARE)
 }
 
 /// One task: its line, and what became of each attempt.
@@ -39,23 +41,22 @@ pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
     if detail.attempts_made.is_empty() {
         return shown;
     }
-    let header = ["ATTEMPT", "STATE", "NODE", "PEAK MEMORY", "REASON"];
-    let mut rows = table(look, &header);
-    for attempt in &detail.attempts_made {
+    let header = ["ATTEMPT", "STATE", "NODE", "PEAK MEMORY"];
+    let rows = detail.attempts_made.iter().map(|attempt| {
         let peak = attempt
             .record
             .as_ref()
             .map(|record| gleaner_model::Bytes(record.usage.memory_peak).to_string());
-        rows.add_row(vec![
+        let cells = vec![
             (&attempt.id).into(),
             state(&attempt.state),
             (&attempt.node).into(),
             peak.unwrap_or_default().into(),
-            comfy_table::Cell::new(&attempt.reason),
-        ]);
-    }
+        ];
+        (cells, attempt.reason.as_str())
+    });
     shown.push('\n');
-    shown.push_str(&text(rows));
+    shown.push_str(&listing(look, &header, rows.collect(), &[3]));
     for attempt in &detail.attempts_made {
         let Some(record) = &attempt.record else {
             continue;

@@ -7,7 +7,7 @@ use gleaner_model::Reason;
 fn plain() -> Look {
     Look {
         colour: false,
-        fold: false,
+        width: None,
         now: "2026-01-02T03:04:05Z".parse().unwrap(),
     }
 }
@@ -131,5 +131,40 @@ fn every_state_of_the_pool_has_a_tone() {
     let states = states.chain(gleaner_model::NodeState::ALL.iter().map(|s| s.as_str()));
     for word in states.filter(|word| *word != "cancelled") {
         assert_ne!(tone(word), Tone::Plain, "{word}");
+    }
+}
+
+#[test]
+fn a_narrow_terminal_has_whole_words_and_fewer_columns() {
+    let mut job = samples::job();
+    job.name = "a name that is\nlonger than anybody needs".into();
+    job.reason = "1 of 40 tasks failed; task 7.3: exit code 1".into();
+    let narrow = Look {
+        width: Some(66),
+        ..plain()
+    };
+    check(
+        &jobs::list(&[job.clone()], narrow),
+        &expect![[r#"
+        x"#]],
+    );
+    let shown = jobs::list(
+        &[job.clone()],
+        Look {
+            width: Some(200),
+            ..plain()
+        },
+    );
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert!(shown.ends_with("exit code 1\n"), "{shown}");
+    for width in [0, 1, 20, 40, 80] {
+        let shown = jobs::list(
+            &[job.clone()],
+            Look {
+                width: Some(width),
+                ..plain()
+            },
+        );
+        assert_eq!(shown.lines().count(), 3, "{width}: {shown}");
     }
 }

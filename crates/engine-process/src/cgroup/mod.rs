@@ -292,15 +292,14 @@ impl Backend {
     /// Ends and removes every group below the parent that `keep` does not want; says how many.
     ///
     /// An agent that was killed leaves them behind. One that will not go is left for next time.
+    /// With a group go those inside it: the part of an agent holds one for each of its tasks, and
+    /// what is frozen in there would outlive every signal.
     pub fn sweep_stale(&self, keep: &dyn Fn(&str) -> bool) -> usize {
-        let names = match &self.inner {
-            Kind::V2(tree) => fs::read_dir(&tree.parent).map_or_else(|_| Vec::new(), group_names),
-            Kind::V1(tree) => v1::Leaf::names(tree),
-            Kind::None(_) => Vec::new(),
-        };
+        let names = self.names();
         let stale = names.iter().filter(|name| !keep(name));
         stale
             .filter(|name| {
+                self.inside(name).sweep_stale(&|_| false);
                 // A group that stands in only some hierarchies has nothing to kill.
                 let gone = match &self.inner {
                     Kind::V1(tree) => {
@@ -321,6 +320,26 @@ impl Backend {
                 gone.is_ok()
             })
             .count()
+    }
+
+    /// Names of the groups that tasks, or agents, have here.
+    fn names(&self) -> Vec<String> {
+        match &self.inner {
+            Kind::V2(tree) => fs::read_dir(&tree.parent).map_or_else(|_| Vec::new(), group_names),
+            Kind::V1(tree) => v1::Leaf::names(tree),
+            Kind::None(_) => Vec::new(),
+        }
+    }
+
+    /// The same, one level further down.
+    fn inside(&self, name: &str) -> Self {
+        let mut inner = self.clone();
+        match &mut inner.inner {
+            Kind::V2(tree) => tree.parent.push(name),
+            Kind::V1(tree) => tree.parents.values_mut().for_each(|dir| dir.push(name)),
+            Kind::None(_) => {}
+        }
+        inner
     }
 
     /// Removes the agent's part of the parent group if nothing is in it; one that is in use is

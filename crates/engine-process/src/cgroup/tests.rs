@@ -335,17 +335,20 @@ fn quotas_follow_the_limit_and_the_slowing() {
 
 /// A back end of this test's own, removed with everything in it.
 struct Real {
+    name: String,
     backend: Backend,
 }
 
 fn real() -> Real {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("gleaner-test-{}-{number}", std::process::id());
     let options = DetectOptions {
-        parent_name: format!("gleaner-test-{}-{number}", std::process::id()),
+        parent_name: name.clone(),
         ..DetectOptions::default()
     };
     Real {
+        name,
         backend: Backend::detect(&options),
     }
 }
@@ -517,6 +520,28 @@ fn stale_groups_are_swept_and_wanted_ones_kept() {
     child.wait().unwrap();
     assert!(!keep.populated().unwrap());
     real.backend.open("stale", Baseline::default()).unwrap_err();
+}
+
+#[test]
+fn what_is_frozen_in_the_part_of_an_agent_goes_with_it() {
+    let whole = real();
+    if !whole.backend.has_groups() {
+        return;
+    }
+    let part = DetectOptions {
+        parent_name: whole.name.clone(),
+        domain: Some("part".to_owned()),
+        ..DetectOptions::default()
+    };
+    let part = Backend::detect(&part);
+    let task = part.create("task").unwrap();
+    let mut child = shell(&task, "exec sleep 60");
+    wait_until("it freezes", || task.freeze(true).unwrap());
+    child.kill().unwrap();
+    whole.backend.sweep_stale(&|_| false);
+    child.wait().unwrap();
+    assert!(part.names().is_empty());
+    whole.backend.remove_parent().unwrap();
 }
 
 #[test]

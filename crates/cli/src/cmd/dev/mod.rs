@@ -27,8 +27,9 @@ const USUAL: SocketAddr =
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often to look whether something is ready.
 const POLL: Duration = Duration::from_millis(50);
-/// How long processes that were killed may take to leave their group.
-const GROUP_GONE_WITHIN: Duration = Duration::from_secs(3);
+/// How long processes that were killed may take to leave their group: they end at idle priority,
+/// and the PC may be busy.
+const GROUP_GONE_WITHIN: Duration = Duration::from_secs(10);
 /// How often the children are looked after once the pool stands.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 

@@ -127,7 +127,7 @@ impl Terminal {
         tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).map_err(failed)?;
         let terminal = Self(before);
         // Another screen, no cursor: what stood in the terminal comes back.
-        out::print("\x1b[?1049h\x1b[?25l")?;
+        out::print_bytes(b"\x1b[?1049h\x1b[?25l")?;
         Ok(terminal)
     }
 }
@@ -135,7 +135,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // Nothing more can be done for a terminal that is gone.
-        let _gone = out::print("\x1b[?25h\x1b[?1049l");
+        let _gone = out::print_bytes(b"\x1b[?25h\x1b[?1049l");
         let _gone = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }
@@ -179,7 +179,7 @@ fn draw(known: &Known) -> Result<(), Failure> {
     }
     // Whatever the picture before had below goes.
     text.push_str("\x1b[J");
-    out::print(&text)
+    out::print_bytes(text.as_bytes())
 }
 
 /// A line under construction, which knows how wide it is without its colours.
@@ -451,7 +451,8 @@ fn running(lines: &mut Vec<String>, overview: &Overview, screen: Screen) {
         );
         return;
     }
-    let name = (screen.width / 3).clamp(12, 36);
+    // What the other columns leave.
+    let name = screen.width.saturating_sub(62).clamp(12, 36);
     let at = [
         name + 2,
         name + 14,
