@@ -169,9 +169,10 @@ impl Rate {
 
 /// What stands beside the bar: what matters first, because a narrow terminal cuts the end off.
 fn bar_text(job: &JobView, rate: &Rate) -> String {
-    let state = match job.state {
-        JobState::Running => String::new(),
-        state => format!(" {state}"),
+    let state = if job.state == JobState::Running {
+        String::new()
+    } else {
+        format!(" {}", job.state)
     };
     let mut parts = vec![format!(
         "job {}{state}: {}/{} done",

@@ -18,6 +18,10 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Time between beats while we wait.
 const BEAT: Duration = Duration::from_millis(500);
 
+/// How long the trial's cage may outlive us where we are killed, in milliseconds: nobody adopts it.
+/// Longer than a thread at normal priority waits between two beats on a PC that is very busy.
+const OUTLIVES_MS: u64 = 10_000;
+
 /// Memory and disk of the trial.
 const TRIAL_BYTES: Bytes = Bytes(16 << 20);
 
@@ -99,7 +103,7 @@ fn run(config: WasmConfig) -> Result<(), String> {
     let (begun, attempt) = (Instant::now(), spec.attempt);
     engine.start(spec).map_err(|error| error.to_string())?;
     let reason = loop {
-        engine.beat(30_000);
+        engine.beat(OUTLIVES_MS);
         match heard.recv_timeout(BEAT) {
             Ok(EngineEvent::Ended { ending, .. }) => break Ok(ending.reason),
             _ if begun.elapsed() > WAIT => {

@@ -146,7 +146,10 @@ fn a_narrow_terminal_has_whole_words_and_fewer_columns() {
     check(
         &jobs::list(&[job.clone()], narrow),
         &expect![[r#"
-        x"#]],
+            JOB  NAME                      STATE    DONE   FAILED
+            7    a name that is longer t…  running  12/40  1
+                1 of 40 tasks failed; task 7.3: exit code 1
+        "#]],
     );
     let shown = jobs::list(
         &[job.clone()],
