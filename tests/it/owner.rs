@@ -91,6 +91,38 @@ fn a_pause_freezes_tasks_says_why_and_outlives_the_agent() {
 }
 
 #[test]
+fn what_stays_frozen_longer_than_the_owner_allows_runs_elsewhere() {
+    let (fleet, desk) = (Fleet::start(2), Desk::new());
+    let id = fleet.submit(&desk, ENDLESS);
+    let task = || fleet.tasks(&id)[0].clone();
+    let node = || task()["node"].as_str().unwrap_or_default().to_owned();
+    until("a node has it", || task()["state"] == "running");
+    let first = node();
+    let index = usize::from(first == "node-1");
+    let here = || owner(&fleet, index, &["status", "--json"]).exits(0).json()["running"].take();
+    until("its program runs", || here()[0]["state"] == "running");
+    owner(&fleet, index, &["limits", "--frozen", "2s"]).exits(0);
+    owner(&fleet, index, &["pause"]).exits(0);
+    until("another node has it", || {
+        task()["state"] == "running" && node() != first
+    });
+    let whole = fleet.gleaner(&desk, &["tasks", "--json", &format!("{id}.0")]);
+    let made = whole.exits(0).json()["attempts_made"].take();
+    let states: Vec<&str> = made
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states[0], "evicted", "{made}");
+    // Nothing of it is left on the PC whose owner wanted it back.
+    until("the owner has the memory again", || {
+        here().as_array().unwrap().is_empty()
+    });
+    fleet.gleaner(&desk, &["cancel", &id]).exits(0);
+}
+
+#[test]
 fn an_owner_needs_no_server() {
     let mut fleet = Fleet::start(1);
     fleet.server.kill();

@@ -133,9 +133,10 @@ impl Desk {
         for (job, name, user) in ledger.names() {
             has.guests.know(job, name, user);
         }
+        let owner = read_settings(&has.home.join(OWNER_FILE));
         let limits = Limits {
-            owner: read_settings(&has.home.join(OWNER_FILE)),
-            admin: read_settings(&has.home.join(ADMIN_FILE)),
+            owner: owner.clone().unwrap_or_default(),
+            admin: read_settings(&has.home.join(ADMIN_FILE)).unwrap_or_default(),
             offered: Offered::default(),
         };
         let desk = Self {
@@ -149,9 +150,10 @@ impl Desk {
         };
         lock(&desk.ledger).close_open_pause(now);
         desk.has.bell.admin(limits.admin.as_admin(&desk.has.base));
-        desk.has
-            .bell
-            .order(Order::Settings(limits.owner.as_owner()));
+        // Where the file has rotted the watch's own copy stands: that loosens nothing.
+        if let Some(owner) = owner {
+            desk.has.bell.order(Order::Settings(owner.as_owner()));
+        }
         desk.offer();
         Ok(desk)
     }
@@ -555,15 +557,16 @@ fn count(dir: &Path) -> u64 {
     bytes
 }
 
-/// Settings that cannot be read count as none: the watch keeps its own copy of what matters.
-fn read_settings(path: &Path) -> NodeSettings {
+/// What was set, if anything; none where that cannot be told any more.
+fn read_settings(path: &Path) -> Option<NodeSettings> {
     let Ok(text) = std::fs::read(path) else {
-        return NodeSettings::default();
+        return Some(NodeSettings::default());
     };
-    NodeSettings::from_wire(&text).unwrap_or_else(|error| {
-        tracing::error!(target: "gleaner::owner", path = %path.display(), error, "not readable");
-        NodeSettings::default()
-    })
+    NodeSettings::from_wire(&text)
+        .inspect_err(|error| {
+            tracing::error!(target: "gleaner::owner", path = %path.display(), error, "not readable");
+        })
+        .ok()
 }
 
 fn write_settings(path: &Path, settings: &NodeSettings) -> std::io::Result<()> {

@@ -348,6 +348,12 @@ async fn limits_are_kept_and_only_stricter_ones_are_taken() {
         place.bell.heard.lock().unwrap()[0],
         Order::Settings(limits.as_owner())
     );
+    // A file that rotted loosens nothing: the watch keeps what it knows.
+    let Place { dir, desk, .. } = place;
+    drop(desk);
+    std::fs::write(dir.path().join("owner-limits.json"), "{\"cpus\": tw").unwrap();
+    let place = Place::in_dir(dir);
+    assert_eq!(*place.bell.heard.lock().unwrap(), []);
 }
 
 #[tokio::test]
