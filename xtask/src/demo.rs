@@ -4,7 +4,8 @@
 
 use crate::Failure;
 use crate::apparmor;
-use crate::debian::{self, Need};
+use crate::debian;
+use crate::needs::POVRAY;
 use crate::process;
 use crate::workspace::{Workspace, capture, cargo_command};
 use serde_json::Value;
@@ -14,12 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-
-const POVRAY: Need = Need {
-    program: "povray",
-    package: "povray",
-    purpose: "the program that renders the picture",
-};
 
 /// Nodes of the pool.
 const NODES: &str = "3";

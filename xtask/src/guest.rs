@@ -4,6 +4,7 @@
 //! No further target of the toolchain is needed: the C library of the host is linked in.
 
 use crate::debian::{self, Need};
+use crate::needs::{KERNEL, QEMU};
 use crate::process::{self, Counts, End};
 use crate::workspace::{Workspace, cargo_command};
 use std::path::PathBuf;
@@ -42,18 +43,6 @@ pub(crate) fn build(workspace: &Workspace, deadline: Duration) -> Result<PathBuf
         End::Failure(_) | End::Stuck => Err("the guest's program does not build".to_owned()),
     }
 }
-
-/// The machine that a kernel of the distribution runs on, and such a kernel.
-const QEMU: Need = Need {
-    program: "qemu-system-x86_64",
-    package: "qemu-system-x86",
-    purpose: "guests on a machine that can be saved",
-};
-const KERNEL: Need = Need {
-    program: "/var/lib/dpkg/info/linux-image-cloud-amd64.list",
-    package: "linux-image-cloud-amd64",
-    purpose: "the kernel of guests under QEMU",
-};
 
 /// What the tests of guests under QEMU need. The PC's own kernel will do, and only where it has
 /// none, as containers have, one is installed: a PC might boot it next time.

@@ -17,6 +17,7 @@ mod demo;
 mod deps;
 mod documents;
 mod guest;
+mod needs;
 mod process;
 mod sources;
 mod suites;

@@ -79,16 +79,7 @@ impl State {
     fn reopen_job(&mut self, mut job: Job, row: JobRow, ended: &[EndedRow], leases: Vec<LeaseRow>) {
         let id = job.id;
         job.need = self.intern(&job.spec.need);
-        job.state = row.state;
-        job.reason = row.reason;
-        job.paused = row.paused;
-        job.merged = row.merged;
-        job.started = row.started;
-        job.base = row.base;
-        job.highest = row.base;
-        job.cost = row.cost;
-        job.failed = Tally::of(row.failed);
-        job.cancelled = Tally::of(row.cancelled);
+        take_row(&mut job, row);
         for row in ended {
             remember(&mut job, row);
         }
@@ -156,10 +147,11 @@ fn with_checkpoints(mut job: Job, rows: Vec<CheckpointRow>) -> Job {
     job
 }
 
-/// A job that is over: every task that neither failed nor was cancelled is done.
-fn closed(mut job: Job, row: JobRow) -> Job {
+/// The changing part of a job, as it was stored.
+fn take_row(job: &mut Job, row: JobRow) {
     job.state = row.state;
     job.reason = row.reason;
+    job.paused = row.paused;
     job.started = row.started;
     job.ended = row.ended;
     job.merged = row.merged;
@@ -168,6 +160,11 @@ fn closed(mut job: Job, row: JobRow) -> Job {
     job.cost = row.cost;
     job.failed = Tally::of(row.failed);
     job.cancelled = Tally::of(row.cancelled);
+}
+
+/// A job that is over: every task that neither failed nor was cancelled is done.
+fn closed(mut job: Job, row: JobRow) -> Job {
+    take_row(&mut job, row);
     job.held = false;
     job.ready = Tally::default();
     let mut over = job.failed.clone();
