@@ -9,7 +9,7 @@ use crate::watch::sensing::{Begin, Nothing, this_pc};
 use gleaner_engine::{Engine, Events};
 use gleaner_engine_process::cgroup::time_below;
 use gleaner_engine_process::priority::{Outcome, SelfTest};
-use gleaner_engine_process::{ProcessConfig, ProcessEngine, default_uid_range};
+use gleaner_engine_process::{ProcessConfig, ProcessEngine, default_uid_range, domain_name};
 use gleaner_engine_vm::{VmConfig, VmEngine, image, machine};
 use gleaner_sense::OwnTime;
 use std::ops::Range;
@@ -85,6 +85,8 @@ pub(crate) fn build(
     if let Some(group) = &config.group {
         process.group_parent.clone_from(group);
     }
+    // One group for the tasks of all engines: a bound on it is one on all of them together.
+    process.domain = Some(domain_name(home));
     let vm = guests(&mut process, &launcher, home, &events);
     let wasm = web_assembly(&mut process, &launcher, home, &events);
     let engine = ProcessEngine::new(process, events)

@@ -5,12 +5,15 @@
 //! confines itself before it becomes nothing but the program's parent. The agent never clones:
 //! it has threads, and a copy of one thread of many is not safe to run code in.
 //!
+//! Other engines put what runs their tasks into its cages: see [`Caged`].
+//!
 //! The engine must not know the server or why something runs. What a task may use comes in as
 //! `Limits`, what it did goes out as an `Ending`.
 #![warn(missing_docs)]
 
 mod bundle;
 mod cage;
+mod caged;
 pub mod cgroup;
 mod collect;
 mod host;
@@ -21,8 +24,9 @@ pub mod probe;
 mod remove;
 mod shim;
 
+pub use caged::{Caged, Cages, Runner};
 pub use host::uids::default_range as default_uid_range;
-pub use host::{GuestNeeds, ProcessConfig, ProcessEngine};
+pub use host::{GuestNeeds, ProcessConfig, ProcessEngine, domain_name};
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -6,22 +6,17 @@ use crate::probe::{self, Remembered};
 use crate::saving::{self, Known};
 use crate::translate;
 use gleaner_engine::{
-    Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
-    EngineError, EngineEvent, Events, Saves,
+    AfterSave, AttemptSpec, Capability, CollectedFile, Control, Ending, EngineError, EngineEvent,
+    Events, Saves,
 };
-use gleaner_engine_process::{ProcessConfig, ProcessEngine};
-use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE, Record};
-use gleaner_model::{AttemptId, GuestPrice, Usage};
-use std::collections::BTreeSet;
+use gleaner_engine_process::{Caged, Cages, ProcessConfig, Runner};
+use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE};
+use gleaner_model::{AttemptId, GuestPrice};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Largest record that a guest's host end writes, in bytes.
-const RECORD_MAX_BYTES: u64 = 64 << 10;
 
 /// A busy PC boots a guest in half a minute, since guests run at idle priority.
 const SILENCE: Duration = Duration::from_secs(180);
@@ -58,21 +53,20 @@ impl VmConfig {
 }
 
 /// Runs attempts in guests. Cheap to share: all clones are one engine.
-#[derive(Clone)]
-pub struct VmEngine {
-    inner: Arc<OnceLock<ProcessEngine>>,
-    cages: ProcessEngine,
+pub type VmEngine = Caged<Guests>;
+
+/// What runs the tasks: guests, of one image.
+pub struct Guests {
     pub(crate) config: VmConfig,
-    tasks: PathBuf,
-    pub(crate) known: Arc<Known>,
+    pub(crate) known: Known,
     pub(crate) events: Events,
     /// What the last trial chose.
-    chosen: Arc<Mutex<Option<Accelerator>>>,
+    chosen: Mutex<Option<Accelerator>>,
 }
 
-impl fmt::Debug for VmEngine {
+impl fmt::Debug for Guests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = f.debug_struct("VmEngine");
+        let mut text = f.debug_struct("Guests");
         text.field("config", &self.config).finish_non_exhaustive()
     }
 }
@@ -91,46 +85,7 @@ fn no_machine(why: impl fmt::Display) -> EngineError {
     )
 }
 
-impl VmEngine {
-    /// An engine in `config.process.dir`. Events are called from its own threads.
-    ///
-    /// # Errors
-    /// As [`ProcessEngine::new`].
-    pub fn new(config: VmConfig, events: Events) -> Result<Self, EngineError> {
-        let tasks = config.process.dir.join("tasks");
-        fs::create_dir_all(&tasks).map_err(|error| io_error("make the tasks' directory", error))?;
-        let inner: Arc<OnceLock<ProcessEngine>> = Arc::default();
-        let (weak, of_tasks) = (Arc::downgrade(&inner), tasks.clone());
-        let (known, told) = (Arc::<Known>::default(), Arc::clone(&events));
-        let heard = Arc::clone(&known);
-        let translated: Events = Arc::new(move |event| {
-            if heard.heard(&event) {
-                told(translate(&weak, &of_tasks, event));
-            }
-        });
-        let process = ProcessConfig {
-            guest: Some(config.image.clone()),
-            ..config.process.clone()
-        };
-        let cages = ProcessEngine::new(process, translated)?;
-        let cages = inner.get_or_init(|| cages).clone();
-        Ok(Self {
-            inner,
-            cages,
-            chosen: Arc::new(Mutex::new(config.accelerator)),
-            config,
-            tasks,
-            known,
-            events,
-        })
-    }
-
-    /// The engine of the cages around the guests.
-    #[must_use]
-    pub fn cages(&self) -> &ProcessEngine {
-        self.inner.get().unwrap_or(&self.cages)
-    }
-
+impl Guests {
     /// What guests are made of, built where it is missing and can be.
     fn image(&self) -> Result<Image, ImageError> {
         let dir = &self.config.image;
@@ -146,90 +101,30 @@ impl VmEngine {
         let earlier = || probe::chosen(&probe::recalled(&self.config.image, manifest));
         chosen.or_else(earlier).unwrap_or(Accelerator::Uml)
     }
+}
 
-    pub(crate) fn task_file(&self, attempt: AttemptId) -> PathBuf {
-        task_file(&self.tasks, attempt)
+impl Runner for Guests {
+    type Config = VmConfig;
+
+    const KIND: gleaner_model::Engine = gleaner_model::Engine::Vm;
+
+    fn new(config: VmConfig, events: &Events) -> (Self, ProcessConfig) {
+        let process = ProcessConfig {
+            guest: Some(config.image.clone()),
+            ..config.process.clone()
+        };
+        let guests = Self {
+            known: Known::default(),
+            events: Arc::clone(events),
+            chosen: Mutex::new(config.accelerator),
+            config,
+        };
+        (guests, process)
     }
 
-    pub(crate) fn task(&self, attempt: AttemptId) -> Result<AttemptSpec, EngineError> {
-        read_task(&self.tasks, attempt).map_err(|_| EngineError::Unknown(attempt))
-    }
-}
-
-impl VmEngine {
-    /// What its guest was asked to do.
-    pub(crate) fn guest_task(&self, attempt: AttemptId) -> Result<GuestTask, EngineError> {
-        read_guest_task(&self.tasks, attempt).ok_or(EngineError::Unknown(attempt))
-    }
-}
-
-fn task_file(tasks: &Path, attempt: AttemptId) -> PathBuf {
-    tasks.join(format!("{attempt}.json"))
-}
-
-fn read_task(tasks: &Path, attempt: AttemptId) -> io::Result<AttemptSpec> {
-    Ok(serde_json::from_slice(&fs::read(task_file(
-        tasks, attempt,
-    ))?)?)
-}
-
-fn read_guest_task(tasks: &Path, attempt: AttemptId) -> Option<GuestTask> {
-    let text = fs::read(task_file(tasks, attempt).with_extension("guest")).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
-/// An event of the cage as one of the guest's.
-fn translate(
-    cages: &Weak<OnceLock<ProcessEngine>>,
-    tasks: &Path,
-    event: EngineEvent,
-) -> EngineEvent {
-    match event {
-        EngineEvent::Ended { attempt, ending } => {
-            let cages = cages.upgrade();
-            let cages = cages.as_deref().and_then(OnceLock::get);
-            let ending = cages.map_or_else(
-                || (*ending).clone(),
-                |cages| ending_of(cages, tasks, attempt, &ending),
-            );
-            EngineEvent::Ended {
-                attempt,
-                ending: Box::new(ending),
-            }
-        }
-        other @ (EngineEvent::Started { .. }
-        | EngineEvent::Paused { .. }
-        | EngineEvent::Resumed { .. }
-        | EngineEvent::Saved { .. }) => other,
-    }
-}
-
-/// The guest's ending, from the cage's and what the guest's host end wrote down.
-fn ending_of(cages: &ProcessEngine, tasks: &Path, attempt: AttemptId, ending: &Ending) -> Ending {
-    let Ok(spec) = read_task(tasks, attempt) else {
-        return ending.clone();
-    };
-    let guest = read_guest_task(tasks, attempt);
-    let accelerator = guest.map(|task| task.machine.accelerator);
-    let record = record(cages, attempt);
-    translate::ending(&spec, accelerator, ending, record.as_ref())
-}
-
-fn record(cages: &ProcessEngine, attempt: AttemptId) -> Option<Record> {
-    let file = cages.open_in_scratch(attempt, RECORD_FILE).ok()?;
-    let mut text = Vec::new();
-    file.take(RECORD_MAX_BYTES).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
-impl Engine for VmEngine {
-    fn kind(&self) -> gleaner_model::Engine {
-        gleaner_model::Engine::Vm
-    }
-
-    fn probe(&self) -> Vec<Capability> {
+    fn probe(&self, cages: &Cages) -> Vec<Capability> {
         let image = self.image();
-        let has_groups = self.cages().backend().has_groups();
+        let has_groups = cages.engine().backend().has_groups();
         let mut rows = probe::rows(&image, has_groups);
         if let (Ok(image), true) = (&image, has_groups) {
             let trials = probe::trials(&self.config, image, Remembered::Believed);
@@ -241,73 +136,44 @@ impl Engine for VmEngine {
         rows
     }
 
-    fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
-        let attempt = spec.attempt;
-        let cannot = |error| io_error("write down the task", error);
-        let text = serde_json::to_vec(&spec).map_err(|error| cannot(error.into()))?;
-        fs::write(self.task_file(attempt), text).map_err(cannot)?;
-        // What the guest reads of it lies beside, and goes onto its disk as an input.
-        let guest_file = self.task_file(attempt).with_extension("guest");
+    fn cage(&self, cages: &Cages, spec: &AttemptSpec) -> Result<AttemptSpec, EngineError> {
         let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
         let accelerator = self.accelerator(&manifest);
-        let moves = saving::moves(&spec);
+        let moves = saving::moves(spec);
         let machine = machine::machine(&manifest, accelerator, moves).map_err(no_machine)?;
-        self.cages().set_guest_needs(translate::needs(accelerator));
+        cages
+            .engine()
+            .set_guest_needs(translate::needs(accelerator));
         let guest = GuestTask {
-            base: saving::base(&spec, &manifest),
-            ..translate::guest_task(&spec, &machine, self.config.silence)
+            base: saving::base(spec, &manifest),
+            ..translate::guest_task(spec, &machine, self.config.silence)
         };
-        let text = serde_json::to_vec(&guest);
-        let text = text.map_err(|error| cannot(error.into()))?;
-        fs::write(&guest_file, &text).map_err(cannot)?;
-        self.cages()
-            .start(translate::cage(&spec, accelerator, &guest_file, &text))
+        // It goes onto the guest's disk as an input.
+        let (file, text) = cages.tell(spec.attempt, &guest)?;
+        Ok(translate::cage(spec, accelerator, &file, &text))
     }
 
-    fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
-        self.known.asked(attempt, control);
-        self.cages().control(attempt, control)
+    fn ending(&self, cages: &Cages, spec: &AttemptSpec, cage: &Ending) -> Ending {
+        let guest = cages.told::<GuestTask>(spec.attempt);
+        let accelerator = guest.map(|task| task.machine.accelerator);
+        let record = cages.said(spec.attempt, RECORD_FILE);
+        translate::ending(spec, accelerator, cage, record.as_ref())
     }
 
-    fn beat(&self, lease_left_ms: u64) {
-        self.cages().beat(lease_left_ms);
-    }
-
-    fn hold(&self, on: bool) {
-        self.cages().hold(on);
-    }
-
-    fn allow(&self, allowance: &Allowance) {
-        self.cages().allow(allowance);
-    }
-
-    fn reclaim(&self) -> u64 {
-        self.cages().reclaim()
-    }
-
-    fn memory_now(&self) -> Option<u64> {
-        self.cages().memory_now()
-    }
-
-    fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {
-        self.cages().usage(attempt)
-    }
-
-    fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
-        self.cages().streams(attempt)
-    }
-
-    fn collect(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
-        let spec = self.task(attempt)?;
-        let has_outputs = self.cages().open_in_scratch(attempt, RECORD_FILE).is_ok();
+    fn collect(
+        &self,
+        cages: &Cages,
+        spec: &AttemptSpec,
+    ) -> Result<Vec<CollectedFile>, EngineError> {
+        let cages = cages.engine();
+        let has_outputs = cages.open_in_scratch(spec.attempt, RECORD_FILE).is_ok();
         // A guest that ended before it could tell has no directory of outputs.
         let directory = if has_outputs { OUT_DIR } else { "." };
         let max = spec.limits.output.0;
-        self.cages()
-            .collect_below(attempt, directory, &spec.outputs, max)
+        cages.collect_below(spec.attempt, directory, &spec.outputs, max)
     }
 
-    fn saves(&self) -> Saves {
+    fn saves(&self, _cages: &Cages) -> Saves {
         self.what_saves()
     }
 
@@ -320,67 +186,40 @@ impl Engine for VmEngine {
         })
     }
 
-    fn save(&self, attempt: AttemptId, then: AfterSave) -> Result<(), EngineError> {
-        self.begin_save(attempt, then)
+    fn save(
+        self: &Arc<Self>,
+        cages: &Cages,
+        spec: &AttemptSpec,
+        then: AfterSave,
+    ) -> Result<(), EngineError> {
+        self.begin_save(cages, spec, then)
     }
 
     /// Of an ended attempt: a guest's files cannot be read while it runs.
-    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
-        if let Some(guest) = self.saved_guest(attempt) {
+    fn saved(&self, cages: &Cages, spec: &AttemptSpec) -> Result<Vec<CollectedFile>, EngineError> {
+        if let Some(guest) = self.saved_guest(cages, spec.attempt) {
             return guest;
         }
-        let spec = self.task(attempt)?;
-        let max = spec.limits.output.0;
-        let files = self
-            .cages()
-            .collect_below(attempt, OUT_DIR, &spec.saving.files, max)?;
+        let (max, saves) = (spec.limits.output.0, &spec.saving.files);
+        let cages = cages.engine();
+        let files = cages.collect_below(spec.attempt, OUT_DIR, saves, max)?;
         let stream = |file: &CollectedFile| matches!(file.name.as_str(), "stdout" | "stderr");
         Ok(files.into_iter().filter(|file| !stream(file)).collect())
     }
 
-    fn discard(&self, attempt: AttemptId) {
-        self.cages().discard(attempt);
-        self.forget_save(attempt);
-        for file in [
-            self.task_file(attempt),
-            self.task_file(attempt).with_extension("guest"),
-        ] {
-            let _gone_already = fs::remove_file(file);
-        }
+    fn heard(&self, event: &EngineEvent) -> bool {
+        self.known.heard(event)
     }
 
-    fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
-        let mut adopted = self.cages().adopt()?;
-        for one in &mut adopted {
-            let attempt = one.spec.attempt;
-            if let Some(ending) = &mut one.ending {
-                **ending = ending_of(self.cages(), &self.tasks, attempt, ending);
-                self.known.ended(attempt);
-            }
-            if let Ok(spec) = self.task(attempt) {
-                one.spec = spec;
-            }
-        }
-        sweep(&self.tasks, &adopted);
-        Ok(adopted)
+    fn steered(&self, attempt: AttemptId, control: Control) {
+        self.known.asked(attempt, control);
     }
-}
 
-/// Removes descriptions of tasks that nobody has any more.
-fn sweep(tasks: &Path, adopted: &[Adopted]) {
-    let kept: BTreeSet<String> = adopted
-        .iter()
-        .map(|one| one.spec.attempt.to_string())
-        .collect();
-    for path in fs::read_dir(tasks)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-    {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        if !kept.contains(&*name) {
-            let _gone_already = fs::remove_file(&path);
-        }
+    fn found_ended(&self, attempt: AttemptId) {
+        self.known.ended(attempt);
+    }
+
+    fn discarded(&self, cages: &Cages, attempt: AttemptId) {
+        self.forget_save(cages, attempt);
     }
 }

@@ -20,5 +20,5 @@ pub mod probe;
 mod saving;
 mod translate;
 
-pub use engine::{VmConfig, VmEngine};
+pub use engine::{Guests, VmConfig, VmEngine};
 pub use gleaner_guest::task::{Accelerator, Machine};

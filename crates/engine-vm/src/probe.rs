@@ -217,6 +217,7 @@ fn try_one(config: &VmConfig, image: &Image, accelerator: Accelerator) -> Outcom
     let outcome = run(VmConfig {
         process: ProcessConfig {
             dir: dir.clone(),
+            domain: None,
             beat: BEAT,
             ..config.process.clone()
         },

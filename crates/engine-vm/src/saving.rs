@@ -2,19 +2,21 @@
 //! by another, and a thread waits in between. Only QEMU can; a kernel that is a program has its
 //! memory in many processes, and nobody can write those down.
 
-use crate::engine::{VmEngine, io_error};
+use crate::engine::{Guests, io_error};
 use crate::image::Manifest;
 use crate::machine::{self, Moves};
 use gleaner_engine::{
     AfterSave, AttemptSpec, CollectedFile, Control, Engine as _, EngineError, EngineEvent, Saves,
 };
-use gleaner_guest::task::{ANSWER_FILE, Accelerator, Machine, SAVE_FILE, SAVED_FILE, Saved};
+use gleaner_engine_process::Cages;
+use gleaner_guest::task::{
+    ANSWER_FILE, Accelerator, GuestTask, Machine, SAVE_FILE, SAVED_FILE, Saved,
+};
 use gleaner_model::{AttemptId, CheckpointKind};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,9 +25,6 @@ const SAVE_MAX: Duration = Duration::from_secs(300);
 
 /// Between two looks for the answer.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Longest answer, in bytes.
-const ANSWER_MAX_BYTES: u64 = 64 << 10;
 
 /// What a saved guest is called among what an attempt leaves.
 const NAME: &str = "guest";
@@ -149,7 +148,7 @@ fn unsupported<T>(why: &str) -> Result<T, EngineError> {
     Err(EngineError::Unsupported(why.to_owned()))
 }
 
-impl VmEngine {
+impl Guests {
     /// What guests here can go on from.
     pub(crate) fn what_saves(&self) -> Saves {
         let guest = || {
@@ -162,26 +161,24 @@ impl VmEngine {
         guest().unwrap_or_default()
     }
 
-    fn marker(&self, attempt: AttemptId) -> PathBuf {
-        self.task_file(attempt).with_extension("whole")
-    }
-
     pub(crate) fn begin_save(
-        &self,
-        attempt: AttemptId,
+        self: &Arc<Self>,
+        cages: &Cages,
+        spec: &AttemptSpec,
         then: AfterSave,
     ) -> Result<(), EngineError> {
-        let spec = self.task(attempt)?;
+        let attempt = spec.attempt;
         if self.known.has_ended(attempt) {
             return Ok(());
         }
-        let guest = self.guest_task(attempt)?;
+        let guest: Option<GuestTask> = cages.told(attempt);
+        let guest = guest.ok_or(EngineError::Unknown(attempt))?;
         if guest.machine.accelerator == Accelerator::Uml {
             return unsupported(
                 "a guest on user-mode Linux cannot be saved; where QEMU works it can",
             );
         }
-        if moves(&spec) == Moves::Never {
+        if moves(spec) == Moves::Never {
             return unsupported(
                 "the guest of a job without `checkpoint` may depend on this PC's processor and \
                  cannot be saved",
@@ -196,21 +193,22 @@ impl VmEngine {
         let number = since.map_or(0, |since| {
             u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
         });
-        let asked =
-            self.cages()
-                .write_in_scratch(attempt, SAVE_FILE, number.to_string().as_bytes());
+        let asks = number.to_string();
+        let asked = cages
+            .engine()
+            .write_in_scratch(attempt, SAVE_FILE, asks.as_bytes());
         if let Err(error) = asked {
             self.known.finish(attempt, false);
             return Err(error);
         }
         if paused {
-            self.cages().control(attempt, Control::Resume)?;
+            cages.engine().control(attempt, Control::Resume)?;
         }
-        let engine = self.clone();
+        let (guests, cages) = (Arc::clone(self), cages.clone());
         let kind = CheckpointKind::Guest {
             machine: text(&guest.machine, &manifest),
         };
-        let waits = move || engine.wait_for_save((attempt, number), (then, paused), kind);
+        let waits = move || guests.wait_for_save(&cages, (attempt, number), (then, paused), kind);
         thread::Builder::new()
             .name("save-guest".to_owned())
             .spawn(waits)
@@ -220,6 +218,7 @@ impl VmEngine {
 
     fn wait_for_save(
         &self,
+        cages: &Cages,
         (attempt, number): (AttemptId, u64),
         (then, paused): (AfterSave, bool),
         kind: CheckpointKind,
@@ -229,7 +228,7 @@ impl VmEngine {
             if self.known.has_ended(attempt) {
                 return;
             }
-            match self.answer(attempt) {
+            match cages.said::<Saved>(attempt, ANSWER_FILE) {
                 Some(saved) if saved.number == number => {
                     break saved.error.map_or(Ok(()), Err);
                 }
@@ -240,38 +239,34 @@ impl VmEngine {
             }
         };
         let ends = then == AfterSave::End && outcome.is_ok();
-        if ends && let Err(error) = fs::write(self.marker(attempt), "") {
+        if ends && let Err(error) = fs::write(marker(cages, attempt), "") {
             tracing::warn!(%attempt, %error, "what was saved is not marked as the last");
         }
         let pauses = paused && !ends;
         self.known.finish(attempt, pauses);
         if pauses {
-            let _it_has_ended = self.cages().control(attempt, Control::Pause);
+            let _it_has_ended = cages.engine().control(attempt, Control::Pause);
         }
         let outcome = outcome.map(|()| kind);
         (self.events)(EngineEvent::Saved { attempt, outcome });
         if ends {
-            let _it_has_ended = self.cages().control(attempt, Control::Stop { grace_ms: 0 });
+            let _it_has_ended = cages
+                .engine()
+                .control(attempt, Control::Stop { grace_ms: 0 });
         }
-    }
-
-    fn answer(&self, attempt: AttemptId) -> Option<Saved> {
-        let file = self.cages().open_in_scratch(attempt, ANSWER_FILE).ok()?;
-        let mut text = Vec::new();
-        file.take(ANSWER_MAX_BYTES).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
     }
 
     /// The saved guest, where that is what there is to give; see [`gleaner_engine::Engine::saved`].
     pub(crate) fn saved_guest(
         &self,
+        cages: &Cages,
         attempt: AttemptId,
     ) -> Option<Result<Vec<CollectedFile>, EngineError>> {
         let ended = self.known.has_ended(attempt);
-        if ended && !self.marker(attempt).exists() {
+        if ended && !marker(cages, attempt).exists() {
             return None;
         }
-        let open = self.cages().open_in_scratch(attempt, SAVED_FILE);
+        let open = cages.engine().open_in_scratch(attempt, SAVED_FILE);
         Some(open.and_then(|file| {
             let data = file.metadata();
             let size = data
@@ -287,10 +282,15 @@ impl VmEngine {
         }))
     }
 
-    pub(crate) fn forget_save(&self, attempt: AttemptId) {
+    pub(crate) fn forget_save(&self, cages: &Cages, attempt: AttemptId) {
         self.known.forget(attempt);
-        let _there_is_none = fs::remove_file(self.marker(attempt));
+        let _there_is_none = fs::remove_file(marker(cages, attempt));
     }
+}
+
+/// Stands beside the task of an attempt that ended by being saved.
+fn marker(cages: &Cages, attempt: AttemptId) -> PathBuf {
+    cages.file(attempt, "whole")
 }
 
 #[cfg(test)]

@@ -21,6 +21,6 @@ pub mod runner;
 mod translate;
 
 pub use call::{is_wasm_call, wasm_main};
-pub use engine::{WasmConfig, WasmEngine};
+pub use engine::{WasmConfig, WasmEngine, WasmRunner};
 pub use probe::trial;
 pub use record::{End, Record};

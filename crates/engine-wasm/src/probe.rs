@@ -43,6 +43,7 @@ pub fn trial(config: &WasmConfig) -> Capability {
     let outcome = run(WasmConfig {
         process: ProcessConfig {
             dir: dir.clone(),
+            domain: None,
             beat: BEAT,
             ..config.process.clone()
         },

@@ -356,6 +356,13 @@ pub trait Engine: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The group of the kernel's that all its tasks lie in, where there is one. Engines of one
+    /// group hold, bound and count its tasks as one: what [`Engine::memory_now`] and
+    /// [`Engine::reclaim`] of one of them say is true of all.
+    fn group(&self) -> Option<String> {
+        None
+    }
+
     /// What an attempt has used so far.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use gleaner_engine::Engine;
 use gleaner_harvest::Verdict;
 use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Signal, Span, Time, Usage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -119,7 +119,7 @@ impl Slow {
         let now = self.parts.clock.now();
         let mut sample = self.parts.sensing.sample(now);
         if let Signal::Seen { value, .. } = &mut sample.memory {
-            let held = self.parts.engines.iter();
+            let held = one_a_group(&self.parts.engines);
             value.tasks = Bytes(held.filter_map(|engine| engine.memory_now()).sum());
         }
         let judged = match self.parts.lenient {
@@ -221,15 +221,20 @@ impl Slow {
         if now < self.reclaim_due {
             return;
         }
-        let freed: u64 = self
-            .parts
-            .engines
-            .iter()
-            .map(|engine| engine.reclaim())
-            .sum();
+        let engines = one_a_group(&self.parts.engines);
+        let freed: u64 = engines.map(|engine| engine.reclaim()).sum();
         self.reclaim_due = self.parts.clock.now() + Span { ms: RECLAIM_MS };
         tracing::debug!(target: "gleaner::watch", freed, "memory given back");
     }
+}
+
+/// One engine of each group: it speaks for all of them.
+fn one_a_group(engines: &[Arc<dyn Engine>]) -> impl Iterator<Item = &Arc<dyn Engine>> {
+    let mut seen = BTreeSet::new();
+    let mut is_new = move |group: String| seen.insert(group);
+    engines
+        .iter()
+        .filter(move |engine| engine.group().is_none_or(&mut is_new))
 }
 
 /// What a pool for trying out goes by: people, but not how busy the PC is. Its owner is the one

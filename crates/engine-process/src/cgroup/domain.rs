@@ -21,6 +21,16 @@ pub(crate) struct Rest {
 }
 
 impl Backend {
+    /// What tells the group of all tasks from those of others on this PC; none without groups.
+    pub(crate) fn domain(&self) -> Option<String> {
+        let dir = match &self.inner {
+            Kind::V2(tree) => &tree.parent,
+            Kind::V1(tree) => tree.parents.values().next()?,
+            Kind::None(_) => return None,
+        };
+        Some(dir.to_string_lossy().into_owned())
+    }
+
     /// Freezes everything below the agent's group, or takes that back. Written at the return,
     /// not waited for. Says whether there is a group to do it by.
     ///

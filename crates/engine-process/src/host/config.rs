@@ -3,7 +3,7 @@
 use crate::cgroup::DetectOptions;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the program that runs a guest's kernel needs of its cage that no other program gets.
@@ -29,6 +29,11 @@ pub struct ProcessConfig {
     pub uid_range: Option<Range<u32>>,
     /// Name of the group that all tasks of this PC are in.
     pub group_parent: String,
+    /// Name of the group within it that holds the tasks of one agent: what freezes, bounds and
+    /// counts them as one. Engines that are given one name, as [`domain_name`] makes it, share
+    /// it, and are dropped together, since the last one with nothing in it removes it. A group
+    /// of the engine's own by default.
+    pub domain: Option<String>,
     /// Time between the agent's calls of [`gleaner_engine::Engine::beat`].
     pub beat: Duration,
     /// Directories of the host, besides its userland, that tasks may read.
@@ -52,6 +57,7 @@ impl ProcessConfig {
             executable: None,
             uid_range: None,
             group_parent: DetectOptions::default().parent_name,
+            domain: None,
             beat: Duration::from_secs(1),
             read_only: Vec::new(),
             program: None,
@@ -59,4 +65,12 @@ impl ProcessConfig {
             fresh: false,
         }
     }
+}
+
+/// A name for the group of those who belong to this directory: no two have the same.
+#[must_use]
+pub fn domain_name(dir: &Path) -> String {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let digest = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
+    format!("t{}", digest.as_str().split_at(8).0)
 }

@@ -21,7 +21,7 @@ use crate::cgroup::{Backend, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
-pub use config::{GuestNeeds, ProcessConfig};
+pub use config::{GuestNeeds, ProcessConfig, domain_name};
 use discard::Rubbish;
 use gleaner_engine::{
     Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
@@ -59,7 +59,7 @@ const FIRST_LEASE: Duration = Duration::from_secs(30);
 /// Runs attempts as confined processes. Cheap to share: all clones are one engine.
 #[derive(Clone)]
 pub struct ProcessEngine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl fmt::Debug for ProcessEngine {
@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     uids: Option<Range<u32>>,
     /// What the names of all our groups begin with: another engine's are not ours to sweep.
     tag: String,
+    /// The group that they lie in, with those of engines that share it.
+    domain: String,
     backend: Backend,
     /// What each attempt may have now.
     share: Mutex<Share>,
@@ -187,11 +189,11 @@ impl ProcessEngine {
         } else {
             None
         };
-        let digest = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
-        let tag = format!("t{}", digest.as_str().split_at(8).0);
+        let tag = domain_name(&dir);
+        let domain = config.domain.clone().unwrap_or_else(|| tag.clone());
         let options = DetectOptions {
             parent_name: config.group_parent.clone(),
-            domain: Some(tag.clone()),
+            domain: Some(domain.clone()),
             ..DetectOptions::default()
         };
         let (rubbish, removed) = mpsc::channel::<Rubbish>();
@@ -206,6 +208,7 @@ impl ProcessEngine {
             executable,
             uids,
             tag,
+            domain,
             backend,
             share: Mutex::default(),
             needs: Mutex::default(),
@@ -501,6 +504,10 @@ impl Engine for ProcessEngine {
 
     fn memory_now(&self) -> Option<u64> {
         self.inner.backend.memory_now()
+    }
+
+    fn group(&self) -> Option<String> {
+        self.inner.backend.domain()
     }
 
     fn usage(&self, attempt: AttemptId) -> Result<Usage, EngineError> {

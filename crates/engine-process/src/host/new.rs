@@ -50,7 +50,7 @@ impl Inner {
             guest_needs,
             device: device::shown(guest_needs, &self.config.dir)?,
             group_parent: self.config.group_parent.clone(),
-            group_domain: Some(self.tag.clone()),
+            group_domain: Some(self.domain.clone()),
             group_prefix: self.group_prefix(lease),
         })
     }

@@ -1,9 +1,10 @@
 //! What is done to all tasks at once, what single ones are held to, and tasks that mean ill: the
 //! owner's side of the engine.
 
-use crate::{engine, group_parent};
+use crate::{engine, engine_with, group_parent};
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
 use gleaner_engine::{Allowance, AttemptSpec, Control, Ending, EngineEvent, Events};
+use gleaner_engine_process::domain_name;
 use gleaner_model::{Bytes, Cpus, LimitKind, Rate, Reason};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("all tasks are held at once and can still be stopped", held),
     ("all tasks together are bounded", bounded),
+    ("the engines of an agent have one group", one_group),
     ("a task keeps to its disk rate", disk_rate),
     (
         "a task that reads its memory back too often goes",
@@ -297,16 +299,7 @@ fn bounded() {
         std::thread::sleep(Duration::from_millis(500));
         (cpu() - before) / start.elapsed().as_secs_f64() < 0.75
     });
-    let last = || {
-        let [mut stdout, _] = bench.engine().streams(spec.attempt).unwrap();
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).unwrap();
-        let line = text.trim().lines().last().unwrap_or_default().to_owned();
-        line.split_whitespace()
-            .last()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let last = || last_word(&bench, &spec);
     let whole = std::thread::available_parallelism().unwrap().get();
     if whole > 1 && Path::new("/sys/fs/cgroup/cpuset").exists() {
         until("one processor is left to it", || {
@@ -323,6 +316,70 @@ fn bounded() {
     bench.engine().discard(spec.attempt);
     assert!(bench.engine().reclaim() < u64::MAX);
     assert!(bench.engine().memory_now().is_some());
+}
+
+/// What one engine does to all tasks reaches those of another that shares its group, and is not
+/// undone when that one goes.
+fn one_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| {
+        let home = dir.path().join(name);
+        fs::create_dir(&home).unwrap();
+        let place = home.join("engine");
+        let make = |events: Events| {
+            engine_with(&place, &group_parent(), events, |config| {
+                config.beat = BEAT;
+                config.domain = Some(domain_name(dir.path()));
+            })
+        };
+        Bench::new(home.clone(), make)
+    };
+    let (first, second) = (of("first"), of("second"));
+    let group = first.engine().group();
+    assert!(group.is_some() && group == second.engine().group());
+    let spec =
+        second.script("while :; do grep Cpus_allowed_list /proc/self/status; sleep 0.005; done");
+    second.start(&spec);
+    second.started(spec.attempt);
+    until("it talks", || length(&second, &spec) > 0);
+    until("both count its memory", || {
+        let [own, other] = [&second, &first].map(|bench| bench.engine().memory_now().unwrap());
+        own > 0 && other > 0
+    });
+    first.engine().hold(true);
+    let mut last = 0;
+    until("it stands still", || {
+        // On purpose: a span in which nothing may move.
+        std::thread::sleep(Duration::from_millis(150));
+        let now = length(&second, &spec);
+        std::mem::replace(&mut last, now) == now
+    });
+    first.engine().hold(false);
+    until("it goes on", || length(&second, &spec) > last);
+    let whole = std::thread::available_parallelism().unwrap().get();
+    if whole > 1 && Path::new("/sys/fs/cgroup/cpuset").exists() {
+        first.engine().allow(&allowance(1000, 1000));
+        until("one processor is left to it", || {
+            last_word(&second, &spec).parse::<u32>().is_ok()
+        });
+        first.engine().allow(&allowance(64_000, 1000));
+    }
+    drop(first);
+    let control = Control::Stop { grace_ms: 0 };
+    second.engine().control(spec.attempt, control).unwrap();
+    second.ending(spec.attempt);
+    second.engine().discard(spec.attempt);
+    let (ending, _) = second.run(&second.spec(&["true"]));
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+}
+
+/// The last word of a task's standard output so far.
+fn last_word(bench: &Bench, spec: &AttemptSpec) -> String {
+    let [mut stdout, _] = bench.engine().streams(spec.attempt).unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    let word = text.split_whitespace().last();
+    word.unwrap_or_default().to_owned()
 }
 
 fn action(ending: &Ending, limit: LimitKind) -> &str {
