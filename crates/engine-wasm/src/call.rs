@@ -4,7 +4,7 @@
 //! them. The call's own exit code says only whether that record was written.
 
 use crate::record::{End, RECORD_FILE, Record, RunnerTask, TASK_FILE, WORK};
-use crate::runner::{Bounds, Program, run};
+use crate::runner::{AtEnd, Bounds, Program, run};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -48,6 +48,11 @@ fn task(dir: &Path) -> io::Result<Record> {
     for place in [&scratch, &temporary] {
         fs::create_dir_all(place)?;
     }
+    let record_at = dir.to_owned();
+    let ends = Box::new(move |record: Record| {
+        let _nobody_could_be_told = write(&record_at, &record);
+        end();
+    });
     Ok(run(Program {
         command: &task.command,
         env: task.env.into_iter().collect(),
@@ -59,7 +64,14 @@ fn task(dir: &Path) -> io::Result<Record> {
             time: Duration::from_millis(task.time_ms),
         },
         deterministic: task.deterministic,
+        late: AtEnd::Call(ends),
     }))
+}
+
+/// Ends this process from a thread beside the program's.
+#[expect(clippy::exit, reason = "the program's thread cannot be made to return")]
+fn end() -> ! {
+    std::process::exit(0)
 }
 
 /// Our own streams as files: a write is one write, and nothing waits in a buffer when we end.

@@ -17,14 +17,23 @@ const STACK_BYTES: usize = 1 << 20;
 /// What is written after everything that does not fit.
 const COMPILE_FOR: &str = "compile it for wasm32-wasip1 (wasm32-wasi in older compilers)";
 
+/// What code can do besides being fast.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Code {
+    /// The bits of NaNs are the same in every run.
+    pub(crate) deterministic: bool,
+    /// It looks at the engine's epoch in every loop and call.
+    pub(crate) interruptible: bool,
+}
+
 /// The module in these bytes, compiled.
 ///
 /// # Errors
 /// In words: what they are instead, and what to do about it.
-pub(crate) fn compile(name: &str, bytes: &[u8], deterministic: bool) -> Result<Module, String> {
+pub(crate) fn compile(name: &str, bytes: &[u8], code: Code) -> Result<Module, String> {
     kind(name, bytes)?;
     let cannot = |error: wasmtime::Error| format!("this PC cannot run WebAssembly: {error:#}");
-    let engine = engine(deterministic).map_err(cannot)?;
+    let engine = engine(code).map_err(cannot)?;
     let module = Module::new(&engine, bytes).map_err(|error| {
         format!(
             "{name} is not executable: {error:#}. Threads, garbage collection, exceptions and \
@@ -66,8 +75,8 @@ fn kind(name: &str, bytes: &[u8]) -> Result<(), String> {
 
 /// A compiler whose code runs here. Memories lie in 4 GiB of addresses each, so that no access
 /// needs a check; where addresses are bounded (`ulimit -v`) they grow in place of that.
-fn engine(deterministic: bool) -> wasmtime::Result<Engine> {
-    let mut config = config(deterministic);
+fn engine(code: Code) -> wasmtime::Result<Engine> {
+    let mut config = config(code);
     let engine = Engine::new(&config)?;
     let trial = Memory::new(Store::new(&engine, ()), MemoryType::new(1, None));
     if trial.is_ok() {
@@ -80,17 +89,17 @@ fn engine(deterministic: bool) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-fn config(deterministic: bool) -> Config {
+fn config(code: Code) -> Config {
     let mut config = Config::new();
     config
-        .epoch_interruption(true)
+        .epoch_interruption(code.interruptible)
         .cranelift_opt_level(OptLevel::Speed)
         .compiler_inlining(Inlining::Yes)
         .max_wasm_stack(STACK_BYTES)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
-        .cranelift_nan_canonicalization(deterministic)
-        .relaxed_simd_deterministic(deterministic);
+        .cranelift_nan_canonicalization(code.deterministic)
+        .relaxed_simd_deterministic(code.deterministic);
     config
 }
 

@@ -1,5 +1,7 @@
 //! The bounds of one program: memory as it asks for it, and the marks by which its end is known.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime::ResourceLimiter;
 
 /// What a table's element takes, in bytes; wasmtime says a pointer's worth.
@@ -20,33 +22,39 @@ pub(crate) struct Late;
 pub(crate) struct Meter {
     max: u64,
     now: u64,
-    peak: u64,
+    /// Also read by whoever ends a program that is late.
+    peak: Arc<AtomicU64>,
 }
 
 impl Meter {
-    pub(crate) const fn new(max: u64) -> Self {
+    pub(crate) fn new(max: u64) -> Self {
         Self {
             max,
             now: 0,
-            peak: 0,
+            peak: Arc::default(),
         }
     }
 
+    /// The peak, to be read from another thread.
+    pub(crate) fn shared_peak(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.peak)
+    }
+
     /// The most it had or asked for, in bytes.
-    pub(crate) const fn peak(&self) -> u64 {
-        self.peak
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
     }
 
     /// Whether it ever asked for too much.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.peak > self.max
+    pub(crate) fn is_full(&self) -> bool {
+        self.peak() > self.max
     }
 
     /// From `current` to `desired` bytes.
     fn grow(&mut self, current: usize, desired: usize) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
         let then = self.now.saturating_add(more);
-        self.peak = self.peak.max(then);
+        self.peak.fetch_max(then, Ordering::Relaxed);
         if then > self.max {
             return Err(Full.into());
         }

@@ -6,10 +6,11 @@
 //! included, by `cap-primitives`). It must not know of cages, limits of the host, or attempts.
 //!
 //! Memory is bounded where it is asked for, by a limiter of the store: what would pass the bound
-//! ends the program. Time is bounded by epochs: compiled code looks at a counter at every loop
-//! and call, and a thread counts it up. That thread counts its own wake-ups, not a clock, so
-//! time in which the whole process stood still is not the program's. A program asleep in a call
-//! of the host is not reached by epochs; whoever owns the process ends that.
+//! ends the program. Time is bounded by a thread that counts its own wake-ups, not a clock, so
+//! time in which the whole process stood still is not the program's. Where the process is there
+//! for one program alone, that thread ends it. Else it counts up an epoch, at which compiled code
+//! looks at every loop and call; that makes tight loops two or three times as slow, and does not
+//! reach a program asleep in a call of the host.
 
 mod code;
 mod limits;
@@ -18,11 +19,14 @@ mod steady;
 mod tests;
 
 use crate::record::{End, Record};
-use code::{compile, not_runnable};
+use code::{Code, compile, not_runnable};
 use limits::{Full, Late, Meter};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use steady::{Chance, SteadyMonotonic, SteadyWall};
 use wasmtime::{Engine, Linker, Module, Store, Trap, UpdateDeadline};
@@ -59,6 +63,26 @@ pub struct Program<'p> {
     pub bounds: Bounds,
     /// Whether clocks, chance and the bits of NaNs are the same in every run.
     pub deterministic: bool,
+    /// What happens when its time is over.
+    pub late: AtEnd,
+}
+
+/// What happens to a program whose time is over.
+pub enum AtEnd {
+    /// It is interrupted, and its record comes back as any other. Its code looks at a counter.
+    Interrupt,
+    /// This is called with its record, from another thread, and must end the process. Its code
+    /// is none the slower.
+    Call(Box<dyn FnOnce(Record) + Send>),
+}
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "Interrupt",
+            Self::Call(_) => "Call",
+        })
+    }
 }
 
 /// What a program may use.
@@ -97,13 +121,17 @@ pub fn run(program: Program<'_>) -> Record {
         Err(error) => return Record::of(End::Failed(format!("{name} cannot be read: {error}"))),
     };
     let begun = Instant::now();
-    let module = match compile(&name, &bytes, program.deterministic) {
+    let code = Code {
+        deterministic: program.deterministic,
+        interruptible: matches!(program.late, AtEnd::Interrupt),
+    };
+    let module = match compile(&name, &bytes, code) {
         Ok(module) => module,
         Err(why) => return Record::of(End::Failed(why)),
     };
     drop(bytes);
     let compile_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (end, memory_peak) = match start(&name, &module, program) {
+    let (end, memory_peak) = match start(&name, &module, (program, compile_ms)) {
         Ok(ended) => ended,
         Err(why) => (End::Failed(why), 0),
     };
@@ -141,9 +169,14 @@ fn inside(name: &str, scratch: &Path) -> Option<PathBuf> {
 }
 
 /// From a module to its end and the peak of its memory.
-fn start(name: &str, module: &Module, program: Program<'_>) -> Result<(End, u64), String> {
+fn start(
+    name: &str,
+    module: &Module,
+    (mut program, compile_ms): (Program<'_>, u64),
+) -> Result<(End, u64), String> {
     let engine = module.engine();
     let bounds = program.bounds;
+    let late = std::mem::replace(&mut program.late, AtEnd::Interrupt);
     let mut stderr = program.streams[2]
         .try_clone()
         .map_err(|error| format!("the streams cannot be shared: {error}"))?;
@@ -153,19 +186,23 @@ fn start(name: &str, module: &Module, program: Program<'_>) -> Result<(End, u64)
         .map_err(|error| not_runnable(name, module, &error))?;
     let wasi = wasi(program).map_err(|error| format!("{name} could not be started: {error:#}"))?;
     let meter = Meter::new(bounds.memory);
+    let peak = meter.shared_peak();
     let mut store = Store::new(engine, State { wasi, meter });
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(CALL_BYTES_MAX);
-    let mut ticks_left = ticks(bounds.time);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match ticks_left {
-        0 => Err(Late.into()),
-        _ => {
-            ticks_left -= 1;
-            Ok(UpdateDeadline::Continue(1))
+    let watched = match late {
+        AtEnd::Interrupt => {
+            interrupt(&mut store, ticks(bounds.time));
+            None
         }
-    });
-    tick(engine);
+        AtEnd::Call(call) => Some(watch(ticks(bounds.time), move || {
+            call(Record {
+                end: End::Time,
+                memory_peak: peak.load(Ordering::Relaxed),
+                compile_ms,
+            });
+        })),
+    };
     // Timers of the program run on a thread of this; without it one would be made with a thread
     // for each processor.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,6 +218,12 @@ fn start(name: &str, module: &Module, program: Program<'_>) -> Result<(End, u64)
         during = Phase::Running;
         main.call(&mut store, ())
     });
+    if watched.is_some_and(|over| over.swap(true, Ordering::SeqCst)) {
+        // The watch was quicker, and ends the process.
+        loop {
+            std::thread::park();
+        }
+    }
     let meter = &store.data().meter;
     let end = match &ended {
         Ok(()) => End::Exit(0),
@@ -195,9 +238,18 @@ fn ticks(time: Duration) -> u64 {
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
-/// Counts epochs for as long as anybody needs the engine.
-fn tick(engine: &Engine) {
-    let engine = engine.weak();
+/// Ends the program by its own code when that many ticks are over.
+fn interrupt(store: &mut Store<State>, mut ticks_left: u64) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| match ticks_left {
+        0 => Err(Late.into()),
+        _ => {
+            ticks_left -= 1;
+            Ok(UpdateDeadline::Continue(1))
+        }
+    });
+    // For as long as anybody needs the engine.
+    let engine = store.engine().weak();
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(TICK);
@@ -207,6 +259,25 @@ fn tick(engine: &Engine) {
             }
         }
     });
+}
+
+/// Calls when that many ticks are over, unless the program was quicker: whoever sets the mark
+/// first was.
+fn watch(ticks: u64, call: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    let mark = Arc::clone(&over);
+    std::thread::spawn(move || {
+        for _ in 0..ticks {
+            std::thread::sleep(TICK);
+            if mark.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        if !mark.swap(true, Ordering::SeqCst) {
+            call();
+        }
+    });
+    over
 }
 
 /// Preview 1, and an end with any of the codes that other programs may end with: the library

@@ -59,6 +59,7 @@ impl Case {
             ],
             bounds: self.bounds,
             deterministic: self.deterministic,
+            late: AtEnd::Interrupt,
         });
         Ran {
             record,
@@ -175,6 +176,19 @@ fn a_program_that_does_not_end_is_ended() {
         case.bounds.time = Duration::from_millis(120);
         assert_eq!(case.run().record.end, End::Time);
     }
+}
+
+#[test]
+fn a_watch_calls_once_where_nobody_was_quicker() {
+    let (say, heard) = std::sync::mpsc::channel();
+    let said = say.clone();
+    let late = watch(1, move || said.send("late").unwrap());
+    let quick = watch(2, move || say.send("never").unwrap());
+    assert!(!quick.swap(true, Ordering::SeqCst));
+    assert_eq!(heard.recv().unwrap(), "late");
+    assert!(late.load(Ordering::SeqCst));
+    // The other has ended without a word when its end of the channel is gone.
+    heard.recv().unwrap_err();
 }
 
 #[test]
