@@ -42,7 +42,7 @@ use rustix::process::{Resource, Rlimit};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch as channel};
+use tokio::sync::{Notify, oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 use watch::capacity::{Offer, offer, processors, uname};
 use watch::{Condition, Setup, Watching};
@@ -72,12 +72,15 @@ async fn run_with(
         true => Some(link::tls::client_config(&config)?),
         false => None,
     };
-    let link = Link::new(&config, tls.as_ref(), inputs.clone(), seen)?;
+    let idle = Arc::<Notify>::default();
+    let news = (seen, Arc::clone(&idle));
+    let link = Link::new(&config, tls.as_ref(), inputs.clone(), news)?;
     let blobs = blobs::Blobs::new(&config, tls.as_ref())?;
     let close = CancellationToken::new();
     let outside = Outside {
         inputs: inputs.clone(),
         condition,
+        idle,
         blobs,
         runtime: Handle::current(),
         close: close.clone(),
@@ -126,6 +129,8 @@ async fn run_with(
 struct Outside {
     inputs: Inputs,
     condition: channel::Sender<Condition>,
+    /// Tells the link that nothing runs any more.
+    idle: Arc<Notify>,
     blobs: blobs::Blobs,
     runtime: Handle,
     /// Ends the owner's side, after everything else.
@@ -178,6 +183,7 @@ fn prepare(
         offer,
         home: home.path().to_owned(),
         condition: outside.condition,
+        idle: outside.idle,
         clock,
         watching,
         guests,

@@ -34,7 +34,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 /// Time between beats to the shims, in milliseconds; they freeze their attempts after three that
 /// did not come.
@@ -144,6 +144,8 @@ pub(crate) struct Parts {
     /// Where everything of the agent lies.
     pub(crate) home: PathBuf,
     pub(crate) condition: watch::Sender<Condition>,
+    /// Told when the last attempt's report has gone to the link.
+    pub(crate) idle: Arc<Notify>,
     pub(crate) clock: Clock,
     pub(crate) watching: Watching,
     /// For whom attempts run, and what they use: for the owner.
@@ -434,11 +436,15 @@ impl Dispatch {
     }
 
     fn send(&self, kind: v1::agent_message::Kind) {
+        let last = matches!(kind, v1::agent_message::Kind::Ended(_)) && self.book.live() == 0;
         if let Some(outgoing) = &self.outgoing
             && outgoing.send(message(kind)).is_err()
         {
             // The link noticed first; it will say so, and reports are sent again then.
             tracing::debug!(target: "gleaner::agent", "the link is gone");
+        }
+        if last {
+            self.parts.idle.notify_one();
         }
     }
 

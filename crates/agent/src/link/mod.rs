@@ -16,16 +16,18 @@ use crate::AgentError;
 use crate::config::{AgentConfig, Token};
 use crate::dispatch::{Input, Inputs};
 use crate::watch::Condition;
+use gleaner_model::AttemptId;
 use gleaner_wire::v1::pool_client::PoolClient;
 use gleaner_wire::{MESSAGE_BYTES_MAX, v1};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -58,6 +60,8 @@ pub(crate) struct Link {
     inputs: Inputs,
     inbound: Arc<Semaphore>,
     condition: watch::Receiver<Condition>,
+    /// Told when nothing runs any more: the last reports should not wait for others.
+    idle: Arc<Notify>,
 }
 
 /// Where to connect, and how to make it safe.
@@ -83,7 +87,7 @@ impl Link {
         config: &AgentConfig,
         tls: Option<&ClientConfig>,
         inputs: Inputs,
-        condition: watch::Receiver<Condition>,
+        (condition, idle): (watch::Receiver<Condition>, Arc<Notify>),
     ) -> Result<Self, AgentError> {
         let uri = server_uri(&config.server)?;
         let host = uri.host().unwrap_or_default();
@@ -119,6 +123,7 @@ impl Link {
             inputs,
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
             condition,
+            idle,
         })
     }
 
@@ -344,6 +349,23 @@ struct Packer {
 }
 
 impl Packer {
+    /// An end says more than any progress of the same attempt that has not left yet.
+    fn drop_outrun(&mut self) {
+        use v1::agent_message::Kind;
+        let end = |message: &v1::AgentMessage| match &message.kind {
+            Some(Kind::Ended(ended)) => ended.attempt.map(AttemptId::from),
+            _ => None,
+        };
+        let ended: BTreeSet<AttemptId> = self.waiting.iter().filter_map(end).collect();
+        self.waiting.retain(|message| match &message.kind {
+            Some(Kind::Progress(progress)) => {
+                let attempt = progress.attempt.map(AttemptId::from);
+                attempt.is_none_or(|attempt| !ended.contains(&attempt))
+            }
+            _ => true,
+        });
+    }
+
     fn next(&mut self) -> Option<v1::AgentBatch> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && messages.len() < BATCH_MAX {

@@ -4,7 +4,7 @@ use super::{ANSWER_S, BATCH_MAX, Link, Over, Packer};
 use gleaner_wire::v1;
 use gleaner_wire::v1::pool_client::PoolClient;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep_until;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -20,9 +20,15 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// is more than somebody who runs one small task after the other makes.
 const THICK: usize = 32;
 
-/// How far apart batches leave then. Each costs both sides a wake-up, a TLS record and, at the
-/// server, a share of a commit; the next tasks are here already, so nothing runs later for it.
-const PACE: Duration = Duration::from_millis(100);
+/// How far apart batches leave then, at most. Each costs both sides a wake-up, a TLS record and, at
+/// the server, a commit of its own where no other node is as busy; the next tasks are here already,
+/// so nothing runs later for it. What a user or the next grant waits for goes at once; see
+/// [`hurries`].
+const PACE: Duration = Duration::from_millis(400);
+
+/// Messages that leave together though the pace would let them wait: of fast tasks so many are
+/// done by then that the server has to send more, or the node's queue would run dry.
+const FULL: usize = 512;
 
 /// News of the node's condition go at once, but not closer than this: an owner whose load comes
 /// and goes costs the server no more than four messages a second.
@@ -127,7 +133,10 @@ impl Link {
         let mut told = tokio::time::Instant::now();
         let mut news = None;
         loop {
+            // What was gathered leaves before anything else is waited for.
             tokio::select! {
+                biased;
+                () = std::future::ready(()), if !packer.waiting.is_empty() => {}
                 _ = beats.tick() => packer.waiting.push_back(self.beat()),
                 // Who pauses the PC sees it in the pool's listing now, not at the next beat.
                 Ok(()) = condition.changed(), if news.is_none() => news = Some(told + NEWS_APART),
@@ -144,14 +153,53 @@ impl Link {
                     packer.waiting.extend(fresh.drain(..));
                 }
             }
+            pace.count(packer.waiting.len());
+            packer.drop_outrun();
             while let Some(batch) = packer.next() {
-                pace.count(batch.messages.len());
                 batches.send(batch).await.map_err(closed)?;
             }
             if pace.thick {
-                tokio::time::sleep(PACE).await;
+                gather((&mut queue, &self.idle), &mut packer, PACE).await;
             }
         }
+    }
+}
+
+/// Waits for the pace, or for what should not wait.
+async fn gather(
+    (queue, idle): (&mut mpsc::UnboundedReceiver<v1::AgentMessage>, &Notify),
+    packer: &mut Packer,
+    pace: Duration,
+) {
+    let until = tokio::time::Instant::now() + pace;
+    let mut fresh = Vec::new();
+    while packer.waiting.len() < FULL {
+        let room = FULL - packer.waiting.len();
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            () = idle.notified() => {
+                // The last report is in the queue already.
+                packer.waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(BATCH_MAX));
+                return;
+            }
+            count = queue.recv_many(&mut fresh, room) => {
+                let hurry = count == 0 || fresh.iter().any(hurries);
+                packer.waiting.extend(fresh.drain(..));
+                if hurry {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody waits for it: a user for the output of a task, a save for its answer, the pool
+/// for what the node offers.
+const fn hurries(message: &v1::AgentMessage) -> bool {
+    use v1::agent_message::Kind;
+    match &message.kind {
+        Some(Kind::LogChunk(_) | Kind::Saved(_) | Kind::Offer(_) | Kind::Hello(_)) => true,
+        Some(Kind::Beat(_) | Kind::Progress(_) | Kind::Ended(_)) | None => false,
     }
 }
 
@@ -174,4 +222,87 @@ pub(super) fn welcome_of(batch: &v1::ServerBatch) -> Result<v1::Welcome, Status>
         )));
     }
     Ok(welcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message;
+    use super::*;
+    use gleaner_model::{AttemptId, JobId, TaskId};
+    use v1::agent_message::Kind;
+
+    /// Never, as far as a test goes.
+    const NEVER: Duration = Duration::from_secs(3600);
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn id(index: u32) -> AttemptId {
+        TaskId::new(JobId(1), index).attempt(1)
+    }
+
+    fn progress(index: u32) -> v1::AgentMessage {
+        message(Kind::Progress(v1::Progress {
+            attempt: Some(id(index).into()),
+            state: "running".to_owned(),
+        }))
+    }
+
+    fn end(index: u32) -> v1::AgentMessage {
+        message(Kind::Ended(v1::Ended {
+            attempt: Some(id(index).into()),
+            ..v1::Ended::default()
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_hurries_and_what_is_many_ends_the_pace() {
+        let log = || message(Kind::LogChunk(v1::LogChunk::default()));
+        let offer = || message(Kind::Offer(v1::Offer::default()));
+        let many: Vec<_> = (0..600).map(end).collect();
+        for (messages, gathered) in [
+            (vec![end(1), log()], 2),
+            (vec![offer(), end(1)], 2),
+            (many, FULL),
+        ] {
+            let (send, mut queue) = mpsc::unbounded_channel();
+            for message in messages {
+                send.send(message).unwrap();
+            }
+            let (idle, mut packer) = (Notify::new(), Packer::default());
+            let gathering = gather((&mut queue, &idle), &mut packer, NEVER);
+            tokio::time::timeout(DEADLINE, gathering).await.unwrap();
+            assert_eq!(packer.waiting.len(), gathered);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_report_of_a_node_ends_the_pace_and_leaves_with_it() {
+        let (send, mut queue) = mpsc::unbounded_channel();
+        let (idle, mut packer) = (Notify::new(), Packer::default());
+        send.send(end(1)).unwrap();
+        send.send(end(2)).unwrap();
+        idle.notify_one();
+        let gathering = gather((&mut queue, &idle), &mut packer, NEVER);
+        tokio::time::timeout(DEADLINE, gathering).await.unwrap();
+        assert_eq!(packer.waiting.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_pace_lets_go_of_what_came() {
+        let (send, mut queue) = mpsc::unbounded_channel();
+        send.send(end(1)).unwrap();
+        let (idle, mut packer) = (Notify::new(), Packer::default());
+        let pace = Duration::from_millis(50);
+        gather((&mut queue, &idle), &mut packer, pace).await;
+        assert_eq!(packer.waiting.len(), 1);
+    }
+
+    #[test]
+    fn an_end_outruns_the_progress_of_its_attempt() {
+        let mut packer = Packer::default();
+        let all = [progress(1), progress(2), end(1), progress(3), end(3)];
+        packer.waiting.extend(all);
+        packer.drop_outrun();
+        let left = packer.next().unwrap().messages;
+        assert_eq!(left, [progress(2), end(1), end(3)]);
+    }
 }
