@@ -13,9 +13,13 @@ use gleaner_engine_process::{ProcessConfig, ProcessEngine, is_shim_call, shim_ma
 use gleaner_model::{AttemptId, JobId, LeaseId, Limits, Reason, TaskId};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+/// How long the last shims may take to leave their groups.
+const GROUPS_WAIT: Duration = Duration::from_secs(15);
 
 fn spec(index: u32, bundle: u64) -> AttemptSpec {
     AttemptSpec {
@@ -52,8 +56,9 @@ fn main() -> ExitCode {
 
     let dir = tempfile::tempdir().unwrap();
     let (say, events) = mpsc::channel();
+    let slice = format!("gleaner-bench-{}.slice", std::process::id());
     let config = ProcessConfig {
-        group_parent: format!("gleaner-bench-{}.slice", std::process::id()),
+        group_parent: slice.clone(),
         ..ProcessConfig::new(dir.path())
     };
     let sink = Arc::new(move |event| drop(say.send((Instant::now(), event))));
@@ -108,5 +113,35 @@ fn main() -> ExitCode {
     }
     let bare = f64::from(count / 4) / bare.elapsed().as_secs_f64();
     println!("bare, one at a time: {bare:.0}/s; ratio {:.2}", rate / bare);
+    clean_up(&engine, &slice);
     ExitCode::SUCCESS
+}
+
+/// Waits until the shims have left, which they do when they have had nothing to do for some
+/// seconds, and removes the groups.
+fn clean_up(engine: &ProcessEngine, slice: &str) {
+    let over = Instant::now();
+    while !leave_no_groups(slice) && over.elapsed() < GROUPS_WAIT {
+        engine.beat(30_000);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Removes the groups of this run in every hierarchy; says whether none is left.
+fn leave_no_groups(slice: &str) -> bool {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let tops = hierarchies.map(|entry| entry.path().join(slice));
+    let all: Vec<PathBuf> = tops.chain([root.join(slice)]).collect();
+    all.iter().for_each(|top| remove_groups(top));
+    !all.iter().any(|top| top.exists())
+}
+
+/// Groups within a group first; one that is in use stays.
+fn remove_groups(top: &Path) {
+    let within = std::fs::read_dir(top).into_iter().flatten().flatten();
+    for entry in within.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_groups(&entry.path());
+    }
+    let _in_use = std::fs::remove_dir(top);
 }

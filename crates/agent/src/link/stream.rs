@@ -176,7 +176,7 @@ async fn gather(
     while packer.waiting.len() < FULL {
         let room = FULL - packer.waiting.len();
         tokio::select! {
-            () = tokio::time::sleep_until(until) => return,
+            () = sleep_until(until) => return,
             () = idle.notified() => {
                 // The last report is in the queue already.
                 packer.waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(BATCH_MAX));
