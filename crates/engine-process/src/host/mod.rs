@@ -75,9 +75,8 @@ pub(crate) struct Inner {
     executable: PathBuf,
     /// Ids that bundles are given blocks of; none where we are a plain user.
     uids: Option<Range<u32>>,
-    /// What the names of all our groups begin with: another engine's are not ours to sweep.
+    /// What our groups' names begin with (others are not ours to sweep), and where they lie.
     tag: String,
-    /// The group that they lie in, with those of engines that share it.
     domain: String,
     backend: Backend,
     /// What each attempt may have now.
