@@ -59,8 +59,17 @@ fn full_disk(bench: &Bench, _: &Image) {
     bench.engine().discard(spec.attempt);
 }
 
+/// Waits until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Kernels of guests that this process began, by the chain of parents.
-fn kernels() -> Vec<u32> {
+pub(crate) fn kernels() -> Vec<u32> {
     let field = |pid: u32, name: &str| -> Option<String> {
         let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -116,7 +125,7 @@ fn killed(bench: &Bench, _: &Image) {
 
 /// A copy of the image with one file replaced. The engine trusts the one it was given: what a
 /// file must be is checked when an image is opened.
-fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Image {
+pub(crate) fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Image {
     let dir = dir.join(format!("image-{name}"));
     fs::create_dir_all(&dir).unwrap();
     for file in fs::read_dir(&image.dir).unwrap().flatten() {

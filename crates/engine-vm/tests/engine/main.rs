@@ -8,6 +8,7 @@
 )]
 
 mod guests;
+mod hostile;
 mod qemu;
 
 use gleaner_engine::Events;
@@ -99,6 +100,12 @@ fn main() -> ExitCode {
     for (name, test) in guests::TESTS {
         report.try_one(name, || test(&bench, &image));
     }
+    report.try_one("root in the guest reaches nothing of the host's", || {
+        hostile::root_in_the_guest(&image, Accelerator::Uml);
+    });
+    report.try_one("a guest that makes noise is ended", || {
+        hostile::noise_from_the_guest(&image);
+    });
     if image.manifest.kernel(Accelerator::Tcg).is_none() {
         println!("nothing runs under QEMU: it or a kernel for it is not installed");
         return report.exit_code();
@@ -112,5 +119,11 @@ fn main() -> ExitCode {
     for (name, test) in qemu::TESTS {
         report.try_one(&format!("under QEMU: {name}"), || test(&bench, &image));
     }
+    report.try_one(
+        "under QEMU: root in the guest reaches nothing of the host's",
+        || {
+            hostile::root_in_the_guest(&image, Accelerator::Tcg);
+        },
+    );
     report.exit_code()
 }

@@ -4,6 +4,10 @@ use super::{Call, GUEST_DIR, devices};
 use crate::task::GuestTask;
 use std::path::Path;
 
+/// User-mode Linux has a file system that shows the host's files to root in the guest, from here on
+/// down. A directory that is not there has nothing below it, nor a way up.
+const NO_HOST_FILES: &str = "hostfs=/nowhere";
+
 /// The kernel, with our end of the channel's other end by number.
 pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
     let mut arguments = vec![
@@ -16,6 +20,7 @@ pub(super) fn call(task: &GuestTask, scratch: &Path, channel: i32) -> Call {
         "ssl=null".to_owned(),
         format!("ssl0=fd:{channel}"),
         "uml_dir=/scratch/.tmp/".to_owned(),
+        NO_HOST_FILES.to_owned(),
         "quiet".to_owned(),
         "noreboot".to_owned(),
         "panic=-1".to_owned(),
