@@ -24,12 +24,14 @@ const FLOAT_PASSES: u32 = 20_000;
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
 pub(super) fn run(slices: u32) -> io::Result<Vec<Reading>> {
     let how = (Clock::Cpu, slices);
+    let mut primes = 0;
     let sieve = timed("sieve", how, f64::from(SIEVES), || {
         for round in 0..SIEVES {
-            black_box(sieve(SIEVE + round % 7));
+            primes += black_box(sieve(SIEVE + round % 7));
         }
         Ok(())
-    })?;
+    })?
+    .with_sum([primes]);
     let [a, b] = [1.0, 2.0]
         .map(|from: f64| -> Vec<f64> { (0..MATRIX * MATRIX).map(|at| from + small(at)).collect() });
     let mut product = vec![0.0; MATRIX * MATRIX];
@@ -41,12 +43,13 @@ pub(super) fn run(slices: u32) -> io::Result<Vec<Reading>> {
         }
         Ok(())
     })?;
+    let dgemm = dgemm.with_sum(product.iter().map(|number| number.to_bits()));
     let (mut words, mut seed) = (vec![1_u64; WORDS], 88_172_645_463_325_252);
     let integer = timed("integer", how, f64::from(INTEGER_STEPS), || {
         seed = integer(&mut words, seed);
         Ok(())
     })?;
-    black_box(words);
+    let integer = integer.with_sum(words);
     let mut numbers: Vec<f64> = (0..WORDS).map(|at| 0.1 + small(at) / 2.0).collect();
     let steps = f64::from(FLOAT_PASSES) * WORDS as f64;
     let float = timed("float", how, steps, || {
@@ -55,6 +58,7 @@ pub(super) fn run(slices: u32) -> io::Result<Vec<Reading>> {
         }
         Ok(())
     })?;
+    let float = float.with_sum(numbers.iter().map(|number| number.to_bits()));
     Ok(vec![sieve, dgemm, integer, float])
 }
 

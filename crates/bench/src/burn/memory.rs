@@ -46,15 +46,12 @@ pub(super) fn run(largest_mib: u32, slices: u32) -> io::Result<Vec<Reading>> {
                 }
                 Ok(())
             };
-            readings.push(timed(format!("{name}@{size}"), how, bytes, slice)?);
+            let reading = timed(format!("{name}@{size}"), how, bytes, slice)?;
+            readings.push(reading.with_sum([sum_of(&region)]));
             Ok(())
         };
         add("read", &mut |region| {
-            black_box(
-                region
-                    .iter()
-                    .fold(0_u64, |sum, word| sum.wrapping_add(*word)),
-            );
+            black_box(sum_of(region));
         })?;
         let mut value = 0;
         add("write", &mut |region| {
@@ -68,6 +65,11 @@ pub(super) fn run(largest_mib: u32, slices: u32) -> io::Result<Vec<Reading>> {
         })?;
     }
     Ok(readings)
+}
+
+fn sum_of(region: &[u64]) -> u64 {
+    let add = |sum: u64, word: &u64| sum.wrapping_add(*word);
+    region.iter().fold(0, add)
 }
 
 /// A word of every page of regions that are new each time.

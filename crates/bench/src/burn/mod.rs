@@ -8,11 +8,20 @@
 //! one that nobody disturbed (as in McVoy and Staelin, "lmbench: Portable Tools for Performance
 //! Analysis").
 
+//! It is also a WebAssembly program: the same files with the other `main` of
+//! `crates/bench/wasm/main.rs`. There the clock is the time that passes, and there are neither
+//! files nor calls.
+
+#[cfg(not(target_os = "wasi"))]
 mod calls;
 mod cpu;
+#[cfg(not(target_os = "wasi"))]
 mod files;
 mod memory;
+mod reading;
 
+pub(crate) use reading::{BY_WALL, Reading};
+use reading::{Clock, timed};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -75,8 +84,12 @@ impl Work {
                 largest_mib,
                 slices,
             } => memory::run(largest_mib, slices),
+            #[cfg(not(target_os = "wasi"))]
             Self::Files { slices } => files::run(slices),
+            #[cfg(not(target_os = "wasi"))]
             Self::Calls { slices } => calls::run(slices),
+            #[cfg(target_os = "wasi")]
+            Self::Files { .. } | Self::Calls { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -125,114 +138,6 @@ impl FromStr for Work {
             _ => Err(format!("no work is called {text:?}")),
         }
     }
-}
-
-/// What was read of one item of work; as text, a line of the program's output.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Reading {
-    /// Which item: a name, and a size in bytes behind an `@` where there are several.
-    pub(crate) item: String,
-    /// Seconds of all slices.
-    pub(crate) total_s: f64,
-    /// Seconds of the shortest.
-    pub(crate) best_s: f64,
-    /// How many there were.
-    pub(crate) slices: u32,
-    /// What a slice did: bytes or calls.
-    pub(crate) amount: f64,
-}
-
-impl fmt::Display for Reading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            item,
-            total_s,
-            best_s,
-            slices,
-            amount,
-        } = self;
-        write!(f, "{item} {total_s:.9} {best_s:.9} {slices} {amount}")
-    }
-}
-
-impl FromStr for Reading {
-    type Err = String;
-
-    fn from_str(line: &str) -> Result<Self, String> {
-        let wrong = || format!("the work printed {line:?}, which is no reading");
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [item, total, best, slices, amount] = words[..] else {
-            return Err(wrong());
-        };
-        let number = |word: &str| {
-            let number: Option<f64> = word.parse().ok();
-            number
-                .filter(|number| number.is_finite() && *number > 0.0)
-                .ok_or_else(wrong)
-        };
-        Ok(Self {
-            item: item.to_owned(),
-            total_s: number(total)?,
-            best_s: number(best)?,
-            slices: slices.parse().map_err(|_| wrong())?,
-            amount: number(amount)?,
-        })
-    }
-}
-
-/// The environment variable that makes every item go by the time that passes. In a guest that is
-/// the finer clock: user-mode Linux counts CPU time in hundredths of a second.
-pub(crate) const BY_WALL: &str = "GLEANER_BURN_BY_WALL";
-
-/// What the clock counts.
-#[derive(Debug, Clone, Copy)]
-enum Clock {
-    /// CPU time of this process.
-    Cpu,
-    /// Time that passes: for what waits, or is done by other processes.
-    Wall,
-}
-
-impl Clock {
-    /// Seconds, at nanosecond resolution.
-    #[expect(clippy::cast_precision_loss, reason = "differences of some seconds")]
-    fn seconds(self) -> f64 {
-        let id = match self {
-            Self::Cpu => rustix::time::ClockId::ProcessCPUTime,
-            Self::Wall => rustix::time::ClockId::Monotonic,
-        };
-        let time = rustix::time::clock_gettime(id);
-        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-    }
-}
-
-/// Does a slice so often and reads the clock around each.
-fn timed(
-    item: impl Into<String>,
-    (clock, slices): (Clock, u32),
-    amount: f64,
-    mut slice: impl FnMut() -> io::Result<()>,
-) -> io::Result<Reading> {
-    let clock = match std::env::var_os(BY_WALL) {
-        Some(_) => Clock::Wall,
-        None => clock,
-    };
-    let (mut total_s, mut best_s) = (0.0, f64::INFINITY);
-    for _ in 0..slices {
-        let before = clock.seconds();
-        slice()?;
-        let took = clock.seconds() - before;
-        total_s += took;
-        best_s = took.min(best_s);
-    }
-    // A coarse clock may not have moved; no time is below its resolution.
-    Ok(Reading {
-        item: item.into(),
-        total_s: f64::max(total_s, 1e-9),
-        best_s: f64::max(best_s, 1e-9),
-        slices,
-        amount,
-    })
 }
 
 /// Burns and prints a line for each item.
@@ -286,6 +191,7 @@ mod tests {
             best_s: 0.125,
             slices: 2,
             amount: 1e6,
+            sum: u64::MAX,
         };
         assert_eq!(reading.to_string().parse(), Ok(reading));
     }
@@ -306,10 +212,12 @@ mod tests {
         for text in [
             "",
             "x 1 1 1",
-            "x nan 1 1 1",
-            "x 0 1 1 1",
-            "x 1 1 -1 1",
-            "x 1 1 1 inf",
+            "x 1 1 1 1",
+            "x nan 1 1 1 0",
+            "x 0 1 1 1 0",
+            "x 1 1 -1 1 0",
+            "x 1 1 1 inf 0",
+            "x 1 1 1 1 g",
         ] {
             assert!(text.parse::<Reading>().is_err(), "{text}");
         }

@@ -12,6 +12,8 @@
 //! fastest slice of an item counts, on both sides; and the whole guest's CPU time by the host's
 //! count, less that of an idle guest, stands beside it as a check of that clock. The host's count
 //! alone will not do: booting costs a second, with a spread larger than what is looked for.
+//! WebAssembly runs the same source compiled to a module, and knows no clock but that of the time
+//! that passes; what a run computes must be what native computes.
 
 mod markdown;
 mod plan;
@@ -24,14 +26,16 @@ pub use markdown::{markdown, named};
 pub use plan::{Group, Length};
 pub use svg::picture;
 
+use crate::burn::Work;
 use crate::proc;
 use crate::progress::{Pace, Progress, Stop};
 use crate::stats::Interval;
 use crate::{BenchError, Doing as _, Row};
-use gleaner_engine::{Engine, EngineEvent, InputFile};
-use plan::{NARROW, Plan, Program, goal, plan, starts};
+use gleaner_engine::{Engine, EngineEvent};
+use plan::{NARROW, PATIENCE, Plan, Program, goal, plan, starts};
 use rounds::{Estimate, Rounds, Run};
 use serde::Serialize;
+use sides::Inputs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -75,6 +79,12 @@ impl Kind {
     #[must_use]
     pub const fn is_guest(self) -> bool {
         matches!(self, Self::UserModeLinux | Self::Kvm | Self::Tcg)
+    }
+
+    /// Whether programs in it can be told their CPU time alone, by the host's clock.
+    #[must_use]
+    pub const fn counts_cpu(self) -> bool {
+        matches!(self, Self::Process)
     }
 }
 
@@ -277,13 +287,28 @@ fn plan_of(group: Group, options: &Options) -> Option<Plan> {
     })
 }
 
+/// Seconds that the rounds of a group take on a small quiet PC, if all of them are needed.
+fn rounds_s(group: Group, plan: &Plan, kinds: &[Kind]) -> f64 {
+    let of = |kind: &Kind| match (kind.is_guest(), runs_on(*kind, plan.program)) {
+        (_, false) => 0.0,
+        (true, true) => f64::from(plan.guests) * plan.guest_s,
+        (false, true) => f64::from(plan.most) * plan.native_s,
+    };
+    // The idle guests that the processor's clock is checked by.
+    let checked = kinds.iter().filter(|kind| kind.is_guest());
+    let checks = if group == Group::Cpu {
+        checked.count()
+    } else {
+        0
+    };
+    let checks_s = start::USUAL_S[2] * 3.0 * f64::from(u32::try_from(checks).unwrap_or(0));
+    let engines: f64 = kinds.iter().map(of).sum();
+    f64::from(plan.most) * plan.native_s + engines + checks_s
+}
+
 /// Seconds that all of it takes on a small quiet PC.
 fn expected_s(groups: &[Group], kinds: &[Kind], options: &Options) -> f64 {
     let [tasks, in_guests, io, io_in_guests] = starts(options.length);
-    let of = |kind: &Kind, plan: &Plan| match kind.is_guest() {
-        true => f64::from(plan.guests) * plan.guest_s,
-        false => f64::from(plan.most) * plan.native_s,
-    };
     let fixed = |native_s: f64, [process, guest]: [f64; 2]| {
         let each = kinds.iter().map(|kind| match kind.is_guest() {
             true => guest * start::USUAL_S[2],
@@ -292,10 +317,7 @@ fn expected_s(groups: &[Group], kinds: &[Kind], options: &Options) -> f64 {
         native_s + each.sum::<f64>()
     };
     let group_s = |group: &Group| match plan_of(*group, options) {
-        Some(plan) => {
-            let engines: f64 = kinds.iter().map(|kind| of(kind, &plan)).sum();
-            f64::from(plan.most) * plan.native_s + engines
-        }
+        Some(plan) => rounds_s(*group, &plan, kinds),
         None if *group == Group::Start => fixed(
             f64::from(tasks) * start::USUAL_S[0],
             [f64::from(tasks), f64::from(in_guests)],
@@ -327,7 +349,7 @@ impl Bench<'_> {
 
     /// Rounds of one group, and what they say.
     fn rounds(&mut self, group: Group, plan: &Plan) -> Result<(), BenchError> {
-        let input = sides::program_input(self.options)?;
+        let inputs = Inputs::new(self.options)?;
         let native_dir = tempfile::tempdir_in(&self.options.dir).doing("make a directory")?;
         let mut rounds = Rounds {
             native: Vec::new(),
@@ -336,8 +358,10 @@ impl Bench<'_> {
         // CPU seconds of whole guests by the host's count, and by the guest's clock.
         let mut clocks = vec![Vec::new(); self.sides.len()];
         let mut able = vec![true; self.sides.len()];
+        let begun = Instant::now();
         for round in 0..plan.most {
-            if round >= plan.least && self.narrow(group, &rounds) {
+            let late = self.is_late(group, plan, (round, begun));
+            if late || (round >= plan.least && self.narrow(group, &rounds)) {
                 let engines = self
                     .sides
                     .iter()
@@ -361,7 +385,7 @@ impl Bench<'_> {
                     }
                     continue;
                 };
-                let (run, host_s) = match self.engine_run(at, &what, plan, &input) {
+                let (run, host_s) = match self.engine_run(at, &what, plan, &inputs) {
                     Err(BenchError::Broken(why)) if plan.program == Program::Numpy => {
                         self.missing.push(why);
                         able[at] = false;
@@ -377,10 +401,34 @@ impl Bench<'_> {
             }
         }
         if group == Group::Cpu {
-            self.clock_rows(&input, &clocks, plan.memory_mib)?;
+            self.clock_rows(&inputs, &clocks, plan.memory_mib)?;
+        }
+        if let Some(item) = rounds.differs() {
+            return Err(BenchError::Broken(format!(
+                "{item} came to something else in an engine than native; do not trust that engine"
+            )));
         }
         self.conclude(group, &rounds);
         Ok(())
+    }
+
+    /// Whether the rounds of a group have taken too long, and that is noted. Rounds that somebody
+    /// asked for are done however long they take, and one is always.
+    fn is_late(&mut self, group: Group, plan: &Plan, (round, begun): (u32, Instant)) -> bool {
+        let kinds: Vec<Kind> = self.sides.iter().map(|side| side.kind).collect();
+        let patience_s = PATIENCE * rounds_s(group, plan, &kinds);
+        let late = self.options.rounds.is_none()
+            && round > 0
+            && begun.elapsed().as_secs_f64() > patience_s;
+        if late {
+            self.missing.push(format!(
+                "{} of {} rounds of {}: this PC is slow or busy; --rounds insists",
+                plan.most - round,
+                plan.most,
+                group.word()
+            ));
+        }
+        late
     }
 
     /// Who runs in a round, in which order: none is native.
@@ -404,7 +452,7 @@ impl Bench<'_> {
         at: usize,
         what: &str,
         plan: &Plan,
-        input: &InputFile,
+        inputs: &Inputs,
     ) -> Result<(Run, f64), BenchError> {
         let expected_s = match self.sides[at].kind.is_guest() {
             true => plan.guest_s,
@@ -412,6 +460,7 @@ impl Bench<'_> {
         };
         let what = format!("{what}, {}", self.sides[at].name);
         self.begin(expected_s, &what);
+        let input = inputs.of(self.sides[at].kind);
         let asked = sides::asked(plan.program, input, plan.memory_mib);
         let done = self.sides[at].run(asked, self.options)?;
         Ok((
@@ -420,11 +469,12 @@ impl Bench<'_> {
         ))
     }
 
-    /// Whether the interval of each engine that is no guest is narrow; guests have their rounds.
+    /// Whether the interval of each engine whose CPU time is known is narrow: the others' goals are
+    /// wider, and guests have their rounds.
     fn narrow(&self, group: Group, rounds: &Rounds) -> bool {
         let mut engines = self.sides.iter().enumerate();
         engines.all(|(at, side)| {
-            side.kind.is_guest()
+            !side.kind.counts_cpu()
                 || rounds
                     .headline(group, at, side.kind)
                     .is_none_or(|(_, interval)| interval.high - interval.low <= NARROW)
@@ -453,9 +503,13 @@ impl Bench<'_> {
     }
 }
 
-/// A WebAssembly runtime runs modules, and this program is none.
-const fn runs_on(kind: Kind, _program: Program) -> bool {
-    !matches!(kind, Kind::Wasm)
+/// The module has what needs neither files nor a kernel.
+const fn runs_on(kind: Kind, program: Program) -> bool {
+    let computes = matches!(
+        program,
+        Program::Burn(Work::Nothing | Work::Cpu { .. } | Work::Memory { .. })
+    );
+    !matches!(kind, Kind::Wasm) || computes
 }
 
 fn promise(group: Group, side: &Side, (ratio, interval): Estimate, pairs: usize) -> Row {
@@ -474,7 +528,13 @@ fn promise(group: Group, side: &Side, (ratio, interval): Estimate, pairs: usize)
         low: percent(interval.low),
         high: percent(interval.high),
     })
-    .note(format!("CPU seconds, {pairs} pairs, median"));
+    .note(format!(
+        "{}, {pairs} pairs, median",
+        match side.kind.counts_cpu() {
+            true => "CPU seconds",
+            false => "seconds of the fastest slices",
+        }
+    ));
     match goal(side.kind) {
         Some(goal) => row.goal(goal),
         None => row,

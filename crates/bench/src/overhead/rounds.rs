@@ -23,9 +23,9 @@ pub(crate) type Estimate = (f64, Interval);
 /// Seconds of a slice. Where the clock counts what others took as well, in a guest or where time
 /// just passes, the shortest slice is the one that nobody disturbed; else all of them count.
 fn seconds(reading: &Reading, kind: Kind, by: By) -> f64 {
-    match (kind.is_guest(), by) {
-        (false, By::Cpu) => reading.total_s / f64::from(reading.slices.max(1)),
-        (true, _) | (_, By::Wall) => reading.best_s,
+    match (kind.counts_cpu(), by) {
+        (true, By::Cpu) => reading.total_s / f64::from(reading.slices.max(1)),
+        (false, _) | (_, By::Wall) => reading.best_s,
     }
 }
 
@@ -71,6 +71,19 @@ impl Rounds {
             .filter_map(|(native, own)| of(native, own, kind))
             .collect();
         Self::estimate(&ratios)
+    }
+
+    /// An item that did not come to the same in all runs, if there is one.
+    pub(crate) fn differs(&self) -> Option<&str> {
+        let first = self.native.first()?;
+        let engines = self.engines.iter().flatten().flatten();
+        let other = |reading: &&Reading| {
+            find(first, &reading.item).is_some_and(|first| first.sum != reading.sum)
+        };
+        let all = self.native.iter().chain(engines).flatten();
+        all.into_iter()
+            .find(other)
+            .map(|reading| reading.item.as_str())
     }
 
     /// Pairs of native and an engine.
@@ -158,6 +171,7 @@ pub(super) mod tests {
             best_s,
             slices: 2,
             amount: 1e6,
+            sum: 7,
         }
     }
 
@@ -224,6 +238,17 @@ pub(super) mod tests {
         assert!((ratio - 1.0).abs() < 1e-9, "twice and half: {ratio}");
         let lines = rounds.lines(Group::Memory, &[Kind::Process]);
         assert_eq!(lines[1].size, Some(4096));
+    }
+
+    #[test]
+    fn whoever_computes_something_else_is_found() {
+        let mut rounds = Rounds {
+            native: vec![run(&CPU, 1.0), run(&CPU, 1.0)],
+            engines: vec![vec![None, Some(run(&CPU, 1.1))]],
+        };
+        assert_eq!(rounds.differs(), None);
+        rounds.engines[0][1].as_mut().unwrap()[2].sum = 8;
+        assert_eq!(rounds.differs(), Some("integer"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const BEAT: Duration = Duration::from_secs(1);
 const LEASE_MS: u64 = 10_000;
 /// Name of the work in the sandbox.
 const WORK: &str = "work";
+/// The same for WebAssembly, compiled from [`crate::burn`]; see `main.rs` beside it.
+const MODULE: &[u8] = include_bytes!("../../wasm/work.wasm");
+const MODULE_NAME: &str = "work.wasm";
 /// Scratch of a run besides the program, in bytes.
 const SCRATCH_BYTES: u64 = 128 << 20;
 /// Longest output that is read, in bytes.
@@ -55,7 +58,7 @@ for _ in range(slices):
     for _ in range(products):
         a @ b
     times.append(clock() - before)
-print('blas', sum(times), min(times), slices, 2 * n ** 3 * products)
+print('blas', sum(times), min(times), slices, 2 * n ** 3 * products, 0)
 ";
 
 /// A task that is to be run once.
@@ -77,15 +80,44 @@ pub(crate) struct Done {
     pub(crate) took_ms: f64,
 }
 
-/// The program as an input, hashed once.
-pub(crate) fn program_input(options: &Options) -> Result<InputFile, BenchError> {
-    let program = fs::read(&options.program).doing("read the program")?;
-    Ok(InputFile {
-        name: WORK.into(),
-        source: options.program.clone(),
-        digest: Digest(*blake3::hash(&program).as_bytes()),
-        mode: 0o755,
-    })
+/// The work as inputs, hashed once.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// This program.
+    program: InputFile,
+    /// The same work as a module of WebAssembly.
+    module: InputFile,
+}
+
+impl Inputs {
+    pub(crate) fn new(options: &Options) -> Result<Self, BenchError> {
+        let module = options.dir.join(MODULE_NAME);
+        fs::write(&module, MODULE).doing("write the module")?;
+        let program = fs::read(&options.program).doing("read the program")?;
+        let of = |name: &str, source: &Path, content: &[u8]| InputFile {
+            name: name.into(),
+            source: source.to_owned(),
+            digest: Digest(*blake3::hash(content).as_bytes()),
+            mode: 0o755,
+        };
+        Ok(Self {
+            program: of(WORK, &options.program, &program),
+            module: of(MODULE_NAME, &module, MODULE),
+        })
+    }
+
+    /// Size of the module.
+    pub(crate) const fn module_bytes(&self) -> usize {
+        MODULE.len()
+    }
+
+    /// The one that engines of this kind run.
+    pub(crate) const fn of(&self, kind: Kind) -> &InputFile {
+        match kind {
+            Kind::Wasm => &self.module,
+            Kind::Process | Kind::UserModeLinux | Kind::Kvm | Kind::Tcg => &self.program,
+        }
+    }
 }
 
 fn numpy_args() -> Vec<String> {
@@ -99,7 +131,11 @@ fn numpy_args() -> Vec<String> {
 /// What is asked of an engine.
 pub(crate) fn asked(program: Program, input: &InputFile, memory_mib: u32) -> Asked {
     let (first, args, inputs) = match program {
-        Program::Burn(work) => (format!("./{WORK}"), work.args(), vec![input.clone()]),
+        Program::Burn(work) => (
+            format!("./{}", input.name),
+            work.args(),
+            vec![input.clone()],
+        ),
         Program::Numpy => ("python3".to_owned(), numpy_args(), Vec::new()),
     };
     Asked {
@@ -278,7 +314,7 @@ mod tests {
 
     #[test]
     fn output_that_is_no_reading_is_an_error() {
-        let run = readings("read@4096 0.2 0.1 2 1000\nwrite@4096 0.4 0.2 2 1000\n").unwrap();
+        let run = readings("read@4096 0.2 0.1 2 1000 0\nwrite@4096 0.4 0.2 2 1000 ff\n").unwrap();
         assert_eq!(run.len(), 2);
         assert!(readings("").unwrap().is_empty());
         let problem = readings("Killed\n").unwrap_err();
@@ -288,7 +324,7 @@ mod tests {
     #[test]
     fn numpys_line_is_a_reading() {
         // As Python prints floats and integers.
-        let run = readings("blas 0.3451 0.0650000001 5 2000000000").unwrap();
+        let run = readings("blas 0.3451 0.0650000001 5 2000000000 0").unwrap();
         assert_eq!(run[0].item, "blas");
         assert_eq!(run[0].slices, NUMPY[2]);
     }

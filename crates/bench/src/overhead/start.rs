@@ -1,10 +1,9 @@
 //! How long a start takes, and what gleaner itself reads and writes for a task.
 
-use super::sides::{Asked, idle};
+use super::sides::{Asked, Inputs, idle};
 use super::{Bench, Kind};
 use crate::stats::{bootstrap, median, percentile};
 use crate::{BenchError, Doing as _, Goal, Row};
-use gleaner_engine::InputFile;
 use gleaner_model::Bytes;
 use std::fs;
 use std::path::Path;
@@ -15,6 +14,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 const NO_OP: &str = "/bin/true";
 /// Memory of a task that does nothing, in bytes.
 const MEMORY: Bytes = Bytes(64 << 20);
+/// Seconds that the start of a module is expected to take, and its memory in MiB.
+const MODULE_S: f64 = 0.1;
+const MODULE_MIB: u32 = 64;
 /// Seconds that a start is expected to take, native, in an engine and in a guest.
 pub(crate) const USUAL_S: [f64; 3] = [0.002, 0.015, 2.0];
 
@@ -63,7 +65,7 @@ impl Bench<'_> {
         self.rows.push(row(name, &native_ms, None));
         for at in 0..self.sides.len() {
             match self.sides[at].kind {
-                Kind::Wasm => {}
+                Kind::Wasm => self.module_starts(at, starts)?,
                 Kind::Process => self.process_starts(at, starts)?,
                 Kind::UserModeLinux | Kind::Kvm | Kind::Tcg => self.guest_starts(at, in_guests)?,
             }
@@ -83,6 +85,24 @@ impl Bench<'_> {
         self.rows.push(row(name, &shared_ms, Some(5.0)));
         let name = "the same with namespaces of its own, p50";
         self.rows.push(row(name, &fresh_ms, None));
+        Ok(())
+    }
+
+    /// The module is compiled each time.
+    fn module_starts(&mut self, at: usize, starts: u32) -> Result<(), BenchError> {
+        let inputs = Inputs::new(self.options)?;
+        self.begin(f64::from(starts) * MODULE_S, "starts of a module");
+        let mut all_ms = Vec::new();
+        for _ in 0..starts {
+            let asked = idle(inputs.of(Kind::Wasm), MODULE_MIB);
+            all_ms.push(self.sides[at].run(asked, self.options)?.took_ms);
+        }
+        let name = format!(
+            "start to end of a module of {} KiB, {}, p50",
+            inputs.module_bytes() >> 10,
+            self.sides[at].name
+        );
+        self.rows.push(row(&name, &all_ms, None));
         Ok(())
     }
 
@@ -159,7 +179,7 @@ impl Bench<'_> {
     /// what the guest's own clock said: near 1 where that clock can be believed.
     pub(crate) fn clock_rows(
         &mut self,
-        input: &InputFile,
+        inputs: &Inputs,
         worked: &[Vec<(f64, f64)>],
         memory_mib: u32,
     ) -> Result<(), BenchError> {
@@ -170,6 +190,7 @@ impl Bench<'_> {
             let mut idle_s = Vec::new();
             for _ in 0..3.min(worked.len()) {
                 let what = format!("an idle guest, {}", self.sides[at].name);
+                let input = inputs.of(self.sides[at].kind);
                 self.begin(USUAL_S[2], &what);
                 let done = self.sides[at].run(idle(input, memory_mib), self.options)?;
                 idle_s.push(done.ending.usage.cpu_seconds);

@@ -2,7 +2,7 @@
 //! that were made up. What a report holds is looked at, not any time.
 
 use super::*;
-use crate::burn::{Reading, Work};
+use crate::burn::Reading;
 use crate::{Goal, Verdict};
 use gleaner_engine::{
     Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, EngineError,
@@ -40,6 +40,7 @@ fn printed(work: &str, times: f64) -> String {
             best_s: 0.01 * times,
             slices: 2,
             amount: 1000.0,
+            sum: 5,
         };
         format!("{reading}\n")
     };

@@ -25,7 +25,7 @@ pub(crate) struct OverheadArgs {
     /// A first look in about a minute
     #[arg(long)]
     quick: bool,
-    /// Engines to compare with native: process, vm [default: those that run here]
+    /// Engines to compare with native: process, vm, wasm [default: those that run here]
     #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = engine)]
     engines: Vec<Name>,
     /// Parts to run: cpu, blas, memory, files, calls, start, io [default: all]
@@ -52,7 +52,9 @@ fn engine(text: &str) -> Result<Name, String> {
     match text {
         "process" => Ok(Name::Process),
         "vm" => Ok(Name::Vm),
-        _ => Err("write process or vm".to_owned()),
+        "wasm" if cfg!(feature = "wasm") => Ok(Name::Wasm),
+        "wasm" => Err("this build has no engine for WebAssembly".to_owned()),
+        _ => Err("write process, vm or wasm".to_owned()),
     }
 }
 
@@ -107,6 +109,10 @@ fn sides(
         };
         sides.push(side("process", Kind::Process, home, make)?);
     }
+    #[cfg(feature = "wasm")]
+    if asked.is_empty() || asked.contains(&Name::Wasm) {
+        sides.push(web_assembly(dir, program)?);
+    }
     if asked.is_empty() || asked.contains(&Name::Vm) {
         say(Progress {
             done: 0,
@@ -143,6 +149,17 @@ fn side(
         events,
         home,
         next: 0,
+    })
+}
+
+#[cfg(feature = "wasm")]
+fn web_assembly(dir: &Path, program: &Path) -> Result<Side, BenchError> {
+    use gleaner_engine_wasm::{WasmConfig, WasmEngine};
+    let runner = program.to_owned();
+    side("wasm", Kind::Wasm, dir.join("wasm"), |home, events| {
+        let process = ProcessConfig::new(home);
+        let engine = WasmEngine::new(WasmConfig { process, runner }, events)?;
+        Ok(Arc::new(engine) as Arc<dyn Engine>)
     })
 }
 
