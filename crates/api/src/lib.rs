@@ -187,7 +187,7 @@ pub struct AttemptView {
     pub reason: String,
     /// All that is known of it, once it ended.
     #[schema(value_type = Option<Object>)]
-    pub record: Option<AttemptRecord>,
+    pub record: Option<AttemptRecord<String>>,
 }
 
 /// A task alone. `GET /api/v1/tasks/{id}`.

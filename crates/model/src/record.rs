@@ -36,7 +36,7 @@ pub struct Usage {
 
 /// A limit that an attempt ran against, or how near it came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LimitRecord {
+pub struct LimitRecord<T = Time> {
     /// Which limit.
     pub limit: LimitKind,
     /// Its value: bytes, bytes a second, seconds, processors or a count.
@@ -44,7 +44,7 @@ pub struct LimitRecord {
     /// The most that was seen, in the same unit.
     pub peak: f64,
     /// When it was first passed.
-    pub at: Option<Time>,
+    pub at: Option<T>,
     /// What was done: `none`, `slowed`, `ended`, `enospc`, `fork failed`.
     pub action: String,
 }
@@ -63,15 +63,15 @@ pub struct OutputFile {
 
 /// Everything that is kept of one ended attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptRecord {
+pub struct AttemptRecord<T = Time> {
     /// Which attempt.
     pub attempt: AttemptId,
     /// Why it ended.
     pub reason: Reason,
     /// When the program started; none where it never did.
-    pub started: Option<Time>,
+    pub started: Option<T>,
     /// When it ended.
-    pub ended: Time,
+    pub ended: T,
     /// Wall time of the program in seconds, pauses included.
     pub wall_seconds: f64,
     /// Of that, seconds frozen.
@@ -79,7 +79,7 @@ pub struct AttemptRecord {
     /// What it used.
     pub usage: Usage,
     /// Each limit: value, peak, when passed, what was done.
-    pub limits: Vec<LimitRecord>,
+    pub limits: Vec<LimitRecord<T>>,
     /// System calls that the sandbox refused, by name, and how often.
     pub refused_calls: BTreeMap<String, u64>,
     /// What could not be enforced as it should, in words.
@@ -92,6 +92,38 @@ pub struct AttemptRecord {
     /// How often the task had been saved when this attempt ended, in all its attempts together.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub checkpoints: u32,
+}
+
+impl<T> AttemptRecord<T> {
+    /// The same record with its times said otherwise.
+    pub fn map_times<U>(self, mut say: impl FnMut(T) -> U) -> AttemptRecord<U> {
+        let limit = |record: LimitRecord<T>, say: &mut dyn FnMut(T) -> U| LimitRecord {
+            limit: record.limit,
+            value: record.value,
+            peak: record.peak,
+            at: record.at.map(say),
+            action: record.action,
+        };
+        AttemptRecord {
+            attempt: self.attempt,
+            reason: self.reason,
+            started: self.started.map(&mut say),
+            ended: say(self.ended),
+            wall_seconds: self.wall_seconds,
+            paused_seconds: self.paused_seconds,
+            usage: self.usage,
+            limits: self
+                .limits
+                .into_iter()
+                .map(|record| limit(record, &mut say))
+                .collect(),
+            refused_calls: self.refused_calls,
+            degraded: self.degraded,
+            outputs: self.outputs,
+            went_on_from: self.went_on_from,
+            checkpoints: self.checkpoints,
+        }
+    }
 }
 
 #[expect(

@@ -71,6 +71,14 @@ async fn a_product_of_axes_runs_and_its_results_come_back() {
         .get(&format!("/api/v1/tasks/{}.5", job.id))
         .await;
     assert_eq!(task.attempts_made.len(), 1);
+    let record = task.attempts_made[0].record.as_ref().unwrap();
+    let times: Vec<Result<jiff::Timestamp, _>> = record
+        .started
+        .iter()
+        .chain([&record.ended])
+        .map(|time| time.parse())
+        .collect();
+    assert!(times.iter().all(Result::is_ok), "{record:?}");
     let logs = format!("/api/v1/tasks/{}.5/logs", job.id);
     let logs = pool
         .client

@@ -124,7 +124,7 @@ impl EndedAttempt {
             state: self.row.state.to_string(),
             reason: self.reason(),
             node: self.node,
-            record: self.record,
+            record: self.record.map(|record| record.map_times(time)),
         }
     }
 }
