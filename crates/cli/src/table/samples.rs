@@ -74,8 +74,8 @@ pub(crate) fn task_ended(reason: Reason) -> TaskDetail {
             record: Some(AttemptRecord {
                 attempt,
                 reason,
-                started: Some(Time { ms: 1000 }),
-                ended: Time { ms: 14_000 },
+                started: Some("1970-01-01T00:00:01Z".into()),
+                ended: "1970-01-01T00:00:14Z".into(),
                 wall_seconds: 13.0,
                 paused_seconds: 0.0,
                 usage: Usage {
@@ -87,7 +87,7 @@ pub(crate) fn task_ended(reason: Reason) -> TaskDetail {
                     limit: LimitKind::Memory,
                     value: 1_073_741_824.0,
                     peak: 1_073_741_824.0,
-                    at: Some(Time { ms: 13_900 }),
+                    at: Some("1970-01-01T00:00:13.9Z".into()),
                     action: "ended".into(),
                 }],
                 refused_calls: [("ptrace".to_owned(), 2)].into(),
