@@ -28,6 +28,8 @@ use tonic::{Request, Status, Streaming};
 
 const TOKEN: &str = "gln-node-s3cret";
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The clock of a test may run far ahead of the beats that renew leases.
+const LEASE_MS: u64 = 3_600_000;
 
 pub(super) struct FakeServer {
     address: SocketAddr,
@@ -314,7 +316,7 @@ impl Service {
             if let Kind::Hello(_) = kind {
                 answers.push(server_message::Kind::Welcome(v1::Welcome {
                     node: 7,
-                    lease_ms: 30_000,
+                    lease_ms: LEASE_MS,
                     beat_ms: if now.seldom { 3_600_000 } else { 200 },
                     protocol: gleaner_wire::PROTOCOL,
                     settings: Vec::new(),
