@@ -80,8 +80,6 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
         .canonicalize()
         .map_err(failed("find", &config.data))?;
     let lock = lock(&data)?;
-    // One of an earlier run would send whoever finds it to a server that is not there yet.
-    remove_stale(&data.join("client.toml"))?;
     let authority = authority(&data)?;
     let fingerprint = authority.fingerprint()?;
     let store = open_store(config.store_url.as_deref(), &data)?;
@@ -129,15 +127,6 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
         (true, false) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
     SocketAddr::new(ip, addr.port())
-}
-
-fn remove_stale(path: &Path) -> Result<(), ServerError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(failed("remove the old", path)(error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// Two servers on one directory would both write it. The lock goes with the process.

@@ -156,18 +156,32 @@ async fn jobs_that_were_over_for_long_enough_are_deleted_by_themselves() {
     assert!(pool.server.shared.driver.job(open).await.unwrap().is_some());
 }
 
+/// Whoever asks while a server restarts waits for it; a file that is missing for a moment would
+/// send them away.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_file_of_an_earlier_run_is_gone_until_the_server_is_ready() {
+async fn a_client_file_of_an_earlier_run_stays_until_the_server_is_ready() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
+    let file = data.join("client.toml");
     std::fs::create_dir_all(&data).unwrap();
-    std::fs::write(data.join("client.toml"), "server = \"https://old\"\n").unwrap();
+    std::fs::write(&file, "server = \"https://old\"\n").unwrap();
     // It cannot start: what it is to keep its state in is a directory.
     std::fs::create_dir_all(data.join("store.sqlite")).unwrap();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let failed = start(ServerConfig::new(data.clone(), listen)).await;
     assert!(failed.is_err(), "{failed:?}");
-    assert!(!data.join("client.toml").exists());
+    let text = || std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text(), "server = \"https://old\"\n");
+    std::fs::remove_dir(data.join("store.sqlite")).unwrap();
+    let server = start(ServerConfig::new(data.clone(), listen))
+        .await
+        .unwrap();
+    assert!(
+        text().starts_with("server = \"https://127.0.0.1:"),
+        "{}",
+        text()
+    );
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
