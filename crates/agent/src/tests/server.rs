@@ -29,7 +29,7 @@ use tonic::{Request, Status, Streaming};
 const TOKEN: &str = "gln-node-s3cret";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The clock of a test may run far ahead of the beats that renew leases.
-const LEASE_MS: u64 = 3_600_000;
+const LEASE_MS: u32 = 3_600_000;
 
 pub(super) struct FakeServer {
     address: SocketAddr,
