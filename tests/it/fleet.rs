@@ -4,7 +4,7 @@ use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, finish, id_of, until
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -207,14 +207,23 @@ impl Drop for Fleet {
                     .filter(|dir| dir.exists())
             };
             // The last shim ends a moment after its agent.
-            while left().any(|dir| fs::remove_dir(dir).is_err()) && started.elapsed() < GONE {
+            while left().any(|dir| !removed(&dir)) && started.elapsed() < GONE {
                 thread::sleep(POLL);
             }
         }
     }
 }
 
-fn serve(data: &std::path::Path, port: u16, log: PathBuf) -> Daemon {
+/// Removes an empty group and the groups in it, of an agent that was killed; says whether it could.
+fn removed(group: &Path) -> bool {
+    let inner = fs::read_dir(group).into_iter().flatten().flatten();
+    for dir in inner.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        removed(&dir);
+    }
+    fs::remove_dir(group).is_ok()
+}
+
+fn serve(data: &Path, port: u16, log: PathBuf) -> Daemon {
     let listen = format!("127.0.0.1:{port}");
     Daemon::start(
         &[
