@@ -192,6 +192,24 @@ impl NodeHello {
             refused: self.refused.clone(),
         }
     }
+
+    /// Puts an offer in the place of that part. Named field by field, so that none is forgotten.
+    pub(crate) fn take(&mut self, offer: NodeOffer) {
+        let NodeOffer {
+            node: _,
+            cpus,
+            memory,
+            disk,
+            engines,
+            images,
+            machine,
+            guests,
+            refused,
+        } = offer;
+        (self.cpus, self.memory, self.disk) = (cpus, memory, disk);
+        (self.engines, self.images) = (engines, images);
+        (self.machine, self.guests, self.refused) = (machine, guests, refused);
+    }
 }
 
 /// What a node says at each beat.

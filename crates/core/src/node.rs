@@ -273,14 +273,7 @@ impl State {
         // Before its hello nothing is known of it: the hello says the same.
         let known = self.nodes.get(&id).and_then(|node| node.hello.clone());
         let Some(mut hello) = known else { return };
-        hello.cpus = offer.cpus;
-        hello.memory = offer.memory;
-        hello.disk = offer.disk;
-        hello.engines = offer.engines;
-        hello.images = offer.images;
-        hello.machine = offer.machine;
-        hello.guests = offer.guests;
-        hello.refused = offer.refused;
+        hello.take(offer);
         self.rematch(&hello);
         if let Some(node) = self.nodes.get_mut(&id) {
             node.hello = Some(hello);
