@@ -186,6 +186,11 @@ impl State {
         JobId(self.last_job)
     }
 
+    /// The jobs below an id, newest first. Deleted ones cost nothing.
+    pub fn jobs_before(&self, id: JobId) -> impl Iterator<Item = JobView> {
+        self.jobs.range(..id).rev().map(|(_, job)| job.view())
+    }
+
     /// One task.
     #[must_use]
     pub fn task(&self, id: TaskId) -> Option<TaskView> {

@@ -97,13 +97,6 @@ pub struct AttemptRecord<T = Time> {
 impl<T> AttemptRecord<T> {
     /// The same record with its times said otherwise.
     pub fn map_times<U>(self, mut say: impl FnMut(T) -> U) -> AttemptRecord<U> {
-        let limit = |record: LimitRecord<T>, say: &mut dyn FnMut(T) -> U| LimitRecord {
-            limit: record.limit,
-            value: record.value,
-            peak: record.peak,
-            at: record.at.map(say),
-            action: record.action,
-        };
         AttemptRecord {
             attempt: self.attempt,
             reason: self.reason,
@@ -115,7 +108,13 @@ impl<T> AttemptRecord<T> {
             limits: self
                 .limits
                 .into_iter()
-                .map(|record| limit(record, &mut say))
+                .map(|record| LimitRecord {
+                    limit: record.limit,
+                    value: record.value,
+                    peak: record.peak,
+                    at: record.at.map(&mut say),
+                    action: record.action,
+                })
                 .collect(),
             refused_calls: self.refused_calls,
             degraded: self.degraded,

@@ -80,9 +80,7 @@ impl Shared {
             _lock: parts.lock,
         }
     }
-}
 
-impl Shared {
     /// A job is deleted: drops what is kept of it, and lets what it left be removed soon.
     pub(crate) fn forget(&self, job: JobId) {
         self.plans.forget(job);

@@ -7,7 +7,7 @@
 //! figure; where the clock also counts what others took, as in a guest, the shortest slice is the
 //! one that nobody disturbed (as in McVoy and Staelin, "lmbench: Portable Tools for Performance
 //! Analysis").
-
+//!
 //! It is also a WebAssembly program: the same files with the other `main` of
 //! `crates/bench/wasm/main.rs`. There the clock is the time that passes, and there are neither
 //! files nor calls.

@@ -114,10 +114,7 @@ pub(super) async fn list(
     let limit = query.limit.unwrap_or(LIST.0).min(LIST.1) as usize;
     let before = query.before.unwrap_or(u64::MAX);
     let find = move |view: &View<'_>| {
-        let last = view.state.last_job().0.min(before.saturating_sub(1));
-        let jobs = (1..=last)
-            .rev()
-            .filter_map(|job| view.state.job(JobId(job)));
+        let jobs = view.state.jobs_before(JobId(before));
         jobs.take(limit)
             .map(|job| views::job(view, job, 0))
             .collect::<Vec<_>>()
