@@ -33,6 +33,10 @@ const PART_BYTES: usize = 256 << 10;
 /// How long a node may take to answer before it is asked again or given up.
 const NODE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a node may have nothing for who follows before it is asked again: it may not have been
+/// connected when it was asked. Longer than two calls of a node that polls.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
 /// How often a followed task is looked at when nothing says that it changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -176,7 +180,8 @@ impl Reader {
         let tell = |ask| shared.driver.send(Message::Tell(node, Outgoing::Log(ask)));
         tell(ask.clone()).await;
         let stop = LogRequest { stop: true, ..ask };
-        let mut silent_until = Instant::now() + NODE_WAIT;
+        let mut heard = Instant::now();
+        let mut silent_until = heard + NODE_WAIT;
         loop {
             let next = tokio::select! {
                 next = wait.chunks.recv() => Some(next),
@@ -191,7 +196,8 @@ impl Reader {
             };
             match next {
                 Some(Some(chunk)) => {
-                    silent_until = Instant::now() + NODE_WAIT;
+                    heard = Instant::now();
+                    silent_until = heard + NODE_WAIT;
                     // A chunk from further on would leave a hole: ask again from here.
                     if chunk.offset != self.at && !chunk.data.is_empty() {
                         tell(stop).await;
@@ -216,7 +222,7 @@ impl Reader {
                     if Instant::now() >= silent_until {
                         // A followed program may be silent for hours; who wants what is there
                         // now need not wait for a node that does not answer.
-                        if !self.follow {
+                        if !self.follow || heard.elapsed() >= ASK_AGAIN {
                             tell(stop).await;
                             return Ok(false);
                         }
