@@ -20,6 +20,8 @@ pub(super) struct FakeSensors {
     sample: Mutex<Sample>,
     sink: Mutex<Option<SensedSink>>,
     sleeps: Mutex<u32>,
+    /// When somebody looked last.
+    looked: Mutex<Option<Time>>,
     /// The agent's clock, where it stands still until the test moves it on.
     time: Option<&'static AtomicU64>,
 }
@@ -67,6 +69,7 @@ impl FakeSensors {
 
 impl Sensing for FakeSensors {
     fn sample(&self, now: Time) -> Sample {
+        *self.looked.lock().unwrap() = Some(now);
         let mut sample = Sample {
             at: now,
             ..*self.sample.lock().unwrap()
@@ -271,10 +274,15 @@ async fn what_stays_frozen_too_long_is_given_back() {
     until("two run", || scene.engine.starts().len() == 2).await;
     sensors.say(Sensed::Input);
     until("all are held", || scene.engine.held() == Some(true)).await;
+    beat(&mut scene.server, "paused").await;
+    let looked = || *sensors.looked.lock().unwrap();
+    until("somebody looked", || looked().is_some()).await;
+    let late = looked().unwrap() + Span::seconds(30);
     sensors.pass(Span::seconds(15));
     sensors.pass(Span::seconds(15));
-    told(&mut scene.server, "paused").await;
-    assert_eq!(scene.engine.holds(), 2, "they keep what they have");
+    until("somebody looked again", || looked() >= Some(late)).await;
+    beat(&mut scene.server, "paused").await;
+    assert_eq!(scene.engine.ended(), [], "they keep what they have");
     until("both are given back", || {
         sensors.pass(Span::seconds(1));
         scene.engine.ended().len() == 2
