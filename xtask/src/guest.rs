@@ -3,9 +3,11 @@
 //!
 //! No further target of the toolchain is needed: the C library of the host is linked in.
 
+use crate::again;
 use crate::debian::{self, Need};
 use crate::needs::{KERNEL, QEMU};
 use crate::process::{self, Counts, End};
+use crate::suites::only;
 use crate::workspace::{Workspace, cargo_command};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -83,14 +85,17 @@ pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Cou
     ];
     let mut counts = Counts::default();
     for step in steps {
-        let mut command = cargo_command();
-        command
-            .args(step)
-            .env(PROGRAM, &program)
-            .env(IMAGE, program.with_file_name("image"));
-        let outcome = process::run(&mut command, left()).map_err(|e| format!("cargo: {e}"))?;
-        counts.passed += outcome.counts.passed;
-        counts.failed += outcome.counts.failed;
+        let outcome = again::run(|names| {
+            let mut command = cargo_command();
+            command
+                .args(step)
+                .args(only(names))
+                .env(PROGRAM, &program)
+                .env(IMAGE, program.with_file_name("image"));
+            process::run(&mut command, left())
+        });
+        let outcome = outcome.map_err(|e| format!("cargo: {e}"))?;
+        counts += outcome.counts;
         if outcome.end != End::Success {
             counts.failed = counts.failed.max(1);
             return Ok((outcome.end, counts));

@@ -9,6 +9,7 @@
     reason = "this is a command line tool; printing is its work"
 )]
 
+mod again;
 mod apparmor;
 mod arrows;
 mod check;

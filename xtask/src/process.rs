@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::ops::AddAssign;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,16 @@ pub(crate) struct Counts {
     pub(crate) passed: u64,
     /// Failed.
     pub(crate) failed: u64,
+    /// Failed beside others and passed alone; they count as passed too.
+    pub(crate) unsteady: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.unsteady += other.unsteady;
+    }
 }
 
 impl Counts {
@@ -63,12 +74,40 @@ pub(crate) enum End {
 }
 
 /// What came of a program.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     /// How it ended.
     pub(crate) end: End,
     /// Tests that it reported.
     pub(crate) counts: Counts,
+    /// Names of the tests that failed.
+    pub(crate) failed: Vec<String>,
+}
+
+/// What a program has reported so far.
+#[derive(Debug, Default)]
+struct Heard {
+    counts: Counts,
+    failed: Vec<String>,
+}
+
+impl Heard {
+    fn line(&mut self, line: &str) {
+        self.counts.add(line);
+        self.failed.extend(failed_name(line));
+    }
+}
+
+/// The test that a line says has failed. Cargo's harness heads what each of them printed with its
+/// name; the line of the test itself may be torn apart by what other tests print.
+fn failed_name(line: &str) -> Option<String> {
+    let line = line.trim();
+    let cargos = || line.strip_prefix("---- ")?.strip_suffix(" stdout ----");
+    let ours = || {
+        let (name, rest) = line.strip_prefix("test ")?.split_once(" ... FAILED (")?;
+        rest.ends_with(" s)").then_some(name)
+    };
+    cargos().or_else(ours).map(str::to_owned)
 }
 
 /// Runs a program to its end or its deadline, showing its output as it comes.
@@ -81,12 +120,12 @@ pub(crate) fn run(command: &mut Command, deadline: Duration) -> io::Result<Outco
         .stdout(Stdio::piped())
         .spawn()?;
     let pid = child.id();
-    let counts = Arc::new(Mutex::new(Counts::default()));
+    let heard = Arc::new(Mutex::new(Heard::default()));
     let (drained, output_ended) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
-        let counts = Arc::clone(&counts);
+        let heard = Arc::clone(&heard);
         thread::spawn(move || {
-            show(output, &counts);
+            show(output, &heard);
             drop(drained);
         });
     }
@@ -104,18 +143,22 @@ pub(crate) fn run(command: &mut Command, deadline: Duration) -> io::Result<Outco
     };
     // Either way is fine: all output was read, or what was left behind keeps the pipe open.
     let _: Result<(), RecvTimeoutError> = output_ended.recv_timeout(DRAIN);
-    let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Outcome { end, counts })
+    let heard = std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Outcome {
+        end,
+        counts: heard.counts,
+        failed: heard.failed,
+    })
 }
 
-fn show(output: impl Read, counts: &Mutex<Counts>) {
+fn show(output: impl Read, heard: &Mutex<Heard>) {
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        counts
+        heard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .add(&line);
+            .line(&line);
     }
 }
 
@@ -181,9 +224,22 @@ mod tests {
             counts,
             Counts {
                 passed: 14,
-                failed: 3
+                failed: 3,
+                unsteady: 0
             }
         );
+    }
+
+    #[test]
+    fn what_failed_is_known_by_name() {
+        let failed = |line: &str| failed_name(line);
+        assert_eq!(failed("---- a::b stdout ----"), Some("a::b".to_owned()));
+        assert_eq!(
+            failed("test root: a case ... FAILED (1.25 s)\r"),
+            Some("root: a case".to_owned())
+        );
+        assert_eq!(failed("test a::b ... FAILED"), None, "said again below");
+        assert_eq!(failed("test root: a case ... ok (1.25 s)"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the suites one after the other, each with a budget and a deadline.
 
 use crate::Failure;
+use crate::again;
 use crate::apparmor;
 use crate::check::{self, Extent};
 use crate::debian::{self, Need};
@@ -194,6 +195,7 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
         End::Stuck => "STUCK",
         End::Failure(_) => "FAILED",
         End::Success if counts.failed > 0 => "FAILED",
+        End::Success if counts.unsteady > 0 => "ok, unsteady",
         End::Success if took > budget * factor => "ok, over budget",
         End::Success => "ok",
     };
@@ -210,15 +212,17 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
 fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Counts), Failure> {
     let mut counts = Counts::default();
     for step in steps {
-        let mut command = cargo_command();
-        command.args(*step);
-        if long {
-            command.env(LONG, "1");
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let outcome = process::run(&mut command, left).map_err(|e| format!("cargo: {e}"))?;
-        counts.passed += outcome.counts.passed;
-        counts.failed += outcome.counts.failed;
+        let outcome = again::run(|names| {
+            let mut command = cargo_command();
+            command.args(*step).args(only(names));
+            if long {
+                command.env(LONG, "1");
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            process::run(&mut command, left)
+        });
+        let outcome = outcome.map_err(|e| format!("cargo: {e}"))?;
+        counts += outcome.counts;
         if outcome.end != End::Success {
             // A suite that does not even compile has failed once.
             counts.failed = counts.failed.max(1);
@@ -226,6 +230,15 @@ fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Count
         }
     }
     Ok((End::Success, counts))
+}
+
+/// Arguments by which cargo's harness and ours run only these tests; none for all.
+pub(crate) fn only(names: &[String]) -> Vec<&str> {
+    let words = ["--", "--exact"].into_iter();
+    match names {
+        [] => Vec::new(),
+        _ => words.chain(names.iter().map(String::as_str)).collect(),
+    }
 }
 
 fn summary(reports: &[Report]) -> Result<(), Failure> {
@@ -245,10 +258,15 @@ fn summary(reports: &[Report]) -> Result<(), Failure> {
             report.counts.failed,
             report.result
         );
-        total.passed += report.counts.passed;
-        total.failed += report.counts.failed;
+        total += report.counts;
     }
     println!("{} passed, {} failed", total.passed, total.failed);
+    if total.unsteady > 0 {
+        println!(
+            "{} of them only alone: look for \"unsteady\" above",
+            total.unsteady
+        );
+    }
     if total.failed == 0 {
         return Ok(());
     }
@@ -290,7 +308,11 @@ mod tests {
             name: "unit",
             budget: Duration::from_secs(1),
             took: Duration::from_secs(1),
-            counts: Counts { passed: 1, failed },
+            counts: Counts {
+                passed: 1,
+                failed,
+                unsteady: 0,
+            },
             result: "",
         };
         summary(&[report(0)]).unwrap();

@@ -4,14 +4,16 @@
 //! guest over the host's own files boots in a second, has version 2 with delegation, and runs the
 //! very test binaries that cargo has built: once as root, once as a plain user.
 
+use crate::again;
 use crate::debian;
-use crate::process::{self, Counts, End};
+use crate::process::{self, Counts, End, Outcome};
 use crate::workspace::{Workspace, capture, cargo_command};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 /// Packages whose tests run in the guest.
@@ -25,6 +27,9 @@ const MEMORY: &str = "mem=2G";
 
 /// Size of the guest's disk, a sparse file: a real file system, so that page cache is page cache.
 const DISK_BYTES: u64 = 2 << 30;
+
+/// A wait status: exit code 1.
+const FAILED: i32 = 1 << 8;
 
 /// The line by which the guest says that the tests passed.
 const PASSED: &str = "guest: all passed";
@@ -41,24 +46,41 @@ pub(crate) fn run(workspace: &Workspace, deadline: Duration) -> Result<(End, Cou
     let mut end = End::Success;
     for user in [0, PLAIN_UID] {
         println!("guest with control groups of version 2, tests as uid {user}");
-        let (log, script) = (folder.join("passed"), folder.join("init"));
-        // The file of an earlier run must not speak for this one.
-        let _: std::io::Result<()> = fs::remove_file(&log);
-        write_script(&script, &script_text(&binaries, user, &log))?;
-        let disk = make_disk(&folder)?;
-        let outcome = process::run(&mut boot(&script, &disk), deadline)
-            .map_err(|e| format!("linux.uml: {e}"))?;
-        counts.passed += outcome.counts.passed;
-        counts.failed += outcome.counts.failed;
-        let passed = fs::read_to_string(&log).is_ok_and(|text| text.trim() == PASSED);
-        if outcome.end == End::Stuck {
-            end = End::Stuck;
-            counts.failed = counts.failed.max(1);
-        } else if !passed {
+        let outcome = again::run(|names| {
+            let text = |log: &Path| script_text(&binaries, (user, names), log);
+            guest(&folder, text, deadline)
+        })?;
+        counts += outcome.counts;
+        if outcome.end != End::Success {
+            end = outcome.end;
             counts.failed = counts.failed.max(1);
         }
     }
     Ok((end, counts))
+}
+
+/// One boot with a script that gets a file to say in how it went.
+fn guest(
+    folder: &Path,
+    text: impl FnOnce(&Path) -> String,
+    deadline: Duration,
+) -> Result<Outcome, String> {
+    let (log, script) = (folder.join("passed"), folder.join("init"));
+    // The file of an earlier run must not speak for this one.
+    let _: std::io::Result<()> = fs::remove_file(&log);
+    write_script(&script, &text(&log))?;
+    let disk = make_disk(folder)?;
+    let mut outcome =
+        process::run(&mut boot(&script, &disk), deadline).map_err(|e| format!("linux.uml: {e}"))?;
+    // How the guest ends says nothing of the tests in it.
+    let passed = fs::read_to_string(&log).is_ok_and(|text| text.trim() == PASSED);
+    if outcome.end != End::Stuck {
+        outcome.end = match passed {
+            true => End::Success,
+            false => End::Failure(ExitStatus::from_raw(FAILED)),
+        };
+    }
+    Ok(outcome)
 }
 
 /// The test binaries, built if need be.
@@ -109,12 +131,16 @@ fn write_script(path: &Path, text: &str) -> Result<(), String> {
 
 /// What the guest runs as its first program. Everything is written inside the guest, apart from
 /// the one line that says how it went: the root is the host's.
-fn script_text(binaries: &[PathBuf], user: u32, log: &Path) -> String {
+fn script_text(binaries: &[PathBuf], (user, names): (u32, &[String]), log: &Path) -> String {
+    let only = match names {
+        [] => String::new(),
+        _ => format!(" --exact '{}'", names.join("' '")),
+    };
     let tests: String = binaries
         .iter()
         .map(|binary| {
             let (binary, name) = (binary.display(), name_of(binary));
-            format!("cp {binary} /run/bin/{name}\nas_user /run/bin/{name} --test-threads=1 || failed=1\n")
+            format!("cp {binary} /run/bin/{name}\nas_user /run/bin/{name} --test-threads=1{only} || failed=1\n")
         })
         .collect();
     format!(
@@ -177,10 +203,11 @@ mod tests {
     fn the_guest_runs_every_binary_as_the_user() {
         let text = script_text(
             &["/t/a-1".into(), "/t/b-2".into()],
-            1001,
+            (1001, &["a case".to_owned()]),
             Path::new("/t/passed"),
         );
-        assert!(text.contains("as_user /run/bin/a-1"), "{text}");
+        let call = "as_user /run/bin/a-1 --test-threads=1 --exact 'a case'";
+        assert!(text.contains(call), "{text}");
         assert!(text.contains("as_user /run/bin/b-2"), "{text}");
         assert!(text.contains("--reuid 1001"), "{text}");
     }

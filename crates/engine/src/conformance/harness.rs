@@ -33,18 +33,24 @@ pub fn run_like_others() {
 #[derive(Debug, Default)]
 pub struct Report {
     filter: Vec<String>,
+    /// Whether the words are whole names.
+    exact: bool,
     failed: usize,
 }
 
 impl Report {
     /// One that tries the tests whose names hold one of the words on the command line; all,
-    /// where there is none. Options and hidden calls (`__…`) are no such words.
+    /// where there is none. With `--exact` the words are whole names. Other options and hidden calls (`__…`) are no such words.
     #[must_use]
     pub fn of_command_line() -> Self {
         let words = std::env::args_os().skip(1);
-        let words = words.map(|word| word.to_string_lossy().into_owned());
+        let words: Vec<String> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         Self {
+            exact: words.iter().any(|word| word == "--exact"),
             filter: words
+                .into_iter()
                 .filter(|word| !word.starts_with('-') && !word.starts_with("__"))
                 .collect(),
             failed: 0,
@@ -54,7 +60,11 @@ impl Report {
     /// Runs a test, unless it is filtered out. One that panics has failed.
     #[expect(clippy::print_stdout, reason = "this is what a test harness is for")]
     pub fn try_one(&mut self, name: &str, test: impl FnOnce()) {
-        if !self.filter.is_empty() && !self.filter.iter().any(|part| name.contains(part)) {
+        let chosen = |part: &String| match self.exact {
+            true => name == part,
+            false => name.contains(part),
+        };
+        if !self.filter.is_empty() && !self.filter.iter().any(chosen) {
             return;
         }
         let begun = Instant::now();
