@@ -18,6 +18,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub(crate) struct Fleet {
     dir: TempDir,
     port: u16,
+    /// What runs the agents' guests; what their trial chooses, where it is empty.
+    accelerator: &'static str,
     pub(crate) server: Daemon,
     pub(crate) agents: Vec<Daemon>,
 }
@@ -25,6 +27,11 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A server with this many agents, all of them online.
     pub(crate) fn start(agents: usize) -> Self {
+        Self::start_on("", agents, &[])
+    }
+
+    /// The same, with what runs the agents' guests and more arguments for them.
+    pub(crate) fn start_on(accelerator: &'static str, agents: usize, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Free now, and ours in a moment: a restarted server must listen where it did before.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -37,12 +44,13 @@ impl Fleet {
         let mut fleet = Self {
             dir,
             port,
+            accelerator,
             server,
             agents: Vec::new(),
         };
         fleet.wait_for_server();
         for index in 0..agents {
-            let agent = fleet.agent(index, fleet.port);
+            let agent = fleet.agent_with(index, fleet.port, more);
             fleet.agents.push(agent);
         }
         fleet.wait_for_nodes(agents);
@@ -142,7 +150,9 @@ impl Fleet {
             "--no-self-test",
         ];
         arguments.extend(more);
-        Daemon::start(&arguments, dir.join(format!("agent-{index}.log")))
+        let environment = [("GLEANER_ACCEL", self.accelerator)];
+        let log = dir.join(format!("agent-{index}.log"));
+        Daemon::start_with(&environment, &arguments, log)
     }
 
     /// `kill -9` of the server, and a new one over what it left.

@@ -1,13 +1,22 @@
 //! Does the same job give the same results in guests as in processes? Runs in the suite `vm`,
 //! which builds the guest's program first.
 
+use crate::fleet::Fleet;
 use crate::images::{SCRIPT, userland};
-use crate::pool::{Desk, Pool, id_of};
+use crate::pool::{Desk, Outcome, Pool, begun, id_of};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long the first guest of a pool may take to be built, tried and offered.
 const OFFERED_WITHIN: Duration = Duration::from_secs(240);
+
+/// How long a job may take whose guest is translated.
+const DONE_WITHIN: Duration = Duration::from_secs(240);
+
+/// A chain of hashes that says now and then how far it is.
+const CHAIN: &str = "$|=1; $x='seed'; for (1..400000) { $x=sha256_hex($x); \
+                     print \"$_\\n\" if $_ % 20000 == 0 } print \"$x\\n\"";
 
 fn recipe(file: &str) -> String {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
@@ -32,15 +41,29 @@ fn results(pool: &Pool, desk: &Desk, job: &str, engine: &str, file: &str) -> Str
     desk.read(&format!("{out}/{file}"))
 }
 
-/// Waits until a node offers guests.
+/// Waits until a node of the shared pool offers guests.
 fn offered(pool: &Pool, desk: &Desk) {
-    let end = Instant::now() + OFFERED_WITHIN;
-    loop {
-        let nodes = pool.gleaner(desk, &["nodes", "--json"]).exits(0).json();
-        if nodes.to_string().contains("\"vm\"") {
-            return;
-        }
-        assert!(Instant::now() < end, "no node offers guests: {nodes}");
+    offer(1, || pool.gleaner(desk, &["nodes", "--json"]));
+}
+
+/// Waits until so many nodes offer guests.
+fn offer(count: usize, nodes: impl Fn() -> Outcome) {
+    within(OFFERED_WITHIN, "nodes offer guests", || {
+        let nodes = nodes().exits(0).json();
+        let engines = nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| &node["engines"]);
+        let guests = engines.filter(|engines| engines.to_string().contains("\"vm\""));
+        guests.count() >= count
+    });
+}
+
+fn within(patience: Duration, what: &str, happened: impl Fn() -> bool) {
+    let end = Instant::now() + patience;
+    while !happened() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -79,4 +102,74 @@ fn primes_and_words_are_the_same_in_guests() {
                [collect]\nmerge = { concat = \"kernel\", from = \"stdout\" }\n";
     let of = |engine| results(pool, &desk, job, engine, "kernel");
     assert_ne!(of("process"), of("vm"));
+}
+
+#[test]
+fn a_guest_goes_on_elsewhere_when_its_node_is_evicted() {
+    let fleet = Fleet::start_on("tcg", 2, &[]);
+    let desk = Desk::new();
+    offer(2, || fleet.gleaner(&desk, &["nodes", "--json"]));
+    let command = ["perl", "-MDigest::SHA=sha256_hex", "-e", CHAIN];
+    let native = Command::new(command[0]).args(&command[1..]).output();
+    let native = String::from_utf8(native.unwrap().stdout).unwrap();
+    let id = fleet.submit(
+        &desk,
+        &format!(
+            "[task]\nengine = \"vm\"\ncheckpoint = \"10min\"\ncommand = {command:?}\n\
+             [limits]\nmemory = \"64MiB\"\ndisk = \"64MiB\"\n"
+        ),
+    );
+    let task = || fleet.task(&format!("{id}.0"));
+    let said = || {
+        let logs = fleet.gleaner(&desk, &["logs", &format!("{id}.0")]);
+        logs.stdout.lines().count() >= 2
+    };
+    within(DONE_WITHIN, "it has begun", said);
+    let node = task()["node"].as_str().unwrap().to_owned();
+    fleet.gleaner(&desk, &["node", &node, "evict"]).exits(0);
+    let done = || fleet.job(&id)["state"] == "done";
+    within(DONE_WITHIN, "it is done", done);
+    let logs = fleet.gleaner(&desk, &["logs", &format!("{id}.0")]).exits(0);
+    assert_eq!(
+        logs.stdout, native,
+        "the words of one run that nothing disturbs"
+    );
+    let task = task();
+    let attempts = begun(&task);
+    assert_eq!(attempts[0]["state"], "checkpointed", "{task}");
+    assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
+    assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
+}
+
+#[test]
+fn a_job_that_leaves_its_engine_open_moves_into_guests_once_it_was_measured() {
+    // One processor: the second task begins when the first has ended.
+    let fleet = Fleet::start_on("uml", 1, &["--cpus", "1"]);
+    let desk = Desk::new();
+    offer(1, || fleet.gleaner(&desk, &["nodes", "--json"]));
+    // Long enough that a boot is little beside it, with little of it in the kernel.
+    let script = "my $x = 1; for (1..40000000) { $x = $x * 5 % 1000003 } sleep 32; print $x";
+    let job = format!(
+        "[task]\nengine = \"auto\"\ncommand = [\"perl\", \"-e\", \"{script}\"]\n\
+         [sweep]\ni = {{ range = [0, 1] }}\n"
+    );
+    let id = fleet.submit(&desk, &job);
+    let done = || fleet.job(&id)["state"] == "done";
+    within(DONE_WITHIN, "it is done", done);
+    let engine = |index: u32| {
+        let task = fleet.task(&format!("{id}.{index}"));
+        begun(&task)[0]["engine"].clone()
+    };
+    assert_eq!((engine(0), engine(1)), ("process".into(), "vm".into()));
+    let words = |index: u32| {
+        let logs = fleet.gleaner(&desk, &["logs", &format!("{id}.{index}")]);
+        logs.exits(0).stdout
+    };
+    assert_eq!(words(0), words(1));
+    let why = fleet.gleaner(&desk, &["explain", &id]).exits(0);
+    assert!(
+        why.stdout.contains("guests where a node has them"),
+        "{}",
+        why.stdout
+    );
 }

@@ -187,11 +187,25 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the binary with its output going to a log file.
     pub(crate) fn start(arguments: &[&str], log: PathBuf) -> Self {
-        Self::start_as(None, arguments, log)
+        Self::start_as(None, arguments, &[], log)
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with(
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        log: PathBuf,
+    ) -> Self {
+        Self::start_as(None, arguments, environment, log)
     }
 
     /// The same as another user, where one is named.
-    fn start_as(user: Option<u32>, arguments: &[&str], log: PathBuf) -> Self {
+    fn start_as(
+        user: Option<u32>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: PathBuf,
+    ) -> Self {
         let output = File::options()
             .create(true)
             .append(true)
@@ -210,6 +224,7 @@ impl Daemon {
                 "GLEANER_GUEST",
                 std::env::var_os("GLEANER_GUEST").unwrap_or_default(),
             )
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -333,7 +348,7 @@ impl Pool {
             "--data",
             data.to_str().unwrap(),
         ];
-        let mut daemon = Daemon::start_as(user, &arguments, dir.join("log"));
+        let mut daemon = Daemon::start_as(user, &arguments, &[], dir.join("log"));
         let config = data.join("client.toml");
         let started = Instant::now();
         // A stale file of an earlier run may be there for a moment; the pool replaces it.

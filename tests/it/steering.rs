@@ -1,5 +1,6 @@
 //! Do listings show, and commands change, what runs?
 
+use crate::fleet::Fleet;
 use crate::pool::{Desk, Pool, begun, id_of, outcome, signal, until};
 use std::process::Stdio;
 
@@ -125,6 +126,45 @@ fn retry_runs_what_failed() {
         let task = pool.task(&format!("{id}.{index}"));
         assert_eq!(begun(&task).len(), times, "{task}");
     }
+}
+
+#[test]
+fn a_deleted_job_is_gone_and_its_neighbour_stays() {
+    let (pool, desk) = (Pool::shared(), Desk::new());
+    let job = |name: &str| {
+        format!("[job]\nname = \"{name}\"\n[task]\ncommand = [\"echo\", \"{name}\"]\n")
+    };
+    let id = pool.submit_and_wait(&desk, &job("doomed")).0;
+    let neighbour = pool.submit_and_wait(&desk, &job("neighbour")).0;
+    let running = pool.submit(&desk, SLEEPER);
+    pool.gleaner(&desk, &["delete", &running])
+        .exits(4)
+        .complains_of(&["cancel"]);
+    pool.gleaner(&desk, &["delete", &id]).exits(0);
+    for command in ["job", "logs", "fetch", "delete"] {
+        pool.gleaner(&desk, &[command, &id])
+            .exits(4)
+            .complains_of(&[&id]);
+    }
+    let jobs = pool.gleaner(&desk, &["jobs", "--quiet"]).exits(0).stdout;
+    assert!(jobs.lines().all(|line| line != id), "{jobs}");
+    let logs = pool.gleaner(&desk, &["logs", &format!("{neighbour}.0")]);
+    assert_eq!(logs.exits(0).stdout, "neighbour\n");
+    pool.gleaner(&desk, &["cancel", &running]).exits(0);
+}
+
+#[test]
+fn a_task_for_a_guest_waits_where_no_node_has_any() {
+    let fleet = Fleet::start(1);
+    let desk = Desk::new();
+    let id = fleet.submit(&desk, "[task]\nengine = \"vm\"\ncommand = [\"true\"]\n");
+    let why = fleet.gleaner(&desk, &["explain", &id, "--json"]).exits(0);
+    assert_eq!(why.json()["rule"], "engine", "{}", why.stdout);
+    // What leaves the engine open runs in what there is.
+    let id = fleet.submit(&desk, "[task]\nengine = \"auto\"\ncommand = [\"true\"]\n");
+    fleet.gleaner(&desk, &["wait", &id]).exits(0);
+    let why = fleet.gleaner(&desk, &["explain", &id]).exits(0);
+    assert!(why.stdout.contains("engine auto"), "{}", why.stdout);
 }
 
 #[test]

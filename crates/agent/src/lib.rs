@@ -23,6 +23,7 @@ pub mod owner;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod watch;
 
 pub use config::{AgentConfig, AtStop, DevShare, Token};
@@ -33,7 +34,7 @@ use dispatch::{Dispatch, Input, Inputs, Parts};
 use engines::Built;
 use fetch::Fetcher;
 use fetch::cache::Cache;
-use gleaner_engine::{Capability, Engine, Events, Level};
+use gleaner_engine::Events;
 use gleaner_harvest::OwnerSettings;
 use gleaner_wire::v1;
 use home::Home;
@@ -46,10 +47,6 @@ use tokio::sync::{Notify, oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 use watch::capacity::{Offer, offer, processors, uname};
 use watch::{Condition, Setup, Watching};
-
-/// How often an engine is asked what it can do before its answer is taken for a no: on a PC that
-/// is very busy a trial may come too late.
-const PROBES: u32 = 3;
 
 /// Runs an agent until `shutdown` is cancelled. Call it in a tokio runtime.
 ///
@@ -100,7 +97,7 @@ async fn run_with(
     let unlink = CancellationToken::new();
     let (told, unlinked) = (inputs.clone(), unlink.clone());
     let mut link = tokio::spawn(async move {
-        let look = tokio::task::spawn_blocking(move || find_out(built, told));
+        let look = tokio::task::spawn_blocking(move || trials::find_out(built, told));
         look.await.map_err(broke)??;
         link.keep(unlinked).await
     });
@@ -267,67 +264,6 @@ fn introduce(config: &AgentConfig, home: &Home, offer: Offer) -> v1::Hello {
     }
 }
 
-/// Asks the engines what they can do, and tells the loop. Takes seconds on a busy PC, so only
-/// the first is waited for: it runs what jobs ask for that ask for nothing.
-fn find_out(built: Built, inputs: Inputs) -> Result<(), AgentError> {
-    let mut engines = built.engines.into_iter();
-    let (mut working, mut fault_of_first) = (Vec::new(), None);
-    if let Some(first) = engines.next() {
-        match fault(&*first) {
-            None => working.push(first.kind().as_str().to_owned()),
-            fault => fault_of_first = fault,
-        }
-    }
-    let refused = fault_of_first.or(built.refused);
-    if let Some(why) = &refused {
-        tracing::error!(target: "gleaner::watch", why, "this node refuses work");
-    }
-    inputs.send(Input::Introduced(working.clone()));
-    inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
-    let others: Vec<_> = engines.collect();
-    if !others.is_empty() {
-        beside("gleaner-engines", inputs.clone(), move |inputs| {
-            for engine in others {
-                let name = engine.kind().as_str().to_owned();
-                match fault(&*engine) {
-                    // At once: the next trial may take a minute, or build an image first.
-                    None => {
-                        working.push(name);
-                        inputs.send(Input::Introduced(working.clone()));
-                    }
-                    Some(why) => {
-                        tracing::warn!(target: "gleaner::agent", engine = name, why, "not offered");
-                    }
-                }
-            }
-        })?;
-    }
-    match built.again {
-        Some(again) => beside("gleaner-selftest", inputs, move |inputs| {
-            if let Some(refused) = again.later() {
-                inputs.send(Input::Condition(Condition::at_start(refused.as_deref())));
-            }
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Does something slow beside the loop, which then hears of it.
-fn beside(
-    name: &str,
-    inputs: Inputs,
-    work: impl FnOnce(Inputs) + Send + 'static,
-) -> Result<(), AgentError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || work(inputs))
-        .map(drop)
-        .map_err(|source| AgentError::Io {
-            doing: format!("start the thread {name}"),
-            source,
-        })
-}
-
 fn broke(error: tokio::task::JoinError) -> AgentError {
     AgentError::Engine(error.to_string())
 }
@@ -345,29 +281,4 @@ fn raise_file_limit() {
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         tracing::warn!(target: "gleaner::agent", %error, "the limit of open files stays");
     }
-}
-
-/// What keeps an engine from working, however often it is asked.
-fn fault(engine: &dyn Engine) -> Option<String> {
-    let mut fault = None;
-    for _ in 0..PROBES {
-        fault = unusable(&engine.probe());
-        if fault.is_none() {
-            break;
-        }
-    }
-    fault
-}
-
-/// What an engine misses to work here, and what to do about it.
-fn unusable(capabilities: &[Capability]) -> Option<String> {
-    let missing = capabilities
-        .iter()
-        .filter(|capability| capability.level == Level::Missing)
-        .map(|capability| match &capability.fix {
-            Some(fix) => format!("{}: {}; {fix}", capability.name, capability.found),
-            None => format!("{}: {}", capability.name, capability.found),
-        })
-        .collect::<Vec<_>>();
-    (!missing.is_empty()).then(|| missing.join("; "))
 }

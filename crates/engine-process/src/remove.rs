@@ -14,7 +14,7 @@ use std::path::Path;
 /// Directories held open at a time. What lies deeper is moved to the top first.
 const DEPTH_MAX: u32 = 128;
 
-/// Removes the tree at `path`; nothing there is fine.
+/// Removes the tree at `path`; nothing there is fine, and so is somebody else who removes it too.
 ///
 /// # Errors
 /// Where something cannot be removed; the rest is.
@@ -34,7 +34,15 @@ pub(crate) fn tree(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+    Ok(absent_is_fine(unlinkat(CWD, path, AtFlags::REMOVEDIR))?)
+}
+
+/// What should go may have gone already.
+fn absent_is_fine(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
+    }
 }
 
 /// Whether the directory at `path` holds nothing but an empty directory called `below`.
@@ -98,10 +106,13 @@ fn empty(dir: &OwnedFd, top: BorrowedFd<'_>, depth: u32, moved: &mut u64) -> Res
             renameat(dir, name, top, format!(".removed-{moved}"))?;
             continue;
         }
-        let below = open(dir.as_fd(), name)?;
+        let below = match open(dir.as_fd(), name) {
+            Err(Errno::NOENT) => continue,
+            opened => opened?,
+        };
         empty(&below, top, depth + 1, moved)?;
         drop(below);
-        unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+        absent_is_fine(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 #[derive(Debug)]
-pub(super) struct FakeEngine {
+pub(crate) struct FakeEngine {
     dir: tempfile::TempDir,
     state: Mutex<State>,
     /// What was asked of all attempts at once.
@@ -25,6 +25,8 @@ pub(super) struct FakeEngine {
     kind: gleaner_model::Engine,
     /// Whether its trial may end.
     tried: (Mutex<bool>, Condvar),
+    /// How many probes still find something missing.
+    faults: Mutex<u32>,
     /// Another engine of the same agent.
     beside: Option<Arc<FakeEngine>>,
 }
@@ -64,12 +66,13 @@ impl FakeEngine {
             goes_on: Condvar::new(),
             kind: gleaner_model::Engine::Process,
             tried: (Mutex::new(true), Condvar::new()),
+            faults: Mutex::new(0),
             beside: None,
         }
     }
 
     /// An engine, and one more that works only once it was told to.
-    pub(super) fn with_late(kind: gleaner_model::Engine) -> (Arc<Self>, Arc<Self>) {
+    pub(crate) fn with_late(kind: gleaner_model::Engine) -> (Arc<Self>, Arc<Self>) {
         let late = Arc::new(Self {
             kind,
             tried: (Mutex::new(false), Condvar::new()),
@@ -83,13 +86,18 @@ impl FakeEngine {
     }
 
     /// Its trial ends, and well.
-    pub(super) fn pass(&self) {
+    pub(crate) fn pass(&self) {
         *self.tried.0.lock().unwrap() = true;
         self.tried.1.notify_all();
     }
 
+    /// The next probes find that something is missing.
+    pub(crate) fn fail_probes(&self, count: u32) {
+        *self.faults.lock().unwrap() = count;
+    }
+
     /// All the engines of an agent that has this one.
-    pub(super) fn all(self: Arc<Self>) -> Vec<Arc<dyn Engine>> {
+    pub(crate) fn all(self: Arc<Self>) -> Vec<Arc<dyn Engine>> {
         let beside = self.beside.clone().map(|engine| engine as Arc<dyn Engine>);
         [self as Arc<dyn Engine>]
             .into_iter()
@@ -239,7 +247,17 @@ impl Engine for FakeEngine {
         let (tried, changed) = &self.tried;
         let waiting = changed.wait_while(tried.lock().unwrap(), |tried| !*tried);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
-        Vec::new()
+        let mut faults = self.faults.lock().unwrap();
+        if *faults == 0 {
+            return Vec::new();
+        }
+        *faults -= 1;
+        vec![Capability {
+            name: "trial".to_owned(),
+            level: gleaner_engine::Level::Missing,
+            found: "too busy".to_owned(),
+            fix: None,
+        }]
     }
 
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
