@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -495,23 +495,53 @@ pub(crate) fn finish(command: &mut Command) -> Outcome {
     outcome(child)
 }
 
-/// Waits for a started command, or kills it when it is stuck.
+/// Waits for a started command, or kills it when it is stuck: when it has neither said anything
+/// for a while nor ended. Tasks at idle priority get little of a busy PC, and slow is not stuck.
 #[track_caller]
-pub(crate) fn outcome(child: Child) -> Outcome {
-    let pid = child.id();
-    let (done, wait) = mpsc::channel();
-    thread::spawn(move || done.send(child.wait_with_output()));
-    let output = wait.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        signal(pid, "KILL");
-        let output = wait.recv().unwrap();
-        panic!("a command was stuck: {output:?}")
-    });
-    let output = output.unwrap();
-    Outcome {
-        code: code(output.status),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+pub(crate) fn outcome(mut child: Child) -> Outcome {
+    let (says, said) = mpsc::channel();
+    let streams: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|stream| Box::new(stream) as _),
+        child.stderr.take().map(|stream| Box::new(stream) as _),
+    ];
+    for (index, stream) in streams.into_iter().enumerate() {
+        let Some(mut stream) = stream else { continue };
+        let says = says.clone();
+        thread::spawn(move || {
+            let mut space = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut space) {
+                says.send((index, space[..length].to_vec())).unwrap();
+            }
+        });
     }
+    drop(says);
+    let mut texts = [Vec::new(), Vec::new()];
+    let shown = |texts: &[Vec<u8>; 2]| texts.clone().map(|text| lossy(&text));
+    loop {
+        match said.recv_timeout(PATIENCE) {
+            Ok((index, text)) => texts[index].extend(text),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                signal(child.id(), "KILL");
+                panic!("a command was stuck; it said {:?}", shown(&texts))
+            }
+        }
+    }
+    let mut status = None;
+    until("a command without streams ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    let [stdout, stderr] = shown(&texts);
+    Outcome {
+        code: code(status.unwrap()),
+        stdout,
+        stderr,
+    }
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 fn code(status: ExitStatus) -> i32 {
