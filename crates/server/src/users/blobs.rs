@@ -2,14 +2,14 @@
 //!
 //! A frame is a length (`u64`, little-endian) and that many bytes. Ranges: RFC 9110, one range.
 
-use super::body::JsonBody;
+use super::body::{Asked, JsonBody};
 use crate::auth::Anyone;
 use crate::contents::{self, Content};
 use crate::error::{ApiError, OFFSET_HEADER};
 use crate::shared::{Shared, blocking};
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
@@ -139,7 +139,7 @@ pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     _anyone: Anyone,
     Path(text): Path<String>,
-    Query(query): Query<PutQuery>,
+    Asked(query): Asked<PutQuery>,
     body: Body,
 ) -> Result<Json<BlobRef>, ApiError> {
     let wanted = digest(&text)?;

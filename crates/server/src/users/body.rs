@@ -1,9 +1,11 @@
-//! Reading what clients send: JSON bodies, and ids in paths, with sentences for what is wrong.
+//! Reading what clients send: JSON bodies, query strings, and ids in paths, with sentences for what
+//! is wrong.
 
 use crate::error::ApiError;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use gleaner_model::ParseIdError;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
@@ -29,6 +31,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let read = serde_json::from_slice(&bytes);
         read.map(Self)
             .map_err(|error| ApiError::bad(format!("the body cannot be read: {error}")))
+    }
+}
+
+/// What stands behind the question mark of an address.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        query
+            .map(|Query(asked)| Self(asked))
+            .map_err(|rejection| ApiError::bad(rejection.body_text()))
     }
 }
 

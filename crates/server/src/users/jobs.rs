@@ -1,6 +1,6 @@
 //! Jobs: submit, list, look, wait, steer.
 
-use super::body::{JsonBody, id};
+use super::body::{Asked, JsonBody, id};
 use super::views;
 use crate::auth::{User, forbidden};
 use crate::driver::View;
@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use crate::split;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use gleaner_api::{Accepted, ExplainView, JobView, RuleView};
 use gleaner_core::{Event, Reply, Target};
@@ -109,7 +109,7 @@ pub(super) async fn submit(
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     _user: User,
-    Query(query): Query<ListQuery>,
+    Asked(query): Asked<ListQuery>,
 ) -> Result<Json<Vec<JobView>>, ApiError> {
     let limit = query.limit.unwrap_or(LIST.0).min(LIST.1) as usize;
     let before = query.before.unwrap_or(u64::MAX);
@@ -132,7 +132,7 @@ pub(super) async fn one(
     State(shared): State<Arc<Shared>>,
     _user: User,
     Path(job): Path<String>,
-    Query(query): Query<WaitQuery>,
+    Asked(query): Asked<WaitQuery>,
 ) -> Result<Json<JobView>, ApiError> {
     let job: JobId = id(&job)?;
     let seen = match query.after {

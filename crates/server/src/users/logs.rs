@@ -1,6 +1,6 @@
 //! stdout and stderr of a task: relayed from its node while it runs, from the store afterwards.
 
-use super::body::id;
+use super::body::{Asked, id};
 use super::jobs::no_job;
 use crate::auth::User;
 use crate::collect::outputs_of;
@@ -9,7 +9,7 @@ use crate::driver::{Message, Outgoing};
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use gleaner_core::TaskView;
@@ -70,7 +70,7 @@ pub(super) async fn logs(
     State(shared): State<Arc<Shared>>,
     _user: User,
     Path(task): Path<String>,
-    Query(query): Query<LogQuery>,
+    Asked(query): Asked<LogQuery>,
 ) -> Result<Response, ApiError> {
     let task: TaskId = id(&task)?;
     let streams: &[&'static str] = match query.stream.as_deref() {

@@ -1,13 +1,13 @@
 //! What a job made: files of its tasks in their order, then the merged ones.
 
-use super::body::id;
+use super::body::{Asked, id};
 use super::jobs::no_job;
 use crate::auth::User;
 use crate::collect::{declared, outputs_of};
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use gleaner_api::{ResultFile, ResultPage};
 use gleaner_model::{JobId, Merge, OutputFile};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ pub(super) async fn page(
     State(shared): State<Arc<Shared>>,
     _user: User,
     Path(job): Path<String>,
-    Query(query): Query<PageQuery>,
+    Asked(query): Asked<PageQuery>,
 ) -> Result<Json<ResultPage>, ApiError> {
     let job: JobId = id(&job)?;
     shared.driver.job(job).await?.ok_or_else(|| no_job(job))?;
