@@ -166,7 +166,7 @@ fn charge(name: String, file: File, left: &mut u64) -> Result<CollectedFile, Eng
     })
 }
 
-/// Paths of everything but directories that the set matches, in order.
+/// Paths of all files that the set matches, in order; pipes and sockets are none.
 fn matches(top: &OwnedFd, set: &GlobSet) -> Result<Vec<PathBuf>, EngineError> {
     let mut found = Vec::new();
     let mut left = vec![PathBuf::new()];
@@ -190,7 +190,7 @@ fn matches(top: &OwnedFd, set: &GlobSet) -> Result<Vec<PathBuf>, EngineError> {
             }
             let path = dir.join(std::ffi::OsStr::from_bytes(name));
             if set.is_match(&path) {
-                found.push((path.clone(), entry.file_type() == FileType::Directory));
+                found.push((path.clone(), no_file(entry.file_type())));
             }
             if entry.file_type() == FileType::Directory {
                 left.push(path);
@@ -198,18 +198,30 @@ fn matches(top: &OwnedFd, set: &GlobSet) -> Result<Vec<PathBuf>, EngineError> {
         }
     }
     found.sort();
-    // A directory that a wide pattern matches is no output; one that is named is a mistake.
-    let files = found
-        .iter()
-        .filter(|found| !found.1)
-        .map(|found| found.0.clone());
-    let files: Vec<PathBuf> = files.collect();
+    // What a wide pattern matches beside files is no output; where it is all there is, it was
+    // meant, and that is a mistake.
+    let files = found.iter().filter(|(_, mistake)| mistake.is_none());
+    let files: Vec<PathBuf> = files.map(|(path, _)| path.clone()).collect();
     match found.first() {
-        Some((path, true)) if files.is_empty() => Err(wrong(
-            path.to_string_lossy(),
-            format!("is a directory; ask for {}/**", path.to_string_lossy()),
-        )),
+        Some((path, Some(mistake))) if files.is_empty() => {
+            let path = path.to_string_lossy();
+            Err(wrong(path.clone(), mistake.replace("{}", &path)))
+        }
         _ => Ok(files),
+    }
+}
+
+/// What is wrong with asking for something that holds no content of its own; none for the rest,
+/// which may turn out to be no regular file when it is opened.
+fn no_file(kind: FileType) -> Option<&'static str> {
+    match kind {
+        FileType::Directory => Some("is a directory; ask for {}/**"),
+        FileType::Fifo | FileType::Socket => Some("is not a regular file"),
+        FileType::RegularFile
+        | FileType::Symlink
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => None,
     }
 }
 
@@ -279,6 +291,8 @@ mod tests {
             fs::create_dir_all(dir.join("deep/er")).unwrap();
             fs::write(dir.join("out/1.png"), "1").unwrap();
             fs::write(dir.join("out/sub/2.png"), "2").unwrap();
+            let pipe = dir.join("out/pipe.png");
+            rustix::fs::mkfifoat(rustix::fs::CWD, pipe, Mode::RUSR).unwrap();
             fs::write(dir.join("deep/er/x"), "x").unwrap();
         });
         assert_eq!(
