@@ -136,7 +136,8 @@ fn a_guest_goes_on_elsewhere_when_its_node_is_evicted() {
     );
     let task = task();
     let attempts = begun(&task);
-    assert_eq!(attempts[0]["state"], "checkpointed", "{task}");
+    assert_eq!(attempts[0]["state"], "evicted", "{task}");
+    assert_eq!(attempts[1]["record"]["checkpoints"], 1, "{task}");
     assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
     assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
 }
@@ -158,7 +159,7 @@ fn a_job_that_leaves_its_engine_open_moves_into_guests_once_it_was_measured() {
     within(DONE_WITHIN, "it is done", done);
     let engine = |index: u32| {
         let task = fleet.task(&format!("{id}.{index}"));
-        begun(&task)[0]["engine"].clone()
+        begun(&task)[0]["record"]["engine"].clone()
     };
     assert_eq!((engine(0), engine(1)), ("process".into(), "vm".into()));
     let words = |index: u32| {

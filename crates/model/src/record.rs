@@ -1,6 +1,6 @@
 //! What is kept of an attempt when it ends.
 
-use crate::{AttemptId, BlobRef, LimitKind, Reason, Time};
+use crate::{AttemptId, BlobRef, Engine, LimitKind, Reason, Time};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -68,6 +68,9 @@ pub struct AttemptRecord<T = Time> {
     pub attempt: AttemptId,
     /// Why it ended.
     pub reason: Reason,
+    /// What it ran in; none where it never ran.
+    #[serde(default)]
+    pub engine: Option<Engine>,
     /// When the program started; none where it never did.
     pub started: Option<T>,
     /// When it ended.
@@ -100,6 +103,7 @@ impl<T> AttemptRecord<T> {
         AttemptRecord {
             attempt: self.attempt,
             reason: self.reason,
+            engine: self.engine,
             started: self.started.map(&mut say),
             ended: say(self.ended),
             wall_seconds: self.wall_seconds,

@@ -122,6 +122,7 @@ impl Draft {
             record: AttemptRecord {
                 attempt,
                 reason,
+                engine: None,
                 started: ending.started,
                 ended: ending.ended,
                 wall_seconds: ending.wall_seconds,
@@ -155,6 +156,7 @@ impl Draft {
         );
         let saved_itself = reason.state() == AttemptState::Checkpointed;
         let mut draft = Self::bare(attempt, reason, Some(ending), ending.ended);
+        draft.record.engine = Some(engine.kind());
         if saved_itself {
             let max = limits.output.0.min(SAVED_STREAM_BYTES);
             // Nothing depends on them.

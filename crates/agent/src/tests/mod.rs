@@ -207,6 +207,7 @@ async fn over_tls_a_task_is_run_and_its_result_reported() {
         let ended = scene.server.ended(id(index)).await;
         assert_eq!(reason(&ended), Reason::Exit { code: 0 });
         let record = record(&ended);
+        assert_eq!(record.engine, Some(gleaner_model::Engine::Process));
         assert_eq!((ended.cpu_seconds, ended.busy_seconds), (1.25, 2.0));
         assert_eq!(record.outputs.len(), 2);
         // stdout and (once for all empty files) the empty one travel in the report.

@@ -74,6 +74,7 @@ pub(crate) fn task_ended(reason: Reason) -> TaskDetail {
             record: Some(AttemptRecord {
                 attempt,
                 reason,
+                engine: Some(gleaner_model::Engine::Vm),
                 started: Some("1970-01-01T00:00:01Z".into()),
                 ended: "1970-01-01T00:00:14Z".into(),
                 wall_seconds: 13.0,

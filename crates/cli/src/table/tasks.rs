@@ -2,6 +2,7 @@
 
 use super::{Look, listing, name, seconds, state};
 use gleaner_api::{TaskDetail, TaskView};
+use gleaner_model::Engine;
 
 /// What a narrow terminal does without, first to last: tries, CPU time, wall time, exit code.
 const SPARE: [usize; 4] = [4, 6, 7, 5];
@@ -82,8 +83,12 @@ pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
             .map(|words| format!("degraded: {words}"));
         let from = record.went_on_from;
         let went_on = from.map(|from| format!("went on from attempt {from}"));
-        for sentence in went_on
+        // What tasks run in, unless they or their jobs ask for more.
+        let engine = record.engine.filter(|engine| *engine != Engine::Process);
+        let ran_in = engine.map(|engine| format!("ran in the engine {}", engine.as_str()));
+        for sentence in ran_in
             .into_iter()
+            .chain(went_on)
             .chain(limits)
             .chain(refused)
             .chain(degraded)

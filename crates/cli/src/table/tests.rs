@@ -73,6 +73,7 @@ fn tasks_look_like_this() {
 
             ATTEMPT  STATE   NODE    PEAK MEMORY  REASON
             7.3.3    failed  b12-03  1 GiB        limit memory passed
+            7.3.3: ran in the engine vm
             7.3.3: limit memory is 1 GiB, was 1 GiB: ended
             7.3.3: refused ptrace 2 times
         "#]],

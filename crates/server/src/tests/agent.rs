@@ -83,6 +83,7 @@ pub(super) fn ended(attempt: AttemptId, (code, files): &Made) -> v1::Ended {
     let record = AttemptRecord {
         attempt,
         reason: reason.clone(),
+        engine: None,
         started: Some(Time { ms: 1 }),
         ended: Time { ms: 2 },
         wall_seconds: 0.5,
