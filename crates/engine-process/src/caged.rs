@@ -297,6 +297,10 @@ impl<R: Runner> Engine for Caged<R> {
         self.cages.engine.control(attempt, control)
     }
 
+    fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        self.cages.engine.place(attempt, cpu);
+    }
+
     fn beat(&self, lease_left_ms: u64) {
         self.cages.engine.beat(lease_left_ms);
     }

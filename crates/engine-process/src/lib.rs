@@ -19,6 +19,7 @@ mod collect;
 mod host;
 mod image;
 mod message;
+mod place;
 pub mod priority;
 pub mod probe;
 mod remove;
@@ -27,6 +28,7 @@ mod shim;
 pub use caged::{Caged, Cages, Runner};
 pub use host::uids::default_range as default_uid_range;
 pub use host::{GuestNeeds, ProcessConfig, ProcessEngine, domain_name};
+pub use place::own_processors;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -49,6 +49,11 @@ pub(crate) enum ToShim {
     Hold { on: bool },
     /// The agent lives.
     Beat { lease_left_ms: u64 },
+    /// Run on this processor only; on all where there is none.
+    Place {
+        attempt: AttemptId,
+        cpu: Option<u32>,
+    },
     /// Copy the files by which it saves itself, while it stands still.
     Save { attempt: AttemptId },
     /// What has it used? Answered with the same number.

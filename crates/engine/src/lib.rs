@@ -324,6 +324,14 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Where it is unknown or its shim does not answer.
     fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError>;
 
+    /// Has an attempt run on this processor of the PC only, or on all of them again. Not waited
+    /// for and never refused: where it cannot be done (the processor is gone, the attempt has
+    /// ended, the engine has no way to) everything goes on as before. What runs may move itself,
+    /// and whoever takes an attempt over finds it on all.
+    fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        let _unsupported = (attempt, cpu);
+    }
+
     /// Tells every shim that the agent lives and when the attempt's lease ends (milliseconds
     /// from now). A shim that misses three beats freezes its attempts until the next one, and
     /// ends them when the lease is over.

@@ -15,6 +15,8 @@
 //! battery, without load, heat or attention half of the processors must do, without memory or
 //! disk nothing new starts, without any sample nothing runs.
 //!
+//! [`places`] says beside it which processor each attempt has while they fill the PC.
+//!
 //! Same settings, same events, same times: same decisions.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,6 +33,7 @@ mod effort;
 mod gate;
 mod judge;
 mod mean;
+pub mod places;
 mod policy;
 mod presence;
 mod senses;

@@ -12,6 +12,7 @@
 //! | heat | the limit, or [`HEAT_BELOW_CRITICAL`] below critical | [`HEAT_OFF_BELOW`] lower for [`HEAT_CALM`] |
 //! | free disk | below [`DISK_LOW`] | [`DISK_ENOUGH`] for [`DISK_CALM`] |
 //! | power | battery | mains for [`POWER_CALM`] |
+//! | a processor for each attempt | they fill the PC, each for [`PLACE_AFTER`] | they do not for [`PLACE_KEEP`], or leave more than [`PLACE_IDLE_MAX`] idle over [`PLACE_JUDGE`] |
 //!
 //! Where a reason names a measurement without a source, `gleaner bench impact` shows it.
 
@@ -200,3 +201,27 @@ pub const CHARGE_MIN: u8 = 30;
 
 /// A PC that said it would sleep and is still awake after this long does not sleep.
 pub const SLEEP_MAX: Span = Span::seconds(60);
+
+/// Attempts that have run for less than this are where the kernel puts them: telling a shim costs
+/// more than a short task gains.
+pub const PLACE_AFTER: Span = Span { ms: 250 };
+
+/// How long attempts keep their processors when they no longer fill the PC: the next task starts
+/// within that, and then nobody has to move.
+pub const PLACE_KEEP: Span = Span { ms: 500 };
+
+/// Over how long it is judged what placing led to: several times the second that a word on the
+/// PC's load spans.
+pub const PLACE_JUDGE: Span = Span::seconds(5);
+
+/// An idle share of the PC, in ‰, above which attempts do not fill it, whatever they asked for:
+/// three times what tasks that always want to run left at worst where only the kernel placed them.
+pub const PLACE_IDLE_MAX: u16 = 100;
+
+/// How long nothing is placed after that. A program that waits for its input now may compute in
+/// a minute.
+pub const PLACE_LOOSE: Span = Span::seconds(60);
+
+/// Share of one processor, in ‰, from which the owner's use of it leaves next to nothing: then
+/// attempts change places, so that it is not always the same one that waits.
+pub const PLACE_TAKEN: u16 = 900;

@@ -37,6 +37,8 @@ struct State {
     attempts: BTreeMap<AttemptId, Run>,
     starts: Vec<AttemptId>,
     beats: u32,
+    /// The processors that attempts were given, and taken, in order.
+    placed: Vec<(AttemptId, Option<u32>)>,
     reclaims: u32,
     /// In the order in which they ended.
     ended: Vec<AttemptId>,
@@ -144,6 +146,11 @@ impl FakeEngine {
 
     pub(super) fn beats(&self) -> u32 {
         self.state.lock().unwrap().beats
+    }
+
+    /// Who was placed where, in this order.
+    pub(super) fn placed(&self) -> Vec<(AttemptId, Option<u32>)> {
+        self.state.lock().unwrap().placed.clone()
     }
 
     /// What has ended, in this order.
@@ -297,6 +304,10 @@ impl Engine for FakeEngine {
             Control::Stop { .. } => self.finish(attempt, Reason::Cancelled),
         }
         Ok(())
+    }
+
+    fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        self.state.lock().unwrap().placed.push((attempt, cpu));
     }
 
     fn beat(&self, lease_left_ms: u64) {

@@ -3,6 +3,7 @@
 
 pub(crate) mod engine;
 mod offers;
+mod places;
 mod server;
 mod watch;
 

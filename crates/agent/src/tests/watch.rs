@@ -32,7 +32,7 @@ impl FakeSensors {
     }
 
     /// Sensors of a PC whose clock the test moves.
-    fn with_clock() -> Self {
+    pub(super) fn with_clock() -> Self {
         Self {
             time: Some(Box::leak(Box::default())),
             ..Self::default()
@@ -44,9 +44,14 @@ impl FakeSensors {
     }
 
     /// Time passes on the agent's clock, and somebody looks.
-    fn pass(&self, span: Span) {
+    pub(super) fn pass(&self, span: Span) {
         self.time.unwrap().fetch_add(span.ms, Ordering::SeqCst);
         self.say(Sensed::Changed);
+    }
+
+    /// When somebody looked last.
+    pub(super) fn looked(&self) -> Option<Time> {
+        *self.looked.lock().unwrap()
     }
 
     /// From now on somebody waits for memory for so much of the time, in thousandths.
@@ -62,7 +67,7 @@ impl FakeSensors {
         };
     }
 
-    fn say(&self, event: Sensed) {
+    pub(super) fn say(&self, event: Sensed) {
         self.sink.lock().unwrap().as_ref().unwrap().send(event);
     }
 }
@@ -84,13 +89,20 @@ impl Sensing for FakeSensors {
         Vec::new()
     }
 
+    fn processors(&self) -> Vec<u32> {
+        vec![0, 1]
+    }
+
     fn ready_to_sleep(&self) {
         *self.sleeps.lock().unwrap() += 1;
     }
 }
 
 /// An agent that senses what the test says, with two attempts that run.
-async fn scene(sensors: &Arc<FakeSensors>, change: impl FnOnce(&mut AgentConfig)) -> Scene {
+pub(super) async fn scene(
+    sensors: &Arc<FakeSensors>,
+    change: impl FnOnce(&mut AgentConfig),
+) -> Scene {
     let mut server = FakeServer::start(false).await;
     let engine = Arc::new(FakeEngine::new());
     let data = tempfile::tempdir().unwrap();

@@ -154,6 +154,7 @@ pub(crate) fn start(setup: Setup<'_>) -> Result<Watching, AgentError> {
         clock: setup.clock,
         offer: setup.offer,
         lenient: setup.lenient,
+        processors: setup.processors,
     });
     thread("gleaner-watch", move || events.run(&queue))?;
     thread("gleaner-look", move || looks.run(&wakes))?;

@@ -2,6 +2,7 @@
 
 use super::Heard;
 use gleaner_engine::Engine;
+use gleaner_harvest::places::Standing;
 use gleaner_model::{AttemptId, AttemptState, Limits, Time};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -70,6 +71,25 @@ impl Roster {
 
     pub(crate) fn all(&self) -> BTreeMap<AttemptId, Held> {
         self.lock().clone()
+    }
+
+    /// The same as far as places go; hardly more than a look each.
+    pub(crate) fn standing(&self) -> BTreeMap<AttemptId, Standing> {
+        let standing = |held: &Held| Standing {
+            cpus: held.limits.cpus,
+            runs: held.state == AttemptState::Running,
+            since: held.since,
+        };
+        let all = self.lock();
+        let all = all.iter();
+        all.map(|(attempt, held)| (*attempt, standing(held)))
+            .collect()
+    }
+
+    pub(crate) fn engine(&self, attempt: AttemptId) -> Option<Arc<dyn Engine>> {
+        self.lock()
+            .get(&attempt)
+            .map(|held| Arc::clone(&held.engine))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

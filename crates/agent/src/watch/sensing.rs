@@ -3,6 +3,7 @@
 
 use super::Heard;
 use super::status::Source;
+use gleaner_engine_process::own_processors;
 use gleaner_harvest::{Resource, Sample};
 use gleaner_model::Time;
 use gleaner_sense::{OwnTime, SenseConfig, SenseEvent, Sensors, SourceState};
@@ -31,6 +32,11 @@ pub(crate) trait Sensing: Send + Sync + fmt::Debug {
 
     /// Each of them and how it does.
     fn sources(&self) -> Vec<Source>;
+
+    /// The PC's processors that tasks can run on, by number.
+    fn processors(&self) -> Vec<u32> {
+        Vec::new()
+    }
 
     /// Tasks stand still: the PC may sleep now.
     fn ready_to_sleep(&self) {}
@@ -78,6 +84,10 @@ impl Sensing for ThisPc {
                 }),
             })
             .collect()
+    }
+
+    fn processors(&self) -> Vec<u32> {
+        own_processors()
     }
 
     fn ready_to_sleep(&self) {

@@ -1,7 +1,8 @@
 //! The slow loop: looks at every sensor and at what tasks use, ten times a second while they run
 //! beside an active owner, and hardly ever while the node holds nothing.
 //!
-//! Samples go to the event loop, which judges; the status goes to whoever watches. It may wait
+//! Samples go to the event loop, which judges; the status goes to whoever watches; attempts that
+//! fill the PC get a processor each. It may wait
 //! for shims and for memory to come free, which is why it is a thread of its own.
 
 use super::Heard;
@@ -12,6 +13,7 @@ use super::status::{Allowance, Allowed, Running, Shares, Status};
 use crate::clock::Clock;
 use gleaner_engine::Engine;
 use gleaner_harvest::Verdict;
+use gleaner_harvest::places::{Look, Places};
 use gleaner_model::{AttemptId, Bytes, Cpus, Sample, Signal, Span, Time, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
@@ -66,6 +68,8 @@ pub(super) struct Parts {
     pub(super) offer: Offer,
     /// Whether this is a pool for trying out, which works on a busy PC too.
     pub(super) lenient: bool,
+    /// Processors of the whole PC.
+    pub(super) processors: Cpus,
 }
 
 /// The loop's state.
@@ -75,6 +79,7 @@ pub(super) struct Slow {
     used: BTreeMap<AttemptId, (Time, Usage)>,
     usage_due: Time,
     reclaim_due: Time,
+    places: Places,
 }
 
 impl Slow {
@@ -84,6 +89,7 @@ impl Slow {
             used: BTreeMap::new(),
             usage_due: Time { ms: 0 },
             reclaim_due: Time { ms: 0 },
+            places: Places::default(),
         }
     }
 
@@ -135,10 +141,37 @@ impl Slow {
         });
         self.publish(now, sample, running);
         let runs = self.parts.status.borrow().decision.verdict == Verdict::Run;
+        // What is frozen all at once stays where it is.
+        if holding && runs {
+            self.place(now, &sample);
+        }
         match (holding, runs && is_active(&sample, now)) {
             (true, true) => ACTIVE_MS,
             (true, false) => HOLDING_MS,
             (false, _) => IDLE_MS,
+        }
+    }
+
+    /// Gives each attempt a processor of its own while they fill the PC.
+    fn place(&mut self, now: Time, sample: &Sample) {
+        let processors = self.parts.sensing.processors();
+        let all = u64::try_from(processors.len()).unwrap_or(u64::MAX);
+        let allowed = self.parts.status.borrow().decision.allowance;
+        // Other agents may have the rest of the PC (`gleaner dev`), and choose for themselves.
+        let whole = u64::from(self.parts.offer.cpus.milli) >= all.saturating_mul(1000)
+            && allowed >= self.parts.processors;
+        let moves = self.places.look(&Look {
+            now,
+            processors: &processors,
+            whole,
+            load: sample.load.value().copied(),
+            attempts: &self.parts.roster.standing(),
+        });
+        for (attempt, cpu) in moves {
+            // One that has just ended needs no place.
+            if let Some(engine) = self.parts.roster.engine(attempt) {
+                engine.place(attempt, cpu);
+            }
         }
     }
 

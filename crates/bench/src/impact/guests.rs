@@ -12,7 +12,8 @@ use gleaner_engine::{
 };
 use gleaner_engine_process::cgroup::Backend;
 use gleaner_engine_process::priority::{Place, Stand};
-use gleaner_engine_process::{ProcessConfig, ProcessEngine};
+use gleaner_engine_process::{ProcessConfig, ProcessEngine, own_processors};
+use gleaner_harvest::places::spread;
 use gleaner_harvest::thresholds::IO_PRESENT;
 use gleaner_model::{AttemptId, Bytes, Cpus, Digest, JobId, LeaseId, Limits, TaskId};
 use rustix::process::{Pid, Signal, kill_process};
@@ -135,6 +136,7 @@ impl Ours {
             };
             Some(*attempt)
         })?;
+        self.place(kind);
         // Its memory is touched and its first record written before it is frozen.
         let deadline = Instant::now() + ANSWER_WITHIN;
         let mut outputs = self.outputs(kind)?;
@@ -146,6 +148,19 @@ impl Ours {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.pause(&[kind], stop)
+    }
+
+    /// Gives each task of a kind a processor, as an agent does with tasks that fill the PC. Those
+    /// that mostly wait for a disk do not, and an agent would soon have let them go.
+    fn place(&self, kind: Kind) {
+        if kind == Kind::Disk {
+            return;
+        }
+        let asked = self.of(&[kind]).into_iter();
+        let asked = asked.map(|attempt| (attempt, Cpus::ONE)).collect();
+        for (attempt, cpu) in spread(&own_processors(), &asked, &BTreeMap::new()) {
+            self.engine.place(attempt, Some(cpu));
+        }
     }
 
     /// Where the tasks tell their progress.

@@ -468,11 +468,11 @@ impl Engine for ProcessEngine {
     }
 
     fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
-        let Some(link) = self.inner.link_of(attempt)? else {
-            return Ok(());
-        };
-        let sent = link.send(&ToShim::Control { attempt, control });
-        sent.map_err(|error| io_error("steer an attempt", error))
+        self.inner.control(attempt, control)
+    }
+
+    fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        self.inner.place(attempt, cpu);
     }
 
     fn beat(&self, lease_left_ms: u64) {

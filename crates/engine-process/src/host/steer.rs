@@ -1,10 +1,11 @@
-//! What is done to all attempts of the engine at once. What one write to a group can do is done by
+//! What is done to running attempts, and to all attempts of the engine at once. What one write to a group can do is done by
 //! the caller's thread; what every shim must be told goes through a thread of its own, since a
 //! shim may be slow and the caller must not be.
 
-use super::{Inner, Link, Linked};
+use super::{Inner, Link, Linked, io_error};
 use crate::message::{Share, ToShim};
-use gleaner_engine::Allowance;
+use gleaner_engine::{Allowance, Control, EngineError};
+use gleaner_model::AttemptId;
 use std::sync::{Arc, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -42,6 +43,21 @@ pub(super) fn listen(inner: &Arc<Inner>, orders: mpsc::Receiver<Order>) {
 }
 
 impl Inner {
+    pub(super) fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
+        let Some(link) = self.link_of(attempt)? else {
+            return Ok(());
+        };
+        let sent = link.send(&ToShim::Control { attempt, control });
+        sent.map_err(|error| io_error("steer an attempt", error))
+    }
+
+    pub(super) fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        if let Ok(Some(link)) = self.link_of(attempt) {
+            // One that does not take it is found out by its silence.
+            let _hangs = link.send(&ToShim::Place { attempt, cpu });
+        }
+    }
+
     pub(super) fn hold(&self, on: bool) {
         match self.backend.hold(on) {
             Ok(true) => {}

@@ -343,6 +343,7 @@ impl Shim {
                 }
             }
             ToShim::Save { attempt } => self.save(attempt),
+            ToShim::Place { attempt, cpu } => self.place(attempt, cpu),
             ToShim::Share(share) => self.set_share(share),
             ToShim::Hold { on: true } => self.freeze_all(Cause::Held, Instant::now()),
             ToShim::Hold { on: false } => self.thaw_all(Cause::Held),
@@ -366,6 +367,7 @@ impl Shim {
         }
         self.agent = Some(agent);
         self.outbox.clear();
+        self.let_all_go();
         let running = self
             .runs
             .iter()

@@ -74,6 +74,8 @@ pub(crate) struct Run {
     pub(crate) started: Option<Time>,
     pub(crate) clock: Option<RunClock>,
     pub(crate) frozen: BTreeSet<Cause>,
+    /// The processor that it is held to, where the agent asked for one.
+    pub(crate) placed: Option<u32>,
     /// Until when it may take to stand still for a save; none where no save waits for that.
     pub(crate) still_by: Option<Instant>,
     /// When everything still alive is killed.
@@ -120,6 +122,7 @@ impl Run {
             started: None,
             clock: None,
             frozen: BTreeSet::new(),
+            placed: None,
             still_by: None,
             kill_at: None,
             forced: None,

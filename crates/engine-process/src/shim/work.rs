@@ -8,6 +8,7 @@ use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, resource_limits};
 use crate::host::GuestNeeds;
 use crate::message::{FromShim, GoOn, Launch, Share, send};
+use crate::place::place;
 use gleaner_engine::{AttemptSpec, Control};
 use gleaner_model::{AttemptId, Reason};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
@@ -242,6 +243,26 @@ impl Shim {
         self.share = share;
         for run in self.runs.values_mut() {
             run.take_share(share, &self.bundle.dir);
+        }
+    }
+
+    /// Holds an attempt to a processor, or to none. One that has ended, or has no process yet, is
+    /// not held: the agent asks for what runs.
+    pub(super) fn place(&mut self, attempt: AttemptId, cpu: Option<u32>) {
+        let Some(run) = self.runs.get_mut(&attempt) else {
+            return;
+        };
+        if let Some(group) = run.group.as_ref().filter(|_| run.placed != cpu) {
+            place(group, cpu);
+            run.placed = cpu;
+        }
+    }
+
+    /// A new agent does not know who was placed where.
+    pub(super) fn let_all_go(&mut self) {
+        let all: Vec<AttemptId> = self.runs.keys().copied().collect();
+        for attempt in all {
+            self.place(attempt, None);
         }
     }
 

@@ -2,7 +2,7 @@
 //! owner's side of the engine.
 
 use crate::{engine, engine_with, group_parent};
-use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
+use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, is_held};
 use gleaner_engine::{Allowance, AttemptSpec, Control, Ending, EngineEvent, Events};
 use gleaner_engine_process::domain_name;
 use gleaner_model::{Bytes, Cpus, LimitKind, Rate, Reason};
@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("all tasks are held at once and can still be stopped", held),
     ("all tasks together are bounded", bounded),
     ("the engines of an agent have one group", one_group),
+    ("all threads of a task are held to a processor", placed),
     ("a task keeps to its disk rate", disk_rate),
     (
         "a task that reads its memory back too often goes",
@@ -37,6 +38,7 @@ pub(crate) fn payload(word: &str) -> ExitCode {
         "write" => write_cached(),
         "fault" => fault(),
         "threads" => spawn_threads(),
+        "crew" => crew(),
         "rise" => rise(),
         "pages" => touch_pages(),
         "hoard" => hoard(),
@@ -110,6 +112,21 @@ fn spawn_threads() {
     // SAFETY: takes no arguments.
     unsafe { libc::sync() };
     println!("{got}");
+}
+
+/// Some threads that stay, and one that is always another.
+fn crew() {
+    for _ in 0..8 {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    println!("ready");
+    loop {
+        std::thread::spawn(|| {}).join().unwrap();
+    }
 }
 
 /// Every way up that a program has: each must fail or change nothing.
@@ -268,6 +285,12 @@ fn held() {
     for spec in &all {
         bench.engine().discard(spec.attempt);
     }
+}
+
+fn placed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = bench(dir.path());
+    is_held(&bench, &spec(&bench, "crew"));
 }
 
 fn allowance(milli: u32, io_permille: u16) -> Allowance {

@@ -129,6 +129,10 @@ impl Engine for Scripted {
         self.engine.control(attempt, control)
     }
 
+    fn place(&self, attempt: AttemptId, cpu: Option<u32>) {
+        self.engine.place(attempt, cpu);
+    }
+
     fn beat(&self, lease_left_ms: u64) {
         self.engine.beat(lease_left_ms);
     }

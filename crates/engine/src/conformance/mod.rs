@@ -10,9 +10,11 @@
 
 mod cases;
 pub mod harness;
+mod places;
 mod saves;
 
 pub use cases::CASES;
+pub use places::is_held;
 
 use crate::{
     AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile, Saving,
@@ -38,9 +40,9 @@ pub const BEAT: Duration = Duration::from_millis(500);
 /// One promise.
 pub type Case = fn(&Bench);
 
-/// Every promise, by name: [`CASES`] and what is about saved attempts.
+/// Every promise, by name: [`CASES`], and what is about placed and saved attempts.
 pub fn all_cases() -> impl Iterator<Item = &'static (&'static str, Case)> {
-    CASES.iter().chain(saves::CASES)
+    CASES.iter().chain(places::CASES).chain(saves::CASES)
 }
 
 /// An engine under test and what it said so far.

@@ -2,6 +2,7 @@
 
 mod failing;
 mod flapping;
+mod places;
 mod properties;
 mod rules;
 
