@@ -249,8 +249,8 @@ pub struct AttemptEnd {
     pub cpu_seconds: f64,
     /// Wall seconds without pauses: sizes bundles.
     pub busy_seconds: f64,
-    /// What it asked of the kernel.
-    pub kernel: KernelUse,
+    /// What it asked of the kernel; none where it ran in something that has one of its own.
+    pub kernel: Option<KernelUse>,
     /// The whole record, for the server; opaque here, stored with the attempt.
     pub record: Vec<u8>,
     /// What it was saved as, where the task can go on from there.

@@ -21,8 +21,9 @@ use gleaner_model::{Cpus, Engine, EngineChoice, GuestPrice, JobId, NodeId};
 /// milliseconds and nearly all of it in the kernel, then weighs at most a hundredth.
 pub const MEASURED_SECONDS: f64 = 1.0;
 
-/// Beyond this many CPU seconds older tasks weigh half: a job whose tasks change is followed, and
-/// the sums stay bounded.
+/// Beyond this many seconds, of CPU time for what the kernel was asked and of wall time for how
+/// long tasks take, older tasks weigh half: a job whose tasks change is followed, and the sums stay
+/// bounded.
 pub const REMEMBERED_SECONDS: f64 = 3600.0;
 
 /// What a guest takes to start, in seconds: what is promised of the slowest kind.
@@ -84,13 +85,13 @@ pub const BOUNDS: [Bound; 3] = [
 pub struct JobCost {
     /// Attempts that ran and ended.
     pub ends: f64,
-    /// Their CPU seconds.
+    /// CPU seconds of those among them that were processes.
     pub cpu_seconds: f64,
     /// Of these, seconds in the kernel.
     pub system_seconds: f64,
     /// Their page faults.
     pub faults: f64,
-    /// Their wall seconds, pauses left out.
+    /// Wall seconds of all, pauses left out.
     pub busy_seconds: f64,
 }
 
@@ -113,19 +114,23 @@ impl JobCost {
             return false;
         }
         self.ends += 1.0;
-        self.cpu_seconds += cpu;
-        self.system_seconds += sane(end.kernel.system_seconds).min(cpu);
-        self.faults += (end.kernel.faults as f64).min(cpu * 1e7);
         self.busy_seconds += sane(end.busy_seconds);
+        while self.busy_seconds > REMEMBERED_SECONDS {
+            halve([&mut self.ends, &mut self.busy_seconds]);
+        }
+        // In a guest a program asks the guest's kernel, and what its node sees is the guest.
+        let Some(kernel) = end.kernel else {
+            return true;
+        };
+        self.cpu_seconds += cpu;
+        self.system_seconds += sane(kernel.system_seconds).min(cpu);
+        self.faults += (kernel.faults as f64).min(cpu * 1e7);
         while self.cpu_seconds > REMEMBERED_SECONDS {
-            let sums = [
-                &mut self.ends,
+            halve([
                 &mut self.cpu_seconds,
                 &mut self.system_seconds,
                 &mut self.faults,
-                &mut self.busy_seconds,
-            ];
-            sums.into_iter().for_each(|sum| *sum /= 2.0);
+            ]);
         }
         true
     }
@@ -177,6 +182,10 @@ impl JobCost {
             self.busy_seconds / self.ends.max(1.0),
         )
     }
+}
+
+fn halve<const N: usize>(sums: [&mut f64; N]) {
+    sums.into_iter().for_each(|sum| *sum /= 2.0);
 }
 
 impl Figure {

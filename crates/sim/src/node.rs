@@ -307,7 +307,7 @@ impl World {
             reason: kept.reason,
             cpu_seconds,
             busy_seconds,
-            kernel: KernelUse::default(),
+            kernel: Some(KernelUse::default()),
             record: cpu_seconds.to_le_bytes().to_vec(),
             saved: kept.saved,
         };

@@ -305,6 +305,10 @@ impl Draft {
             busy_seconds: (record.wall_seconds - record.paused_seconds).max(0.0),
             system_seconds: record.usage.system_seconds,
             faults: record.usage.minor_faults + record.usage.page_faults,
+            engine: record
+                .engine
+                .map(|kind| kind.as_str().to_owned())
+                .unwrap_or_default(),
             record: record_json,
             inline: self.inline,
             blobs: self.blobs.iter().map(|blob| blob.0.to_vec()).collect(),

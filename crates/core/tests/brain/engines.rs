@@ -22,10 +22,10 @@ fn cost(index: u32, (cpu, busy): (f64, f64), system_seconds: f64, faults: u64) -
     match ended(1, attempt(1, index, 1), OK) {
         Event::Ended(mut end) => {
             (end.cpu_seconds, end.busy_seconds) = (cpu, busy);
-            end.kernel = KernelUse {
+            end.kernel = Some(KernelUse {
                 system_seconds,
                 faults,
-            };
+            });
             Event::Ended(end)
         }
         other => other,
@@ -117,6 +117,31 @@ fn a_job_that_names_its_engine_is_not_measured() {
     assert_eq!(granted[0].engine, None);
     pool.step(cost(0, (60.0, 60.0), 0.0, 0));
     assert_eq!(pool.state.explain(JobId(1)).unwrap().engine, None);
+}
+
+#[test]
+fn what_ran_in_a_guest_tells_how_long_tasks_take_and_nothing_of_the_kernel() {
+    let in_guest = |index, seconds| match cost(index, (seconds, seconds), 0.0, 0) {
+        Event::Ended(mut end) => {
+            end.kernel = None;
+            Event::Ended(end)
+        }
+        other => other,
+    };
+    let mut pool = Pool::new();
+    pool.step(Event::Hello(node(&BOTH, GuestPrice::Calls)));
+    pool.submit(open(8));
+    let after = |pool: &mut Pool, event| bundles(&pool.step(event))[0].engine;
+    let first = cost(0, (60.0, 60.0), 0.1, 0);
+    assert_eq!(after(&mut pool, first), Some(Engine::Vm));
+    // A long one changes nothing; many short ones are not worth their boots.
+    assert_eq!(after(&mut pool, in_guest(1, 60.0)), Some(Engine::Vm));
+    for index in 2..6 {
+        pool.step(in_guest(index, 0.1));
+    }
+    assert_eq!(after(&mut pool, in_guest(6, 0.1)), Some(Engine::Process));
+    let said = pool.state.explain(JobId(1)).unwrap().engine.unwrap();
+    assert!(said.contains("short tasks"), "{said}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Desk {
             reason: OK,
             cpu_seconds: self.busy,
             busy_seconds: self.busy,
-            kernel: KernelUse::default(),
+            kernel: Some(KernelUse::default()),
             record: Vec::new(),
             saved: None,
         }));
@@ -209,7 +209,7 @@ fn the_end_of_a_job_is_not_hoarded_by_one_node() {
                     reason: OK,
                     cpu_seconds: 0.01,
                     busy_seconds: 0.01,
-                    kernel: KernelUse::default(),
+                    kernel: Some(KernelUse::default()),
                     record: Vec::new(),
                     saved: None,
                 })));

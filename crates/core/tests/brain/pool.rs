@@ -89,7 +89,7 @@ pub(crate) fn ended(node: u32, attempt: AttemptId, reason: Reason) -> Event {
         reason,
         cpu_seconds: 1.0,
         busy_seconds: 60.0,
-        kernel: KernelUse::default(),
+        kernel: Some(KernelUse::default()),
         record: vec![7],
         saved: None,
     })

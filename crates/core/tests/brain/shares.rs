@@ -93,7 +93,7 @@ impl Fleet {
                 reason: OK,
                 cpu_seconds: seconds,
                 busy_seconds: seconds,
-                kernel: KernelUse::default(),
+                kernel: Some(KernelUse::default()),
                 record: Vec::new(),
                 saved: None,
             }));

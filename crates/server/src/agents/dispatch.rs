@@ -6,7 +6,7 @@ use crate::collect;
 use crate::driver::{FromNode, Outgoing, View};
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
-use gleaner_core::{AttemptEnd, Bundle, CheckpointRow, Event, KernelUse, LEASE, NodeWish};
+use gleaner_core::{AttemptEnd, Bundle, CheckpointRow, Event, LEASE, NodeWish};
 use gleaner_model::{AttemptId, JobId, Reason, TaskId};
 use gleaner_wire::v1::server_message::Kind;
 use gleaner_wire::{PROTOCOL, v1};
@@ -264,7 +264,7 @@ impl Speaker {
                 },
                 cpu_seconds: 0.0,
                 busy_seconds: 0.0,
-                kernel: KernelUse::default(),
+                kernel: None,
                 record: Vec::new(),
                 saved: None,
             }),

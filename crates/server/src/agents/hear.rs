@@ -6,7 +6,7 @@ use crate::split::names;
 use gleaner_core::{AttemptEnd, Event, Held, KernelUse, NodeReport, Saved};
 use gleaner_model::{
     AttemptId, AttemptState, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX, Checkpoint, Digest,
-    FileEntry, NodeId, NodeState, Reason, Time,
+    Engine, FileEntry, NodeId, NodeState, Reason, Time,
 };
 use gleaner_store::Envelope;
 use gleaner_wire::v1;
@@ -142,10 +142,10 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
             reason,
             cpu_seconds: seconds(ended.cpu_seconds),
             busy_seconds: seconds(ended.busy_seconds),
-            kernel: KernelUse {
+            kernel: (ended.engine == Engine::Process.as_str()).then(|| KernelUse {
                 system_seconds: seconds(ended.system_seconds),
                 faults: ended.faults,
-            },
+            }),
             record: Envelope::encode(&ended.record, &ended.inline),
             saved,
         }),

@@ -106,6 +106,7 @@ pub(super) fn ended(attempt: AttemptId, (code, files): &Made) -> v1::Ended {
         busy_seconds: 0.5,
         system_seconds: 0.0,
         faults: 0,
+        engine: String::new(),
         record: serde_json::to_vec(&record).unwrap(),
         inline: files.iter().map(|(_, content)| content.clone()).collect(),
         blobs: Vec::new(),

@@ -207,29 +207,32 @@ async fn the_pools_engine_is_that_of_jobs_that_name_none() {
         "task": { "command": ["x"] }, "sweep": { "n": { "range": [1, 3] } },
     }));
     let job = job.await.id;
-    // The first is measured as a process; it computes, so the next is a guest; that one calls.
+    // The first is measured as a process; it computes, so the next is a guest. What is seen of
+    // that one is the guest.
     let mut engines = Vec::new();
     for system_seconds in [0.0, 60.0, 0.0] {
         let (bundle, template) = agent.bundle().await;
         assert_eq!(template.engine, "process");
         engines.push(bundle.engine.clone());
+        let engine = bundle.engine;
         let id = TaskId::new(job, bundle.tasks[0].index);
         let attempt: AttemptId = id.attempt(bundle.tasks[0].number);
         let end = v1::Ended {
             cpu_seconds: 100.0,
             busy_seconds: 100.0,
             system_seconds,
+            engine,
             ..ended(attempt, &(0, Vec::new()))
         };
         agent.tell(Say::Ended(end)).await;
     }
-    assert_eq!(engines, ["process", "vm", "process"]);
+    assert_eq!(engines, ["process", "vm", "vm"]);
     let why: ExplainView = pool
         .client
         .get(&format!("/api/v1/jobs/{job}/explain"))
         .await;
     let said = why.engine.unwrap();
-    assert!(said.contains("the time in the kernel"), "{said}");
+    assert!(said.contains("guests where a node has them"), "{said}");
     let named = pool
         .client
         .submit(json!({ "task": { "command": ["x"], "engine": "process" } }));
