@@ -1,5 +1,6 @@
 //! The book: every attempt that the node holds, and the rules by which they move on.
 
+mod ahead;
 mod check;
 mod obey;
 mod save;

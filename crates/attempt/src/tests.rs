@@ -1,5 +1,6 @@
 //! A desk with one book on it, and what tests of it ask for; each file below is one question.
 
+mod ahead;
 mod lives;
 mod orders;
 mod reports;

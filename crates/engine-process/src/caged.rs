@@ -89,16 +89,54 @@ pub trait Runner: fmt::Debug + Send + Sync + Sized + 'static {
     /// The same.
     fn saved(&self, cages: &Cages, spec: &AttemptSpec) -> Result<Vec<CollectedFile>, EngineError>;
 
-    /// Takes note of an event of a cage; says whether it is one of the task's too.
-    fn heard(&self, _event: &EngineEvent) -> bool {
+    /// As [`Engine::prepares`].
+    fn prepares(&self) -> bool {
+        false
+    }
+
+    /// As [`Engine::prepare`].
+    ///
+    /// # Errors
+    /// The same.
+    fn prepare(self: &Arc<Self>, _cages: &Cages, _spec: &AttemptSpec) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// As [`Engine::is_prepared`].
+    fn is_prepared(&self, _attempt: AttemptId) -> bool {
+        false
+    }
+
+    /// Lets an attempt begin that was prepared; says whether it was.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    fn begin(self: &Arc<Self>, _cages: &Cages, _spec: &AttemptSpec) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
+    /// Lets go of what it can do without: memory is wanted.
+    fn reclaim(&self, _cages: &Cages) {}
+
+    /// Takes note of an event of a cage; says whether it is one of the task's too. There are no
+    /// cages any more where the engine is about to go.
+    fn heard(self: &Arc<Self>, _cages: Option<&Cages>, _event: &EngineEvent) -> bool {
         true
     }
 
     /// Takes note of an order to an attempt that is about to be given.
     fn steered(&self, _attempt: AttemptId, _control: Control) {}
 
+    /// Whether what an earlier agent left in this cage is a task's. What is not is discarded.
+    fn found(&self, _cages: &Cages, _cage: &Adopted) -> bool {
+        true
+    }
+
     /// Takes note of an attempt that had ended before this agent came.
     fn found_ended(&self, _attempt: AttemptId) {}
+
+    /// An attempt is about to be discarded.
+    fn discards(&self, _attempt: AttemptId) {}
 
     /// Lets go of an attempt's state.
     fn discarded(&self, _cages: &Cages, _attempt: AttemptId) {}
@@ -116,6 +154,19 @@ impl Cages {
     #[must_use]
     pub const fn engine(&self) -> &ProcessEngine {
         &self.engine
+    }
+
+    /// Starts the cage of a task, and writes the task down before. The runner says what it is.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start(
+        &self,
+        spec: &AttemptSpec,
+        cage: impl FnOnce() -> Result<AttemptSpec, EngineError>,
+    ) -> Result<(), EngineError> {
+        write(&self.file(spec.attempt, TASK), spec)?;
+        self.engine.start(cage()?)
     }
 
     /// The task of an attempt.
@@ -229,12 +280,12 @@ impl<R: Runner> Caged<R> {
         let cages: Arc<OnceLock<Weak<Inner>>> = Arc::default();
         let (known, of, at) = (Arc::clone(&cages), Arc::clone(&runner), tasks.clone());
         let listener: Events = Arc::new(move |event| {
-            if of.heard(&event) {
-                let inner = known.get().and_then(Weak::upgrade);
-                let cages = inner.map(|inner| Cages {
-                    engine: ProcessEngine { inner },
-                    tasks: at.clone(),
-                });
+            let inner = known.get().and_then(Weak::upgrade);
+            let cages = inner.map(|inner| Cages {
+                engine: ProcessEngine { inner },
+                tasks: at.clone(),
+            });
+            if of.heard(cages.as_ref(), &event) {
                 events(translate(&*of, cages.as_ref(), event));
             }
         });
@@ -286,10 +337,24 @@ impl<R: Runner> Engine for Caged<R> {
         self.runner.probe(&self.cages)
     }
 
+    fn prepares(&self) -> bool {
+        self.runner.prepares()
+    }
+
+    fn prepare(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        self.runner.prepare(&self.cages, &spec)
+    }
+
+    fn is_prepared(&self, attempt: AttemptId) -> bool {
+        self.runner.is_prepared(attempt)
+    }
+
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
-        write(&self.cages.file(spec.attempt, TASK), &spec)?;
-        let cage = self.runner.cage(&self.cages, &spec)?;
-        self.cages.engine.start(cage)
+        if self.runner.begin(&self.cages, &spec)? {
+            return Ok(());
+        }
+        let cage = || self.runner.cage(&self.cages, &spec);
+        self.cages.start(&spec, cage)
     }
 
     fn control(&self, attempt: AttemptId, control: Control) -> Result<(), EngineError> {
@@ -314,6 +379,7 @@ impl<R: Runner> Engine for Caged<R> {
     }
 
     fn reclaim(&self) -> u64 {
+        self.runner.reclaim(&self.cages);
         self.cages.engine.reclaim()
     }
 
@@ -357,6 +423,7 @@ impl<R: Runner> Engine for Caged<R> {
     }
 
     fn discard(&self, attempt: AttemptId) {
+        self.runner.discards(attempt);
         self.cages.engine.discard(attempt);
         self.runner.discarded(&self.cages, attempt);
         self.cages.forget(attempt);
@@ -364,6 +431,13 @@ impl<R: Runner> Engine for Caged<R> {
 
     fn adopt(&self) -> Result<Vec<Adopted>, EngineError> {
         let mut adopted = self.cages.engine.adopt()?;
+        adopted.retain(|one| {
+            let is_task = self.runner.found(&self.cages, one);
+            if !is_task {
+                self.cages.engine.discard(one.spec.attempt);
+            }
+            is_task
+        });
         for one in &mut adopted {
             let attempt = one.spec.attempt;
             if let Some(ending) = &mut one.ending {

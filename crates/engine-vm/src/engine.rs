@@ -1,13 +1,14 @@
 //! The engine: tasks in, guests in cages, endings out.
 
+use crate::ahead::{self, Ahead};
 use crate::image::{Image, ImageError, Manifest, Program};
 use crate::machine;
 use crate::probe::{self, Remembered};
 use crate::saving::{self, Known};
 use crate::translate;
 use gleaner_engine::{
-    AfterSave, AttemptSpec, Capability, CollectedFile, Control, Ending, EngineError, EngineEvent,
-    Events, Saves,
+    Adopted, AfterSave, AttemptSpec, Capability, CollectedFile, Control, Ending, EngineError,
+    EngineEvent, Events, Saves,
 };
 use gleaner_engine_process::{Caged, Cages, ProcessConfig, Runner};
 use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE};
@@ -59,6 +60,8 @@ pub type VmEngine = Caged<Guests>;
 pub struct Guests {
     pub(crate) config: VmConfig,
     pub(crate) known: Known,
+    /// Guests whose tasks have not begun.
+    pub(crate) ahead: Ahead,
     pub(crate) events: Events,
     /// What the last trial chose.
     chosen: Mutex<Option<Accelerator>>,
@@ -103,6 +106,42 @@ impl Guests {
     }
 }
 
+impl Guests {
+    /// The cage of a guest; `waits` where its task begins later.
+    fn cage_of(
+        &self,
+        cages: &Cages,
+        spec: &AttemptSpec,
+        waits: bool,
+    ) -> Result<AttemptSpec, EngineError> {
+        let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
+        let accelerator = self.accelerator(&manifest);
+        let moves = saving::moves(spec);
+        let machine = machine::machine(&manifest, accelerator, moves).map_err(no_machine)?;
+        cages
+            .engine()
+            .set_guest_needs(translate::needs(accelerator));
+        let guest = GuestTask {
+            base: saving::base(spec, &manifest),
+            waits,
+            ..translate::guest_task(spec, &machine, self.config.silence)
+        };
+        // It goes onto the guest's disk as an input.
+        let (file, text) = cages.tell(spec.attempt, &guest)?;
+        Ok(translate::cage(spec, accelerator, &file, &text))
+    }
+
+    /// Starts the cage of an attempt with its guest in it; `waits` where its task begins later.
+    pub(crate) fn launch(
+        &self,
+        cages: &Cages,
+        spec: &AttemptSpec,
+        waits: bool,
+    ) -> Result<(), EngineError> {
+        cages.start(spec, || self.cage_of(cages, spec, waits))
+    }
+}
+
 impl Runner for Guests {
     type Config = VmConfig;
 
@@ -115,6 +154,7 @@ impl Runner for Guests {
         };
         let guests = Self {
             known: Known::default(),
+            ahead: Ahead::default(),
             events: Arc::clone(events),
             chosen: Mutex::new(config.accelerator),
             config,
@@ -137,27 +177,16 @@ impl Runner for Guests {
     }
 
     fn cage(&self, cages: &Cages, spec: &AttemptSpec) -> Result<AttemptSpec, EngineError> {
-        let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
-        let accelerator = self.accelerator(&manifest);
-        let moves = saving::moves(spec);
-        let machine = machine::machine(&manifest, accelerator, moves).map_err(no_machine)?;
-        cages
-            .engine()
-            .set_guest_needs(translate::needs(accelerator));
-        let guest = GuestTask {
-            base: saving::base(spec, &manifest),
-            ..translate::guest_task(spec, &machine, self.config.silence)
-        };
-        // It goes onto the guest's disk as an input.
-        let (file, text) = cages.tell(spec.attempt, &guest)?;
-        Ok(translate::cage(spec, accelerator, &file, &text))
+        self.cage_of(cages, spec, false)
     }
 
     fn ending(&self, cages: &Cages, spec: &AttemptSpec, cage: &Ending) -> Ending {
         let guest = cages.told::<GuestTask>(spec.attempt);
         let accelerator = guest.map(|task| task.machine.accelerator);
         let record = cages.said(spec.attempt, RECORD_FILE);
-        translate::ending(spec, accelerator, cage, record.as_ref())
+        let frozen_ms = ahead::frozen_ms(cages, spec.attempt);
+        let cage = translate::without_waiting(cage, frozen_ms);
+        translate::ending(spec, accelerator, &cage, record.as_ref())
     }
 
     fn collect(
@@ -207,19 +236,49 @@ impl Runner for Guests {
         Ok(files.into_iter().filter(|file| !stream(file)).collect())
     }
 
-    fn heard(&self, event: &EngineEvent) -> bool {
-        self.known.heard(event)
+    fn prepares(&self) -> bool {
+        true
+    }
+
+    fn prepare(self: &Arc<Self>, cages: &Cages, spec: &AttemptSpec) -> Result<(), EngineError> {
+        self.boot_ahead(cages, spec)
+    }
+
+    fn is_prepared(&self, attempt: AttemptId) -> bool {
+        self.waits(attempt)
+    }
+
+    fn begin(self: &Arc<Self>, cages: &Cages, spec: &AttemptSpec) -> Result<bool, EngineError> {
+        self.begin_ahead(cages, spec)
+    }
+
+    fn reclaim(&self, cages: &Cages) {
+        self.drop_all_ahead(cages);
+    }
+
+    fn heard(self: &Arc<Self>, cages: Option<&Cages>, event: &EngineEvent) -> bool {
+        self.ahead_heard(cages, event) && self.known.heard(event)
     }
 
     fn steered(&self, attempt: AttemptId, control: Control) {
         self.known.asked(attempt, control);
+        self.ahead.asked(attempt, control);
+    }
+
+    fn found(&self, cages: &Cages, cage: &Adopted) -> bool {
+        self.has_begun(cages, cage)
     }
 
     fn found_ended(&self, attempt: AttemptId) {
         self.known.ended(attempt);
     }
 
+    fn discards(&self, attempt: AttemptId) {
+        self.ahead.discards(attempt);
+    }
+
     fn discarded(&self, cages: &Cages, attempt: AttemptId) {
         self.forget_save(cages, attempt);
+        ahead::forget_files(cages, attempt);
     }
 }

@@ -76,6 +76,7 @@ pub(crate) fn guest_task(spec: &AttemptSpec, machine: &Machine, silence: Duratio
         base: String::new(),
         guest_mib: guest_bytes(&spec.limits) >> 20,
         silence_seconds: u32::try_from(silence.as_secs()).unwrap_or(u32::MAX),
+        waits: false,
     }
 }
 
@@ -159,6 +160,21 @@ pub(crate) fn cage(
         },
         saving: Saving::default(),
     }
+}
+
+/// A guest that was booted ahead may have been frozen until its task began: that is no pause of
+/// the task, and part of what is taken for its boot.
+pub(crate) fn without_waiting(cage: &Ending, frozen_ms: u64) -> Ending {
+    let frozen = seconds(frozen_ms);
+    let mut ending = cage.clone();
+    ending.paused_seconds = (ending.paused_seconds - frozen).max(0.0);
+    for record in &mut ending.limits {
+        // Its clock stood still meanwhile.
+        if record.limit == LimitKind::Time {
+            record.peak += frozen;
+        }
+    }
+    ending
 }
 
 /// The task's ending.

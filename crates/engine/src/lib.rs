@@ -312,6 +312,27 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// What this PC can do, found out by trying.
     fn probe(&self) -> Vec<Capability>;
 
+    /// Whether [`Engine::prepare`] saves a later start any time.
+    fn prepares(&self) -> bool {
+        false
+    }
+
+    /// Does ahead of [`Engine::start`] what takes long, for an attempt that is likely to be the
+    /// next: whatever it holds until then is memory, and counted in [`Engine::memory_now`]. No
+    /// event comes of it. The attempt is started with an equal spec, or discarded.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; a start is possible all the same.
+    fn prepare(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        let _nothing_to_do = spec;
+        Ok(())
+    }
+
+    /// Whether all is done for this attempt that [`Engine::prepare`] was to do.
+    fn is_prepared(&self, _attempt: AttemptId) -> bool {
+        false
+    }
+
     /// Begins an attempt. Whatever goes wrong later comes as [`EngineEvent::Ended`].
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The version of this protocol; both ends come from one build, so they must be equal.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Longest path of a file in the guest's scratch that can be named, in bytes.
 pub const NAME_MAX_BYTES: usize = 4096;
@@ -27,6 +27,8 @@ pub enum ToGuest {
     },
     /// It was saved and goes on: so late is it, in milliseconds since 1970.
     Clock(u64),
+    /// Start the program: a guest that was booted ahead has waited for this.
+    Begin,
 }
 
 /// From the guest to the host.
@@ -108,6 +110,7 @@ impl ToGuest {
                 (3, payload)
             }
             Self::Clock(ms) => (4, ms.to_le_bytes().to_vec()),
+            Self::Begin => (5, Vec::new()),
         }
     }
 
@@ -125,6 +128,7 @@ impl ToGuest {
                 .and_then(|entry| Some((entry, rest.u64()?)))
                 .map(|(entry, offset)| Self::Get { entry, offset }),
             4 => rest.u64().map(Self::Clock),
+            5 => Some(Self::Begin),
             _ => None,
         };
         message
@@ -256,6 +260,7 @@ mod tests {
                 offset: 1 << 40,
             },
             ToGuest::Clock(1 << 41),
+            ToGuest::Begin,
         ] {
             let frame = frame(message.encode());
             assert!(frame.payload.len() <= crate::frame::TO_GUEST_MAX_BYTES);

@@ -80,6 +80,13 @@ pub const ANSWER_FILE: &str = "save.answer";
 /// The saved guest.
 pub const SAVED_FILE: &str = "guest.saved";
 
+/// A guest that was booted ahead of its task has come as far as it can: its host end writes this
+/// into the cage's scratch.
+pub const READY_FILE: &str = "guest.ready";
+
+/// Whoever writes this there lets the program of such a guest begin.
+pub const BEGIN_FILE: &str = "guest.begin";
+
 /// What came of a request to save.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -88,6 +95,9 @@ pub struct Saved {
     /// Why nothing was saved; none where [`SAVED_FILE`] is new.
     pub error: Option<String>,
 }
+
+/// The program of such a guest has begun: until its host end writes this, nothing of the task ran.
+pub const BEGUN_FILE: &str = "guest.begun";
 
 /// A task for a guest. Written by the engine, read by both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +129,9 @@ pub struct GuestTask {
     /// Longest silence of a guest that boots, is asked for something, or has ended its program,
     /// in seconds in which its host end ran: time frozen does not count.
     pub silence_seconds: u32,
+    /// The guest boots ahead of its task: its program waits for [`BEGIN_FILE`].
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// What became of a task, in the guest's words.

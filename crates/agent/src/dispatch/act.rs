@@ -79,6 +79,8 @@ impl Dispatch {
     /// Calls the engine from here: it returns at once, and the next program should not wait for
     /// another thread to wake up.
     fn start(&mut self, attempt: AttemptId) {
+        // What was prepared is its own now.
+        self.ahead.remove(&attempt);
         let Some(slot) = self.slots.get_mut(&attempt) else {
             return self.unexpected(&Action::Start(attempt));
         };

@@ -6,6 +6,7 @@
 //! fetches and collections. Out: calls of engines, and messages for the link.
 
 mod act;
+mod ahead;
 mod offer;
 pub(crate) mod save;
 mod serve;
@@ -185,6 +186,8 @@ pub(crate) struct Dispatch {
     base: Condition,
     /// What the harvest brain says; none before its first word.
     decision: Option<Box<Decision>>,
+    /// What engines have prepared, and which ones.
+    ahead: BTreeMap<AttemptId, Arc<dyn Engine>>,
     beat_until: Time,
     stop_by: Option<Time>,
 }
@@ -227,6 +230,7 @@ impl Dispatch {
             base,
             decision: None,
             shown: None,
+            ahead: BTreeMap::new(),
             beat_until: Time { ms: 0 },
             stop_by: None,
             parts,
@@ -247,6 +251,7 @@ impl Dispatch {
                 self.take(input);
             }
             self.timers();
+            self.look_ahead();
         }
         self.leave();
     }
@@ -532,6 +537,9 @@ impl Dispatch {
     /// The last thing: nothing of an attempt stays where that was asked for.
     fn leave(self) {
         self.parts.watching.stop();
+        for (attempt, engine) in self.ahead {
+            engine.discard(attempt);
+        }
         for (attempt, slot) in self.slots {
             slot.abort();
             if self.parts.at_stop == AtStop::End && slot.in_engine {

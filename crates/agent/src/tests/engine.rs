@@ -27,6 +27,8 @@ pub(crate) struct FakeEngine {
     tried: (Mutex<bool>, Condvar),
     /// How many probes still find something missing.
     faults: Mutex<u32>,
+    /// Whether it does things ahead.
+    prepares: bool,
     /// Another engine of the same agent.
     beside: Option<Arc<FakeEngine>>,
 }
@@ -42,6 +44,8 @@ struct State {
     reclaims: u32,
     /// In the order in which they ended.
     ended: Vec<AttemptId>,
+    /// What is prepared and was not started.
+    prepared: Vec<AttemptId>,
 }
 
 impl std::fmt::Debug for State {
@@ -69,8 +73,22 @@ impl FakeEngine {
             kind: gleaner_model::Engine::Process,
             tried: (Mutex::new(true), Condvar::new()),
             faults: Mutex::new(0),
+            prepares: false,
             beside: None,
         }
+    }
+
+    /// One that does things ahead.
+    pub(super) fn that_prepares() -> Self {
+        Self {
+            prepares: true,
+            ..Self::new()
+        }
+    }
+
+    /// What is prepared and was not started.
+    pub(super) fn prepared(&self) -> Vec<AttemptId> {
+        self.state.lock().unwrap().prepared.clone()
     }
 
     /// An engine, and one more that works only once it was told to.
@@ -267,6 +285,15 @@ impl Engine for FakeEngine {
         }]
     }
 
+    fn prepares(&self) -> bool {
+        self.prepares
+    }
+
+    fn prepare(&self, spec: AttemptSpec) -> Result<(), EngineError> {
+        self.state.lock().unwrap().prepared.push(spec.attempt);
+        Ok(())
+    }
+
     fn start(&self, spec: AttemptSpec) -> Result<(), EngineError> {
         let attempt = spec.attempt;
         fs::create_dir(self.dir.path().join(attempt.to_string())).unwrap();
@@ -274,6 +301,7 @@ impl Engine for FakeEngine {
             File::create(self.path(attempt, name)).unwrap();
         }
         let mut state = self.state.lock().unwrap();
+        state.prepared.retain(|other| *other != attempt);
         state.starts.push(attempt);
         let run = Run {
             spec: spec.clone(),
@@ -360,7 +388,12 @@ impl Engine for FakeEngine {
     }
 
     fn discard(&self, attempt: AttemptId) {
-        self.state.lock().unwrap().attempts.remove(&attempt);
+        let mut state = self.state.lock().unwrap();
+        state.prepared.retain(|other| *other != attempt);
+        if state.attempts.remove(&attempt).is_none() && self.prepares {
+            return;
+        }
+        drop(state);
         fs::remove_dir_all(self.dir.path().join(attempt.to_string())).unwrap();
     }
 

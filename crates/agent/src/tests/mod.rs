@@ -1,6 +1,7 @@
 //! Whole agents against a fake server and a fake engine: what a user, an admin and a bad network
 //! can do to one.
 
+mod ahead;
 pub(crate) mod engine;
 mod offers;
 mod places;

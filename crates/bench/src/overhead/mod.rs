@@ -320,7 +320,8 @@ fn expected_s(groups: &[Group], kinds: &[Kind], options: &Options) -> f64 {
         Some(plan) => rounds_s(*group, &plan, kinds),
         None if *group == Group::Start => fixed(
             f64::from(tasks) * start::USUAL_S[0],
-            [f64::from(tasks), f64::from(in_guests)],
+            // Half of a guest's starts are the next ones.
+            [f64::from(tasks), f64::from(in_guests * 2)],
         ),
         None => fixed(0.0, [f64::from(io), f64::from(io_in_guests + 1)]),
     };

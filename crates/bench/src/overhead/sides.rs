@@ -21,6 +21,8 @@ const RUN_WITHIN: Duration = Duration::from_secs(300);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// A second is the shims' beat; waiting in such steps keeps them running.
 const BEAT: Duration = Duration::from_secs(1);
+/// Between two looks whether something was done ahead.
+const PREPARED_LOOK: Duration = Duration::from_millis(100);
 /// What a beat says of the lease: a benchmark that was killed leaves nothing for longer.
 const LEASE_MS: u64 = 10_000;
 /// Name of the work in the sandbox.
@@ -194,14 +196,56 @@ pub(crate) fn readings(text: &str) -> Result<Run, BenchError> {
 }
 
 impl Side {
-    /// Runs a task to its end; an error where it does not end well.
-    pub(crate) fn run(&mut self, asked: Asked, options: &Options) -> Result<Done, BenchError> {
+    fn spec(&mut self, asked: Asked) -> AttemptSpec {
         self.next += 1;
         let attempt = AttemptId {
             task: TaskId::new(JobId(1), self.next),
             number: 1,
         };
-        let spec = spec(attempt, asked, self.kind);
+        spec(attempt, asked, self.kind)
+    }
+
+    /// A task for which the engine has done what it does ahead; none where it does nothing.
+    pub(crate) fn prepared(
+        &mut self,
+        asked: Asked,
+        options: &Options,
+    ) -> Result<Option<AttemptSpec>, BenchError> {
+        if !self.engine.prepares() {
+            return Ok(None);
+        }
+        let spec = self.spec(asked);
+        self.engine.beat(LEASE_MS);
+        self.engine.prepare(spec.clone()).map_err(broken)?;
+        let deadline = Instant::now() + RUN_WITHIN;
+        while !self.engine.is_prepared(spec.attempt) {
+            let stopped = options.stop.check();
+            if stopped.is_err() || Instant::now() > deadline {
+                self.engine.discard(spec.attempt);
+                stopped?;
+                let text = format!("nothing was done ahead on {}", self.name);
+                return Err(BenchError::Broken(text));
+            }
+            // What happens is told of attempts that have begun; this one has not.
+            let _of_an_earlier_one = self.events.recv_timeout(PREPARED_LOOK);
+            self.engine.beat(LEASE_MS);
+        }
+        Ok(Some(spec))
+    }
+
+    /// Runs a task to its end; an error where it does not end well.
+    pub(crate) fn run(&mut self, asked: Asked, options: &Options) -> Result<Done, BenchError> {
+        let spec = self.spec(asked);
+        self.run_spec(spec, options)
+    }
+
+    /// The same of one that was prepared.
+    pub(crate) fn run_spec(
+        &self,
+        spec: AttemptSpec,
+        options: &Options,
+    ) -> Result<Done, BenchError> {
+        let attempt = spec.attempt;
         let begun = Instant::now();
         self.engine.beat(LEASE_MS);
         self.engine.start(spec).map_err(broken)?;

@@ -128,6 +128,34 @@ impl Bench<'_> {
         );
         self.rows.push(row(&first_name, &first, goal_ms));
         self.rows.push(row(&all_name, &all, None));
+        self.next_starts(at, starts)
+    }
+
+    /// Starts of tasks whose guests were booted while the task before them would have run.
+    fn next_starts(&mut self, at: usize, starts: u32) -> Result<(), BenchError> {
+        let goal_ms = match self.sides[at].kind {
+            Kind::Kvm | Kind::UserModeLinux => Some(50.0),
+            Kind::Process | Kind::Tcg | Kind::Wasm => None,
+        };
+        let (mut first, mut all) = (Vec::new(), Vec::new());
+        for _ in 0..starts {
+            let what = format!("next starts, {}", self.sides[at].name);
+            self.begin(USUAL_S[2], &what);
+            let Some(spec) = self.sides[at].prepared(no_op(1), self.options)? else {
+                return Ok(());
+            };
+            let at_ms = now_ms();
+            let done = self.sides[at].run_spec(spec, self.options)?;
+            first.extend(first_ms(at_ms, done.ending.started));
+            all.push(done.took_ms);
+        }
+        let name = &self.sides[at].name;
+        let (first_name, all_name) = (
+            format!("next start in a warm guest, {name}, p50"),
+            format!("next start to end of /bin/true, {name}, p50"),
+        );
+        self.rows.push(row(&first_name, &first, goal_ms));
+        self.rows.push(row(&all_name, &all, None));
         Ok(())
     }
 

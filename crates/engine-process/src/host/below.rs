@@ -31,6 +31,12 @@ impl ProcessEngine {
         collect::collect(&top, &run, outputs, max_bytes)
     }
 
+    /// Whether anything of this attempt is left here: until then its id is not free.
+    #[must_use]
+    pub fn knows(&self, attempt: AttemptId) -> bool {
+        self.inner.state().attempts.contains_key(&attempt)
+    }
+
     /// A plain file of an attempt's scratch, opened without following any link.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
     reason = "this is its own test harness; a test panics where a promise is broken"
 )]
 
+mod ahead;
 mod guests;
 mod hostile;
 mod qemu;
@@ -43,7 +44,7 @@ const ON_TCG: [&str; 6] = [
 ];
 
 /// Asks for the long form.
-const LONG: &str = "GLEANER_LONG";
+pub(crate) const LONG: &str = "GLEANER_LONG";
 
 pub(crate) fn engine(
     image: &Image,
@@ -106,6 +107,9 @@ fn main() -> ExitCode {
     report.try_one("a guest that makes noise is ended", || {
         hostile::noise_from_the_guest(&image);
     });
+    for (name, test) in ahead::TESTS {
+        report.try_one(name, || test(&image));
+    }
     if image.manifest.kernel(Accelerator::Tcg).is_none() {
         println!("nothing runs under QEMU: it or a kernel for it is not installed");
         return report.exit_code();
@@ -124,6 +128,10 @@ fn main() -> ExitCode {
         || {
             hostile::root_in_the_guest(&image, Accelerator::Tcg);
         },
+    );
+    report.try_one(
+        "under QEMU: the next task starts in a guest that nobody used before",
+        || ahead::next_start(&image, Accelerator::Tcg),
     );
     report.exit_code()
 }

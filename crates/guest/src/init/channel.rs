@@ -100,7 +100,9 @@ impl Channel {
             match ToGuest::decode(&frame).map_err(io::Error::other)? {
                 ToGuest::Taken(total) => self.sending.taken(total),
                 ToGuest::Clock(ms) => set_clock(ms),
-                request @ (ToGuest::Stop | ToGuest::Get { .. }) => self.requests.push_back(request),
+                request @ (ToGuest::Stop | ToGuest::Begin | ToGuest::Get { .. }) => {
+                    self.requests.push_back(request);
+                }
             }
         }
         Ok(())

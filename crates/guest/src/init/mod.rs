@@ -67,12 +67,18 @@ fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::
     let text = std::fs::read(Path::new(DISK).join(TASK_FILE))?;
     let task: GuestTask = serde_json::from_slice(&text)?;
     let degraded = mounts::world(&task)?;
-    channel.send(&ToHost::Hello(VERSION))?;
     let mut record = Record {
         degraded,
         ..Record::default()
     };
-    match Program::start(&task, &mut record) {
+    let program = match task.waits {
+        true => ahead(channel, &task, &mut record)?,
+        false => {
+            channel.send(&ToHost::Hello(VERSION))?;
+            Program::start(&task, &mut record)
+        }
+    };
+    match program {
         Ok((program, streams)) => {
             record.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
             channel.send(&ToHost::Started)?;
@@ -83,6 +89,30 @@ fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::
     let json = serde_json::to_vec(&record)?;
     channel.send(&ToHost::Ended(json))?;
     list::serve(channel)
+}
+
+/// Starts the program up to its first instruction, and lets it begin when the host says so. Whoever
+/// does not want it any more ends the guest, and says nothing.
+fn ahead(
+    channel: &mut Channel,
+    task: &GuestTask,
+    record: &mut Record,
+) -> io::Result<io::Result<(Program, [File; 2])>> {
+    let program = Program::start(task, record);
+    channel.send(&ToHost::Hello(VERSION))?;
+    let mut stopped = false;
+    let mut request = channel.request()?;
+    while request != ToGuest::Begin {
+        stopped |= request == ToGuest::Stop;
+        request = channel.request()?;
+    }
+    if let Ok((program, _)) = &program {
+        program.begin()?;
+        if stopped {
+            program.stop();
+        }
+    }
+    Ok(program)
 }
 
 /// Carries the program's streams until nothing of it runs any more and all is said.

@@ -2,7 +2,7 @@
 
 use super::{CGROUP, DISK, ROOT};
 use crate::task::{End, GuestTask, Record, WORK};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2, statvfs};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mknodat, openat2, statvfs};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
@@ -16,6 +16,10 @@ use std::time::SystemTime;
 /// Where the process that becomes the program says why it could not.
 pub(super) const STATUS: &str = "/status";
 
+/// Where a program that was started ahead of its task waits: a pipe with a name, since whoever
+/// becomes the program inherits the task's three streams only.
+pub(super) const GATE: &str = "/gate";
+
 /// A scratch disk with fewer free bytes is full: what is left is the file system's own.
 const FULL_BYTES: u64 = 256 << 10;
 
@@ -27,12 +31,15 @@ pub(super) struct Program {
     over: bool,
     /// What we have read and written ourselves, before.
     moved_before: (u64, u64),
+    /// What it waits at; none where it does not.
+    gate: Option<File>,
 }
 
 impl Program {
     /// Starts the process that becomes the program, and gives its two streams.
     pub(super) fn start(task: &GuestTask, record: &mut Record) -> io::Result<(Self, [File; 2])> {
         File::create(STATUS)?;
+        let gate = task.waits.then(gate).transpose()?;
         let owner = scratch_owner()?;
         let stream = || -> io::Result<(File, OwnedFd)> {
             let (reader, writer) = pipe()?;
@@ -60,8 +67,18 @@ impl Program {
             status: None,
             over: false,
             moved_before,
+            gate,
         };
         Ok((program, [out, err]))
+    }
+
+    /// Lets it go on from the gate, whether it has come there or not: the gate stays, and so does
+    /// what was written.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        match &self.gate {
+            Some(gate) => (&*gate).write_all(b"!"),
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing of it runs any more.
@@ -148,6 +165,12 @@ impl AsFd for Program {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
     }
+}
+
+/// The gate, closed. Open for both directions, it is there for whoever comes, and never at its end.
+fn gate() -> io::Result<File> {
+    mknodat(CWD, GATE, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+    File::options().read(true).write(true).open(GATE)
 }
 
 /// Takes every ended process off the kernel until none is left. Processes that the program has

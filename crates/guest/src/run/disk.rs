@@ -24,7 +24,8 @@ const FILE_BYTES: u64 = 256;
 const OWN_SHARE: u64 = 64;
 const OWN_BYTES: u64 = 4 << 20;
 
-/// Makes `image` of what lies in [`DISK_DIR`], which is gone afterwards.
+/// Makes `image` of what lies in [`DISK_DIR`], which is gone afterwards, unless the guest is booted
+/// ahead: until its task begins another one may be needed.
 pub(super) fn make(task: &GuestTask, image: &Path) -> io::Result<()> {
     let work = Path::new(DISK_DIR).join(WORK);
     fs::create_dir_all(work.join(".tmp"))?;
@@ -51,7 +52,10 @@ pub(super) fn make(task: &GuestTask, image: &Path) -> io::Result<()> {
             "the scratch disk could not be made: {said}; are the inputs larger than limits.disk?"
         )));
     }
-    fs::remove_dir_all(DISK_DIR)
+    match task.waits {
+        true => Ok(()),
+        false => fs::remove_dir_all(DISK_DIR),
+    }
 }
 
 /// Files and bytes of the disk that a task needs.
@@ -87,6 +91,7 @@ mod tests {
                 base: String::new(),
                 guest_mib: 64,
                 silence_seconds: 1,
+                waits: false,
             };
             let (files, bytes) = size(&task);
             assert!(files > inputs && files <= FILES_MAX);
