@@ -76,7 +76,8 @@ fn sieve(limit: u32) -> u64 {
             continue;
         }
         count += 1;
-        for multiple in (n * n..limit as usize).step_by(n) {
+        // Words have 32 bits on some machines, which no square of these numbers needs to fit.
+        for multiple in (n.saturating_mul(n)..limit as usize).step_by(n) {
             composite[multiple] = true;
         }
     }

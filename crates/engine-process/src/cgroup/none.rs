@@ -284,8 +284,9 @@ pub(crate) fn signal(pid: i32, number: i32) -> io::Result<()> {
 pub type ResourceLimit = (libc::__rlimit_resource_t, u64);
 
 /// Room that a program's text, libraries and thread stacks take in its address space without
-/// ever being memory.
-const ADDRESS_SPACE_EXTRA_BYTES: u64 = 4 << 30;
+/// ever being memory, and the 4 GiB with guards on both sides in which a memory of WebAssembly
+/// grows: where that does not fit, each of its accesses is checked by code.
+const ADDRESS_SPACE_EXTRA_BYTES: u64 = 8 << 30;
 
 /// What the sandbox sets with `setrlimit` on the program where a group cannot hold it.
 ///
