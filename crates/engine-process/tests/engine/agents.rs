@@ -3,6 +3,7 @@
 use crate::{engine, group_parent};
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
 use gleaner_engine::{AttemptSpec, Engine as _, EngineEvent, Events};
+use gleaner_engine_process::own_processors;
 use gleaner_model::{LeaseId, Reason};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -194,7 +195,7 @@ pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
     let engine = engine(dir, parent, Duration::from_secs(5), events);
     let scripts = [
         "echo early",
-        "while ! [ -e go ]; do sleep 0.02; done; echo late",
+        "while ! [ -e go ]; do sleep 0.02; done; echo late; grep Cpus_allowed: /proc/self/status",
         "sleep 1000",
     ];
     for (number, script) in (1..).zip(scripts) {
@@ -210,6 +211,10 @@ pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
             | EngineEvent::Saved { .. } => {}
         }
     }
+    // Who takes it over does not know of this; the answer comes when it is done.
+    let late = bare_spec(2, scripts[1]).attempt;
+    engine.place(late, own_processors().pop());
+    engine.usage(late).unwrap();
     println!("ready");
     loop {
         engine.beat(60_000);
@@ -282,7 +287,10 @@ fn adoption() {
         .control(sleeper, gleaner_engine::Control::Stop { grace_ms: 0 })
         .unwrap();
     assert_eq!(ended(sleeper), Reason::Cancelled);
-    for (one, said) in adopted.iter().zip(["early\n", "late\n", ""]) {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("Cpus_allowed:"));
+    let late = format!("late\n{}\n", own.unwrap());
+    for (one, said) in adopted.iter().zip(["early\n", &late, ""]) {
         let mut files = engine.collect(one.spec.attempt).unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut files[0].file, &mut text).unwrap();
