@@ -30,6 +30,10 @@ const WORK: &str = "work";
 /// The same for WebAssembly, compiled from [`crate::burn`]; see `main.rs` beside it.
 const MODULE: &[u8] = include_bytes!("../../wasm/work.wasm");
 const MODULE_NAME: &str = "work.wasm";
+/// The smallest program of WebAssembly: a function `_start` that returns. In it there is nothing to
+/// compile. See the binary format of the WebAssembly specification.
+const NOTHING: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+const NOTHING_NAME: &str = "nothing.wasm";
 /// Scratch of a run besides the program, in bytes.
 const SCRATCH_BYTES: u64 = 128 << 20;
 /// Longest output that is read, in bytes.
@@ -89,12 +93,16 @@ pub(crate) struct Inputs {
     program: InputFile,
     /// The same work as a module of WebAssembly.
     module: InputFile,
+    /// A module that does nothing.
+    nothing: InputFile,
 }
 
 impl Inputs {
     pub(crate) fn new(options: &Options) -> Result<Self, BenchError> {
         let module = options.dir.join(MODULE_NAME);
         fs::write(&module, MODULE).doing("write the module")?;
+        let nothing = options.dir.join(NOTHING_NAME);
+        fs::write(&nothing, NOTHING).doing("write the smallest module")?;
         let program = fs::read(&options.program).doing("read the program")?;
         let of = |name: &str, source: &Path, content: &[u8]| InputFile {
             name: name.into(),
@@ -105,7 +113,13 @@ impl Inputs {
         Ok(Self {
             program: of(WORK, &options.program, &program),
             module: of(MODULE_NAME, &module, MODULE),
+            nothing: of(NOTHING_NAME, &nothing, NOTHING),
         })
+    }
+
+    /// The module that does nothing.
+    pub(crate) const fn nothing(&self) -> &InputFile {
+        &self.nothing
     }
 
     /// Size of the module.

@@ -88,14 +88,19 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The module is compiled each time.
+    /// A module is compiled at each start; the smallest one shows what a start takes without.
     fn module_starts(&mut self, at: usize, starts: u32) -> Result<(), BenchError> {
         let inputs = Inputs::new(self.options)?;
         self.begin(f64::from(starts) * MODULE_S, "starts of a module");
-        let mut all_ms = Vec::new();
+        let (mut all_ms, mut nothing_ms) = (Vec::new(), Vec::new());
         for _ in 0..starts {
-            let asked = idle(inputs.of(Kind::Wasm), MODULE_MIB);
-            all_ms.push(self.sides[at].run(asked, self.options)?.took_ms);
+            for (input, times_ms) in [
+                (inputs.of(Kind::Wasm), &mut all_ms),
+                (inputs.nothing(), &mut nothing_ms),
+            ] {
+                let asked = idle(input, MODULE_MIB);
+                times_ms.push(self.sides[at].run(asked, self.options)?.took_ms);
+            }
         }
         let name = format!(
             "start to end of a module of {} KiB, {}, p50",
@@ -103,6 +108,11 @@ impl Bench<'_> {
             self.sides[at].name
         );
         self.rows.push(row(&name, &all_ms, None));
+        let name = format!(
+            "the same with nothing to compile, {}, p50",
+            self.sides[at].name
+        );
+        self.rows.push(row(&name, &nothing_ms, None));
         Ok(())
     }
 
