@@ -10,9 +10,13 @@
 //! This crate must not know the server or why something runs. A task comes in as an
 //! `AttemptSpec`, travels to the runner as one file of JSON, and comes back as a [`Record`] beside
 //! the program's directory, which the program cannot reach.
-#![forbid(unsafe_code)]
+//!
+//! Code that was compiled for an attempt is kept for the next one of the same module (`cache`).
+//! To believe such code is this crate's one `unsafe` call, in [`runner`].
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod cache;
 mod call;
 mod engine;
 mod probe;
@@ -23,4 +27,4 @@ mod translate;
 pub use call::{is_wasm_call, wasm_main};
 pub use engine::{WasmConfig, WasmEngine, WasmRunner};
 pub use probe::trial;
-pub use record::{End, Record};
+pub use record::{End, Origin, Record};

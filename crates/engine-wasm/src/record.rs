@@ -1,6 +1,7 @@
 //! What a runner is asked to do and what it says of it: the two files between an engine and the
 //! runner in its cage. Values only.
 
+use gleaner_model::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,6 +14,15 @@ pub(crate) const TASK_FILE: &str = "task.json";
 /// How it ended, in scratch.
 pub(crate) const RECORD_FILE: &str = "record.json";
 
+/// The module's code in scratch: given, or made there before the program begins.
+pub(crate) const CODE_FILE: &str = "code";
+
+/// What shows that the code was made before the program began, in scratch.
+pub(crate) const MARK_FILE: &str = "code.mark";
+
+/// What that is shown with; gone before the program begins.
+pub(crate) const SEAL_FILE: &str = "seal";
+
 /// A program and its bounds, as the runner in a cage reads it. Not in its own environment or
 /// arguments: names such as `LD_PRELOAD` mean something to the runner itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +32,9 @@ pub(crate) struct RunnerTask {
     pub(crate) memory_bytes: u64,
     pub(crate) time_ms: u64,
     pub(crate) deterministic: bool,
+    /// The module's digest, where its code is given or to be left for others.
+    #[serde(default)]
+    pub(crate) module: Option<Digest>,
 }
 
 /// How a program ended.
@@ -47,6 +60,18 @@ pub enum End {
     Failed(String),
 }
 
+/// Where a program's code came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// This attempt compiled it for itself.
+    #[default]
+    Compiled,
+    /// This attempt compiled it, and left it for the next one.
+    Left,
+    /// An attempt before this one did.
+    Kept,
+}
+
 /// A program's end, and what it used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -54,8 +79,11 @@ pub struct Record {
     pub end: End,
     /// The most memory that it had or asked for, in bytes: linear memory and tables.
     pub memory_peak: u64,
-    /// How long its code took to compile, in milliseconds.
+    /// How long it took to get its code, in milliseconds: to compile it, or to load it.
     pub compile_ms: u64,
+    /// Where that came from.
+    #[serde(default)]
+    pub code: Origin,
 }
 
 impl Record {
@@ -65,6 +93,7 @@ impl Record {
             end,
             memory_peak: 0,
             compile_ms: 0,
+            code: Origin::Compiled,
         }
     }
 }

@@ -2,12 +2,11 @@
 //! task's. Values only.
 
 use crate::call::WASM_COMMAND;
-use crate::record::{End, Record, RunnerTask, TASK_FILE, WORK};
+use crate::record::{End, Record, RunnerTask, WORK};
 use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
 use gleaner_engine_process::PROGRAM_PATH;
-use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason};
+use gleaner_model::{Bytes, LimitKind, LimitRecord, Limits, Reason};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Memory of the runner besides the program's, in bytes: itself, and its compiler at work.
 const RUNNER_BYTES: u64 = 192 << 20;
@@ -15,6 +14,11 @@ const RUNNER_BYTES: u64 = 192 << 20;
 /// Further memory for the compiler, for each byte of inputs that may be the module; small
 /// modules grow about tenfold on their way to code.
 const COMPILER_SHARE: u64 = 16;
+
+/// Disk for code that is left for others, for each byte of the module, and at least; other code is
+/// not left. The program's own use of it ends where `limits.disk` does, or so much later.
+const CODE_SHARE: u64 = 8;
+const CODE_BYTES_MIN: u64 = 256 << 10;
 
 /// Threads of the runner: its own, one that counts time, one for timers, and the workers that
 /// read and write what may take long.
@@ -38,6 +42,7 @@ pub(crate) fn runner_task(spec: &AttemptSpec) -> RunnerTask {
         memory_bytes: spec.limits.memory.0,
         time_ms: spec.limits.time.ms,
         deterministic: spec.deterministic,
+        module: None,
     }
 }
 
@@ -52,22 +57,31 @@ pub(crate) fn of_the_program(name: &str) -> &str {
     rest.and_then(|rest| rest.strip_prefix('/')).unwrap_or(name)
 }
 
-/// The attempt that holds the runner. `text` is the content of `file`, the runner's task;
-/// `module_bytes` the size of the program.
-pub(crate) fn cage(spec: &AttemptSpec, file: &Path, text: &[u8], module_bytes: u64) -> AttemptSpec {
+/// What a cage holds besides the task's own.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// Files of scratch: the runner's task, and what belongs to code.
+    pub(crate) files: Vec<InputFile>,
+    /// Size of the program.
+    pub(crate) module_bytes: u64,
+    /// Whether code is made there for others.
+    pub(crate) leaves_code: bool,
+}
+
+/// The attempt that holds the runner.
+pub(crate) fn cage(spec: &AttemptSpec, own: Own) -> AttemptSpec {
     let program_owned = |input: &InputFile| InputFile {
         name: below(&input.name),
         ..input.clone()
     };
     let mut inputs: Vec<InputFile> = spec.inputs.iter().map(program_owned).collect();
-    inputs.push(InputFile {
-        name: TASK_FILE.to_owned(),
-        source: file.to_owned(),
-        digest: Digest(*blake3::hash(text).as_bytes()),
-        mode: 0o644,
-    });
+    inputs.extend(own.files);
     let all = |globs: &[String]| globs.iter().map(|glob| below(glob)).collect();
-    let own = RUNNER_BYTES + module_bytes.saturating_mul(COMPILER_SHARE);
+    let memory = RUNNER_BYTES + own.module_bytes.saturating_mul(COMPILER_SHARE);
+    let disk = match own.leaves_code {
+        true => CODE_BYTES_MIN.max(own.module_bytes.saturating_mul(CODE_SHARE)),
+        false => 0,
+    };
     AttemptSpec {
         command: [PROGRAM_PATH, WASM_COMMAND, "."]
             .map(str::to_owned)
@@ -83,7 +97,8 @@ pub(crate) fn cage(spec: &AttemptSpec, file: &Path, text: &[u8], module_bytes: u
             ..spec.saving.clone()
         },
         limits: Limits {
-            memory: Bytes(spec.limits.memory.0.saturating_add(own)),
+            memory: Bytes(spec.limits.memory.0.saturating_add(memory)),
+            disk: Bytes(spec.limits.disk.0.saturating_add(disk)),
             processes: spec.limits.processes.saturating_add(RUNNER_PROCESSES),
             ..spec.limits.clone()
         },
@@ -157,8 +172,8 @@ fn limit(
             told.value = limits.processes.into();
             told.peak = told.peak.min(1.0);
         }
+        LimitKind::Disk => told.value = count(limits.disk.0),
         LimitKind::Cpus
-        | LimitKind::Disk
         | LimitKind::DiskIo
         | LimitKind::PageFaults
         | LimitKind::Time
@@ -232,13 +247,19 @@ mod tests {
 
     #[test]
     fn what_is_the_programs_lies_in_its_directory() {
-        let cage = cage(&spec(), Path::new("file"), b"{}", 1000);
+        let own = Own {
+            module_bytes: 1000,
+            leaves_code: true,
+            ..Own::default()
+        };
+        let cage = cage(&spec(), own);
         assert_eq!(cage.command, ["/run/gleaner", "__wasm", "."]);
         assert_eq!(cage.stdin.as_deref(), Some("work/in.txt"));
         assert_eq!(cage.outputs, ["work/a/*"]);
         assert_eq!(cage.saving.files, ["work/state"]);
         assert!(cage.env.is_empty(), "nothing of the job is in the runner's");
         assert!(cage.limits.memory.0 > spec().limits.memory.0 + RUNNER_BYTES);
+        assert!(cage.limits.disk.0 > spec().limits.disk.0);
         assert_eq!(of_the_program("work/a/1"), "a/1");
         assert_eq!(of_the_program("stdout"), "stdout");
         let task = runner_task(&spec());

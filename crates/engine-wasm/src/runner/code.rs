@@ -26,6 +26,34 @@ pub(crate) struct Code {
     pub(crate) interruptible: bool,
 }
 
+/// Code that was compiled before.
+#[derive(Debug)]
+pub(crate) struct Ready(pub(super) Module);
+
+/// The bytes that [`believe`] makes code of.
+///
+/// # Errors
+/// As [`compile`].
+pub(crate) fn precompile(name: &str, bytes: &[u8], code: Code) -> Result<Vec<u8>, String> {
+    let cannot = |error: wasmtime::Error| format!("the code of {name} cannot be kept: {error:#}");
+    compile(name, bytes, code)?.serialize().map_err(cannot)
+}
+
+/// Code from bytes of [`precompile`]; none where they were made by another version, with other
+/// settings or for another processor.
+///
+/// Whoever may choose these bytes may choose what this process does. So they come from nobody but
+/// an agent, which keeps what processes left that ran nothing but this crate's compiler; and
+/// this process is in a cage of the task's own, where all else that it does is the task's.
+#[expect(unsafe_code, reason = "nothing else believes compiled code")]
+pub(crate) fn believe(bytes: &[u8], code: Code) -> Option<Ready> {
+    let engine = engine(code).ok()?;
+    // SAFETY: the bytes are what `precompile` returned: the agent handed them in with the task, or
+    // a process of ours made them in this cage before anything else could run in it.
+    let module = unsafe { Module::deserialize(&engine, bytes) };
+    module.ok().map(Ready)
+}
+
 /// The module in these bytes, compiled.
 ///
 /// # Errors

@@ -18,8 +18,9 @@ mod steady;
 #[cfg(test)]
 mod tests;
 
-use crate::record::{End, Record};
-use code::{Code, compile, not_runnable};
+use crate::record::{End, Origin, Record};
+pub(crate) use code::{Code, Ready, believe, precompile};
+use code::{compile, not_runnable};
 use limits::{Full, Late, Meter};
 use std::fmt;
 use std::fs::File;
@@ -65,6 +66,17 @@ pub struct Program<'p> {
     pub deterministic: bool,
     /// What happens when its time is over.
     pub late: AtEnd,
+    /// Its code, where that was compiled before.
+    pub compiled: Option<Compiled>,
+}
+
+/// Code that was compiled before, from the same module and with the same settings.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(crate) code: Ready,
+    pub(crate) origin: Origin,
+    /// How long it took to get it.
+    pub(crate) took: Duration,
 }
 
 /// What happens to a program whose time is over.
@@ -111,39 +123,56 @@ enum Phase {
 
 /// Runs the program. Must not be called from a thread of an asynchronous runtime.
 #[must_use]
-pub fn run(program: Program<'_>) -> Record {
+pub fn run(mut program: Program<'_>) -> Record {
     let Some(name) = program.command.first().cloned() else {
         return Record::of(End::Failed("the command is empty".to_owned()));
     };
-    let bytes = match read(&name, program.scratch) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Record::of(End::NoProgram),
-        Err(error) => return Record::of(End::Failed(format!("{name} cannot be read: {error}"))),
+    let code = match program.compiled.take() {
+        Some(compiled) => Ok(compiled),
+        None => compile_here(&name, &program),
     };
-    let begun = Instant::now();
-    let code = Code {
-        deterministic: program.deterministic,
-        interruptible: matches!(program.late, AtEnd::Interrupt),
+    let Compiled { code, origin, took } = match code {
+        Ok(code) => code,
+        Err(end) => return Record::of(end),
     };
-    let module = match compile(&name, &bytes, code) {
-        Ok(module) => module,
-        Err(why) => return Record::of(End::Failed(why)),
+    let record = Record {
+        compile_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        code: origin,
+        ..Record::of(End::NoProgram)
     };
-    drop(bytes);
-    let compile_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (end, memory_peak) = match start(&name, &module, (program, compile_ms)) {
+    let (end, memory_peak) = match start(&name, &code.0, (program, record.clone())) {
         Ok(ended) => ended,
         Err(why) => (End::Failed(why), 0),
     };
     Record {
         end,
         memory_peak,
-        compile_ms,
+        ..record
     }
 }
 
+/// The program's code, from its file.
+fn compile_here(name: &str, program: &Program<'_>) -> Result<Compiled, End> {
+    let bytes = match read(name, program.scratch) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(End::NoProgram),
+        Err(error) => return Err(End::Failed(format!("{name} cannot be read: {error}"))),
+    };
+    let begun = Instant::now();
+    let code = Code {
+        deterministic: program.deterministic,
+        interruptible: matches!(program.late, AtEnd::Interrupt),
+    };
+    let module = compile(name, &bytes, code).map_err(End::Failed)?;
+    Ok(Compiled {
+        code: Ready(module),
+        origin: Origin::Compiled,
+        took: begun.elapsed(),
+    })
+}
+
 /// The module's file; none where there is no such file.
-fn read(name: &str, scratch: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(name: &str, scratch: &Path) -> io::Result<Option<Vec<u8>>> {
     let Some(path) = inside(name, scratch) else {
         return Ok(None);
     };
@@ -172,7 +201,7 @@ fn inside(name: &str, scratch: &Path) -> Option<PathBuf> {
 fn start(
     name: &str,
     module: &Module,
-    (mut program, compile_ms): (Program<'_>, u64),
+    (mut program, record): (Program<'_>, Record),
 ) -> Result<(End, u64), String> {
     let engine = module.engine();
     let bounds = program.bounds;
@@ -199,7 +228,7 @@ fn start(
             call(Record {
                 end: End::Time,
                 memory_peak: peak.load(Ordering::Relaxed),
-                compile_ms,
+                ..record
             });
         })),
     };

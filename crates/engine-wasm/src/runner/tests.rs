@@ -60,6 +60,7 @@ impl Case {
             bounds: self.bounds,
             deterministic: self.deterministic,
             late: AtEnd::Interrupt,
+            compiled: None,
         });
         Ran {
             record,

@@ -7,6 +7,7 @@ use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, Files, record};
 use gleaner_engine::{
     AttemptSpec, Control, Ending, Engine as _, EngineError, EngineEvent, Events, Level,
 };
+use gleaner_engine_wasm::{Origin, Record, WasmEngine};
 use gleaner_model::{Bytes, LimitKind, Reason, Span};
 use std::io::Read as _;
 use std::path::Path;
@@ -42,6 +43,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a new agent takes a running program over", taken_over),
     ("the trial runs a program", trial),
     ("addresses may be bounded", few_addresses),
+    (
+        "code is compiled once, kept apart by settings, and not believed where it was altered",
+        compiled_once,
+    ),
 ];
 
 fn spec(bench: &Bench, built: &Built<'_>, arguments: &[&str]) -> AttemptSpec {
@@ -280,17 +285,29 @@ fn deterministic(bench: &Bench, built: &Built<'_>) {
     assert_eq!(ending.reason, Reason::Exit { code: 9 });
 }
 
+fn listen() -> (Events, mpsc::Receiver<EngineEvent>) {
+    let (told, heard) = mpsc::channel();
+    let told = Mutex::new(told);
+    let events = Arc::new(move |event| {
+        let _nobody_listens = told.lock().unwrap().send(event);
+    });
+    (events, heard)
+}
+
+fn until_ended(engine: &WasmEngine, heard: &mpsc::Receiver<EngineEvent>) -> Ending {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        engine.beat(30_000);
+        assert!(Instant::now() < end, "it never ended");
+        if let Ok(EngineEvent::Ended { ending, .. }) = heard.recv_timeout(BEAT) {
+            return *ending;
+        }
+    }
+}
+
 fn taken_over(_: &Bench, built: &Built<'_>) {
     let dir = tempfile::tempdir().unwrap();
     let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), events);
-    let listen = || -> (Events, mpsc::Receiver<EngineEvent>) {
-        let (told, heard) = mpsc::channel();
-        let told = Mutex::new(told);
-        let events = Arc::new(move |event| {
-            let _nobody_listens = told.lock().unwrap().send(event);
-        });
-        (events, heard)
-    };
     let (events, heard_first) = listen();
     let first = make(events);
     let blobs = dir.path().join("blobs");
@@ -314,14 +331,7 @@ fn taken_over(_: &Bench, built: &Built<'_>) {
         adopted.spec, spec,
         "as it was asked for, not as its cage was"
     );
-    let end = Instant::now() + DEADLINE;
-    let ending = loop {
-        second.beat(30_000);
-        assert!(Instant::now() < end, "it never ended");
-        if let Ok(EngineEvent::Ended { ending, .. }) = heard.recv_timeout(BEAT) {
-            break ending;
-        }
-    };
+    let ending = until_ended(&second, &heard);
     assert_eq!(ending.reason, Reason::Exit { code: 0 });
     let memory = record(&ending, LimitKind::Memory);
     assert!(
@@ -357,4 +367,65 @@ fn few_addresses(_: &Bench, built: &Built<'_>) {
     assert!(record.contains(r#""end":{"Exit":0}"#), "{record}");
     let native = Command::new(built.native).args(["primes", "1000"]).output();
     assert_eq!(output.stdout, native.unwrap().stdout);
+}
+
+fn compiled_once(_: &Bench, built: &Built<'_>) {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("engine");
+    let blobs = dir.path().join("blobs");
+    std::fs::create_dir(&blobs).unwrap();
+    let maker = Bench::new(blobs, |events| {
+        engine(&dir.path().join("unused"), &group_parent(), events)
+    });
+    let (events, heard) = listen();
+    let mut engine_now = engine(&home, &group_parent(), events);
+    let origin = |engine: &WasmEngine, heard: &mpsc::Receiver<EngineEvent>, spec: AttemptSpec| {
+        let attempt = spec.attempt;
+        engine.start(spec).unwrap();
+        let ending = until_ended(engine, heard);
+        assert_eq!(ending.reason, Reason::Exit { code: 3 });
+        let record: Record = engine.cages().said(attempt, "record.json").unwrap();
+        let scratch = engine.cages().engine();
+        assert!(
+            scratch.open_in_scratch(attempt, "seal").is_err(),
+            "it stays"
+        );
+        engine.discard(attempt);
+        record.code
+    };
+    let exit = || spec(&maker, built, &["exit", "3"]);
+    let steady = || AttemptSpec {
+        deterministic: true,
+        ..exit()
+    };
+    assert_eq!(origin(&engine_now, &heard, exit()), Origin::Left);
+    assert_eq!(origin(&engine_now, &heard, exit()), Origin::Kept);
+    assert_eq!(origin(&engine_now, &heard, steady()), Origin::Left);
+    assert_eq!(origin(&engine_now, &heard, steady()), Origin::Kept);
+
+    let (events, heard) = listen();
+    drop(engine_now);
+    engine_now = engine(&home, &group_parent(), events);
+    assert_eq!(origin(&engine_now, &heard, exit()), Origin::Kept);
+
+    // No file but the input whose digest names the code is compiled for others.
+    let mut other = exit();
+    let name = format!("scratch/{NAME}");
+    let mut program = input(built.module);
+    program.name.clone_from(&name);
+    other.command[0] = format!("/scratch//{name}");
+    other.inputs = vec![maker.input(NAME, b"a popular module", 0o644), program];
+    assert_eq!(origin(&engine_now, &heard, other), Origin::Compiled);
+
+    for file in std::fs::read_dir(home.join("code")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none() {
+            let mut code = std::fs::read(&path).unwrap();
+            let middle = code.len() / 2;
+            code[middle] ^= 1;
+            std::fs::write(&path, code).unwrap();
+        }
+    }
+    assert_eq!(origin(&engine_now, &heard, exit()), Origin::Left);
+    assert_eq!(origin(&engine_now, &heard, exit()), Origin::Kept);
 }
