@@ -229,6 +229,13 @@ fn write_to_all(cages: &Path, name: &str) {
     }
 }
 
+/// What `/proc/PID/status` says of where this process may run.
+fn own_mask() -> String {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = own.lines().find(|line| line.starts_with("Cpus_allowed:"));
+    line.unwrap().to_owned()
+}
+
 fn adoption() {
     let dir = tempfile::tempdir().unwrap();
     let parent = group_parent();
@@ -287,9 +294,7 @@ fn adoption() {
         .control(sleeper, gleaner_engine::Control::Stop { grace_ms: 0 })
         .unwrap();
     assert_eq!(ended(sleeper), Reason::Cancelled);
-    let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    let own = own.lines().find(|line| line.starts_with("Cpus_allowed:"));
-    let late = format!("late\n{}\n", own.unwrap());
+    let late = format!("late\n{}\n", own_mask());
     for (one, said) in adopted.iter().zip(["early\n", &late, ""]) {
         let mut files = engine.collect(one.spec.attempt).unwrap();
         let mut text = String::new();
