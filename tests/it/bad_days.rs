@@ -225,10 +225,13 @@ fn a_killed_shim_takes_its_sandbox_along() {
     });
     let program = sleepers()[0].0;
     let above = ancestors(program);
-    // The shim is the agent's child, or has no parent of ours any more.
-    let agent = above.iter().position(|pid| *pid == fleet.agents[0].pid());
-    let shim = above[agent.unwrap_or(above.len()) - 1];
-    crate::pool::signal(shim, "KILL");
+    // The cage's init has the same arguments, below it.
+    let is_shim = |pid: &&u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("__shim")
+    };
+    let shim = above.iter().rfind(is_shim).unwrap();
+    crate::pool::signal(*shim, "KILL");
     until("nothing of it is left, or it runs anew", || {
         processes_with("98761")
             .iter()

@@ -89,6 +89,8 @@ pub(crate) fn build(
     process.domain = Some(domain_name(home));
     let vm = guests(&mut process, &launcher, home, &events);
     let wasm = web_assembly(&mut process, &launcher, home, &events);
+    // Processes start often and are short; guests and WebAssembly wait for more than a shim.
+    process.spare = true;
     let engine = ProcessEngine::new(process, events)
         .map_err(|error| AgentError::Engine(error.to_string()))?;
     let groups = engine.backend().accounts();

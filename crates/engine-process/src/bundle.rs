@@ -65,6 +65,10 @@ pub(crate) struct Bundle {
     #[serde(default)]
     pub(crate) group_domain: Option<String>,
     pub(crate) group_prefix: String,
+    /// How groups are made here, as the agent found out: a `Backend`, which only one of the same
+    /// version needs to understand.
+    #[serde(default)]
+    pub(crate) groups: serde_json::Value,
 }
 
 impl Bundle {
@@ -245,6 +249,7 @@ mod tests {
             images: PathBuf::new(),
             group_parent: String::new(),
             group_domain: None,
+            groups: serde_json::Value::Null,
             group_prefix: String::new(),
         };
         assert!(past(&bundle).is_empty());

@@ -282,7 +282,10 @@ impl<R: Runner> Caged<R> {
         let listener: Events = Arc::new(move |event| {
             let inner = known.get().and_then(Weak::upgrade);
             let cages = inner.map(|inner| Cages {
-                engine: ProcessEngine { inner },
+                engine: ProcessEngine {
+                    inner,
+                    _keeper: None,
+                },
                 tasks: at.clone(),
             });
             if of.heard(cages.as_ref(), &event) {

@@ -45,12 +45,18 @@ pub const PROGRAM_PATH: &str = "/run/gleaner";
 #[must_use]
 pub fn is_shim_call(args: &[OsString]) -> bool {
     args.get(1)
-        .is_some_and(|word| word == host::link::SHIM_COMMAND)
+        .is_some_and(|word| word == host::link::SHIM_COMMAND || word == host::link::NURSERY_COMMAND)
 }
 
 /// Runs the shim that the arguments describe, until its bundle has nothing left to do.
 #[must_use]
 pub fn shim_main(args: &[OsString]) -> ExitCode {
+    if args
+        .get(1)
+        .is_some_and(|word| word == host::link::NURSERY_COMMAND)
+    {
+        return host::nursery::main();
+    }
     match args.get(2) {
         Some(dir) => shim::main(Path::new(dir)),
         None => ExitCode::from(2),

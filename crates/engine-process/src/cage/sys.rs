@@ -69,6 +69,39 @@ pub(crate) fn fork(flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<Optio
     Ok((pid != 0).then_some(i32::try_from(pid).map_err(io::Error::other)?))
 }
 
+/// Forks as fork(2) does. Returns the copy's process id, or none in the copy. To be called with one
+/// thread only.
+pub(crate) fn copy_self() -> io::Result<Option<i32>> {
+    // SAFETY: with one thread nothing can be left locked in the copy.
+    let pid = unsafe { libc::fork() };
+    check(c_long::from(pid))?;
+    Ok((pid != 0).then_some(pid))
+}
+
+/// Writes over the arguments that this process was executed with, so that listings of processes
+/// tell it from others. The old ones must be longer. See proc(5), `/proc/PID/stat`, fields 48 and 49.
+pub(crate) fn set_arguments(words: &[u8]) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    // The first field behind the name is the third.
+    let mut places = fields.split_whitespace().skip(48 - 3);
+    let mut place = || places.next()?.parse::<usize>().ok();
+    let (Some(start), Some(end)) = (place(), place()) else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let room = end.saturating_sub(start);
+    if start == 0 || words.len() >= room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let at = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel says that our arguments lie from `start` to `end`, on our own stack, and
+    // the standard library has copied what it has given out of them.
+    unsafe { std::ptr::write_bytes(at, 0, room) };
+    // SAFETY: as above; `words` is shorter and lies elsewhere.
+    unsafe { std::ptr::copy_nonoverlapping(words.as_ptr(), at, words.len()) };
+    Ok(())
+}
+
 /// Runs `entry(argument)` in a new process that shares our memory until it executes a program
 /// or exits; waits for that. Returns its process id.
 ///

@@ -17,6 +17,7 @@ mod none;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod told;
 mod v1;
 mod v2;
 
@@ -50,7 +51,7 @@ const FREEZE_WAIT: Duration = Duration::from_millis(500);
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
 /// How the parent group is kept behind the owner's programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdleMeans {
     /// `cpu.idle`: runs only when nothing else wants the CPU.
     CpuIdle,
@@ -151,12 +152,13 @@ pub(crate) struct Counters {
 pub struct Baseline(pub(crate) Counters);
 
 /// The way groups are made on this PC.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Backend {
     inner: Kind,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     V2(v2::Tree),
     V1(v1::Tree),
@@ -198,6 +200,19 @@ impl Backend {
             Kind::V2(tree) => tree.at_top,
             Kind::V1(tree) => tree.at_top,
             Kind::None(_) => false,
+        }
+    }
+
+    /// Whether what another process of ours found out holds still: the groups that it made are
+    /// there. To try each of them again costs a start more than all else about groups.
+    pub(crate) fn stands(&self) -> bool {
+        match &self.inner {
+            Kind::V2(tree) => tree.parent.is_dir(),
+            Kind::V1(tree) => {
+                let mut dirs = tree.parents.values().chain(&tree.cpuset);
+                dirs.all(|dir| dir.is_dir())
+            }
+            Kind::None(_) => true,
         }
     }
 

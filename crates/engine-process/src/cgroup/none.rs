@@ -7,6 +7,7 @@
 
 use super::{Ask, Counters, FREEZE_WAIT, files};
 use gleaner_model::Limits;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Why there is no control group, and where processes are seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Watch {
     pub(crate) reason: String,
     pub(crate) proc: PathBuf,

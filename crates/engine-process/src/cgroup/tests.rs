@@ -298,6 +298,26 @@ fn version_1_writes_each_hierarchy() {
 }
 
 #[test]
+fn what_was_found_out_can_be_told_while_it_stands() {
+    let (v1, v2) = (fake_v1(), fake_v2("cpu memory pids io"));
+    let empty = tempfile::tempdir().unwrap();
+    for root in [&v1, &v2, &empty] {
+        let mut found = options(root.path(), "0::/\n");
+        found.domain = Some("agent".to_owned());
+        let backend = Backend::detect(&found);
+        let text = serde_json::to_string(&backend).unwrap();
+        let told: Backend = serde_json::from_str(&text).unwrap();
+        assert_eq!(told, backend);
+        assert!(told.stands());
+        let other = text.replace("\"memory\"", "\"memories\"");
+        let understood = serde_json::from_str::<Backend>(&other).is_ok();
+        assert_eq!(understood, other == text, "{text}");
+        backend.remove_domain();
+        assert_eq!(told.stands(), !backend.has_groups(), "{}", backend.name());
+    }
+}
+
+#[test]
 fn names_stay_inside_the_parent() {
     let root = fake_v2("memory\n");
     let backend = Backend::detect(&options(root.path(), "0::/\n"));

@@ -4,10 +4,11 @@
 //! freezing and killing go through the version 2 tree.
 //! Source of the file formats: "Control Groups version 1", the kernel's admin guide.
 
-use super::files;
 use super::{
-    Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans,
+    Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans, files,
+    told,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,10 +20,10 @@ use std::time::Instant;
 /// Whole processors for all tasks of an agent.
 const CPUSET: &str = "cpuset";
 
-const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "freezer"];
+pub(super) const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "freezer"];
 
 /// Name of the version 2 tree beside the controllers, as systemd's hybrid layout has it.
-const UNIFIED: &str = "unified";
+pub(super) const UNIFIED: &str = "unified";
 
 /// Page cache of an earlier task that may stay charged to a group that is used again: as much
 /// as the kernel's own batch of charges, so a small program's record stays exact enough.
@@ -38,13 +39,15 @@ const ENTRY: &str = "tasks";
 const PEAK: &str = "memory.max_usage_in_bytes";
 
 /// The groups in which all tasks of a PC lie, by controller; `unified` among them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tree {
     /// Where the hierarchies are mounted.
     pub(crate) root: PathBuf,
     /// The group of all tasks, at idle priority.
+    #[serde(deserialize_with = "told::by_controller")]
     pub(crate) slices: BTreeMap<&'static str, PathBuf>,
     /// Where tasks' groups are made: in the slice, or in the agent's own part of it.
+    #[serde(deserialize_with = "told::by_controller")]
     pub(crate) parents: BTreeMap<&'static str, PathBuf>,
     /// The group that bounds the processors of all tasks of an agent. They lie in it directly.
     pub(crate) cpuset: Option<PathBuf>,

@@ -7,19 +7,20 @@ use super::{
     Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans,
     KILL_WAIT,
 };
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// What a group of tasks needs. Each is switched on by itself: one that the kernel lacks makes
 /// a joint write fail as a whole.
-const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+pub(super) const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// Whole processors for all tasks of an agent; not needed for a group of its own.
-const CPUSET: &str = "cpuset";
+pub(super) const CPUSET: &str = "cpuset";
 
 /// The group in which all tasks of a PC lie.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tree {
     /// The top of the hierarchy.
     pub(crate) top: PathBuf,
@@ -28,6 +29,7 @@ pub(crate) struct Tree {
     /// Where tasks' groups are made: in the slice, or in the agent's own part of it.
     pub(crate) parent: PathBuf,
     /// Controllers that our groups really have.
+    #[serde(deserialize_with = "super::told::controllers")]
     pub(crate) controllers: Vec<&'static str>,
     pub(crate) idle: IdleMeans,
     /// Whether the parent group competes with everything else on the PC.

@@ -95,9 +95,11 @@ fn adopt_bundle(inner: &Arc<Inner>, bundle: &Arc<Bundle>, all: &mut Vec<Adopted>
     let alive = link.is_some();
     let listens = match link {
         // What it says from now on finds its attempt.
-        Some(link) => inner.listen(link, None, &mut state).map(|linked| {
+        Some(link) => inner.listen(link, true, &mut state).map(|linked| {
             // Old bays that nobody uses are left to the end of the bundle.
             linked.next = next;
+            // One that was made ahead, or that an earlier agent was done with, gets nothing more.
+            linked.idle_since = running.is_empty().then(std::time::Instant::now);
         }),
         None => Ok(()),
     };

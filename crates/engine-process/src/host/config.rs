@@ -46,6 +46,9 @@ pub struct ProcessConfig {
     pub guest: Option<PathBuf>,
     /// Whether each attempt gets a shim and namespaces that no other ever has.
     pub fresh: bool,
+    /// Whether a shim is made ahead where there is none, once something has run: the first task of
+    /// the next job then waits for no program, namespaces and root of its own.
+    pub spare: bool,
 }
 
 impl ProcessConfig {
@@ -63,6 +66,7 @@ impl ProcessConfig {
             program: None,
             guest: None,
             fresh: false,
+            spare: false,
         }
     }
 }

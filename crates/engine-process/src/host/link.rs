@@ -1,5 +1,6 @@
 //! The agent's end of one shim: its process, its socket, and a thread that listens.
 
+use super::nursery::Nursery;
 use crate::bundle::Bundle;
 use crate::message::{FromShim, ToShim, buffer, receive, send};
 use crate::shim::with_address;
@@ -12,14 +13,15 @@ use rustix::net::{
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Name of the hidden command that makes the binary a shim.
 pub(crate) const SHIM_COMMAND: &str = "__shim";
+
+/// Name of the hidden command that makes it a process that shims are copied from.
+pub(crate) const NURSERY_COMMAND: &str = "__nursery";
 
 /// How long a shim may leave its socket full before it is taken to hang.
 const SEND_WAIT: Duration = Duration::from_secs(2);
@@ -46,10 +48,11 @@ pub(crate) type Running = Vec<(AttemptId, Option<Time>)>;
 
 impl Link {
     /// Starts a shim for a bundle whose directory does not exist yet.
-    pub(crate) fn spawn(
+    pub(super) fn spawn(
         bundle: Bundle,
         executable: &Path,
-    ) -> Result<(Arc<Self>, Child), EngineError> {
+        nursery: &Nursery,
+    ) -> Result<Arc<Self>, EngineError> {
         let made = || -> io::Result<()> {
             for dir in [bundle.dir.clone(), bundle.runs(), bundle.cages()] {
                 private_dir(&dir)?;
@@ -74,21 +77,14 @@ impl Link {
             .append(true)
             .open(bundle.dir.join("shim.log"));
         let log = log.map_err(|error| io_error("open the shim's log", error))?;
-        let child = Command::new(executable)
-            .arg0("gleaner")
-            .arg(SHIM_COMMAND)
-            .arg(&bundle.dir)
-            .env_clear()
-            .stdin(theirs)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
+        nursery
+            .shim(executable, &bundle.dir, [theirs.as_fd(), log.as_fd()])
             .map_err(|error| io_error("start a shim", error))?;
         let link = Arc::new(Self {
             bundle: Arc::new(bundle),
             socket: ours,
         });
-        Ok((link, child))
+        Ok(link)
     }
 
     /// Finds the shim that an earlier agent left. It says first what it runs.

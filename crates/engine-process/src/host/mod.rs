@@ -11,7 +11,9 @@ mod device;
 mod discard;
 pub(crate) mod link;
 mod new;
+pub(crate) mod nursery;
 mod save;
+pub(crate) mod spare;
 mod steer;
 pub(crate) mod uids;
 
@@ -34,7 +36,6 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -60,6 +61,8 @@ const FIRST_LEASE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct ProcessEngine {
     pub(crate) inner: Arc<Inner>,
+    /// Lets the spare shim go when nobody has the engine any more; none in a handle of a moment.
+    pub(crate) _keeper: Option<Arc<spare::Keeper>>,
 }
 
 impl fmt::Debug for ProcessEngine {
@@ -73,6 +76,7 @@ impl fmt::Debug for ProcessEngine {
 pub(crate) struct Inner {
     config: ProcessConfig,
     executable: PathBuf,
+    nursery: nursery::Nursery,
     /// Ids that bundles are given blocks of; none where we are a plain user.
     uids: Option<Range<u32>>,
     /// What our groups' names begin with (others are not ours to sweep), and where they lie.
@@ -85,6 +89,8 @@ pub(crate) struct Inner {
     needs: Mutex<GuestNeeds>,
     /// What all shims are to be told.
     steer: mpsc::Sender<Order>,
+    /// Asks for a spare shim.
+    spares: mpsc::Sender<()>,
     events: Events,
     state: Mutex<State>,
     questions: Mutex<BTreeMap<u64, mpsc::Sender<Option<Usage>>>>,
@@ -100,6 +106,10 @@ struct State {
     /// Shims that were told to quit, or died, until nothing of them is left: their names, ids
     /// and directories are nobody else's so long.
     leaving: Vec<Arc<Link>>,
+    /// The shim that was made ahead; among the links too.
+    spare: Option<spare::Spare>,
+    /// Nobody has the engine any more: none is made.
+    no_spares: bool,
     attempts: BTreeMap<AttemptId, Entry>,
 }
 
@@ -202,9 +212,11 @@ impl ProcessEngine {
             tracing::warn!(%error, "tasks of an earlier agent stay frozen");
         }
         let (steer, orders) = mpsc::channel::<Order>();
+        let (spares, wanted) = mpsc::channel();
         let inner = Inner {
             config: ProcessConfig { dir, ..config },
             executable,
+            nursery: nursery::Nursery::default(),
             uids,
             tag,
             domain,
@@ -212,6 +224,7 @@ impl ProcessEngine {
             share: Mutex::default(),
             needs: Mutex::default(),
             steer,
+            spares,
             events,
             state: Mutex::default(),
             questions: Mutex::default(),
@@ -222,7 +235,11 @@ impl ProcessEngine {
         let inner = Arc::new(inner);
         discard::remove_in_background(&inner, removed);
         steer::listen(&inner, orders);
-        Ok(Self { inner })
+        let keeper = spare::Keeper::new(&inner, wanted);
+        Ok(Self {
+            inner,
+            _keeper: Some(Arc::new(keeper)),
+        })
     }
 
     /// How groups of tasks are made here, for the self-test of idle priority.
@@ -255,50 +272,15 @@ impl Inner {
         format!("{}-{lease}", self.tag)
     }
 
-    /// A shim for the attempt and a bay there: its bundle's, or another of the same job (and
-    /// so of the same user and image), or a new one.
-    fn link(
-        self: &Arc<Self>,
-        spec: &AttemptSpec,
-        state: &mut State,
-    ) -> Result<(Arc<Link>, Bay), EngineError> {
-        let job = spec.attempt.task.job;
-        let needs = *self.needs();
-        let of_job = |linked: &&mut Linked| {
-            linked.job == Some(job)
-                && linked.given < GIVEN_MAX
-                && linked.link.bundle.guest_needs == needs
-                && linked.link.bundle.image == spec.image
-        };
-        if !self.config.fresh {
-            let linked = match state.links.get_mut(&spec.bundle) {
-                Some(linked) => Some(linked),
-                None => state.links.values_mut().find(of_job),
-            };
-            if let Some(linked) = linked {
-                return Ok((Arc::clone(&linked.link), linked.bay()));
-            }
-        }
-        let lease = match self.config.fresh || state.is_taken(spec.bundle) {
-            true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
-            false => spec.bundle,
-        };
-        let bundle = self.bundle(lease, spec.image.as_ref(), state)?;
-        let (link, child) = Link::spawn(bundle, &self.executable)?;
-        let linked = self.listen(Arc::clone(&link), Some(child), state)?;
-        linked.job = Some(job);
-        Ok((link, linked.bay()))
-    }
-
     fn listen<'a>(
         self: &Arc<Self>,
         link: Arc<Link>,
-        child: Option<Child>,
+        adopted: bool,
         state: &'a mut State,
     ) -> Result<&'a mut Linked, EngineError> {
         let discarded = bundle::open_lines(&link.bundle.discarded());
         let discarded = discarded.map_err(|error| io_error("open a bundle's list", error))?;
-        self.greet(&link, child.is_none());
+        self.greet(&link, adopted);
         let linked = Linked {
             link: Arc::clone(&link),
             job: None,
@@ -316,9 +298,6 @@ impl Inner {
                 inner.heard(message);
             }
             inner.lost(&link);
-            if let Some(mut child) = child {
-                let _reaped = child.wait();
-            }
         });
         state.links.insert(lease, linked);
         let found = state.links.get_mut(&lease);
@@ -353,6 +332,7 @@ impl Inner {
     fn ended(&self, attempt: AttemptId, ending: Box<Ending>) {
         let unwanted = {
             let mut state = self.state();
+            self.want_spare(&state);
             let entry = state.attempts.get_mut(&attempt);
             entry.is_some_and(|entry| {
                 entry.ended = Some(ending.usage);

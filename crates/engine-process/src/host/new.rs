@@ -1,16 +1,57 @@
-//! What the shim of a new bundle is told, and which user ids it gets.
+//! Which shim an attempt gets; what that of a new bundle is told, and its user ids.
 
-use super::link::io_error;
-use super::{FIRST_LEASE, Inner, State, device};
-use crate::bundle::Bundle;
+use super::link::{Link, io_error};
+use super::{FIRST_LEASE, GIVEN_MAX, Inner, Linked, State, device};
+use crate::bundle::{Bay, Bundle};
 use crate::cage::UIDS_OF_BUNDLE;
-use gleaner_engine::{EngineError, ImageFile};
+use gleaner_engine::{AttemptSpec, EngineError, ImageFile};
 use gleaner_model::LeaseId;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Inner {
+    /// A shim for the attempt and a bay there: its bundle's, or another of the same job (and
+    /// so of the same user and image), or a new one.
+    pub(super) fn link(
+        self: &Arc<Self>,
+        spec: &AttemptSpec,
+        state: &mut State,
+    ) -> Result<(Arc<Link>, Bay), EngineError> {
+        let job = spec.attempt.task.job;
+        let needs = *self.needs();
+        let of_job = |linked: &&mut Linked| {
+            linked.job == Some(job)
+                && linked.given < GIVEN_MAX
+                && linked.link.bundle.guest_needs == needs
+                && linked.link.bundle.image == spec.image
+        };
+        if !self.config.fresh {
+            let linked = match state.links.get_mut(&spec.bundle) {
+                Some(linked) => Some(linked),
+                None => state.links.values_mut().find(of_job),
+            };
+            if let Some(linked) = linked {
+                return Ok((Arc::clone(&linked.link), linked.bay()));
+            }
+        }
+        if let Some(linked) = self.take_spare(spec, state) {
+            linked.job = Some(job);
+            return Ok((Arc::clone(&linked.link), linked.bay()));
+        }
+        let lease = match self.config.fresh || state.is_taken(spec.bundle) {
+            true => LeaseId(self.next_fresh.fetch_add(1, Ordering::Relaxed)),
+            false => spec.bundle,
+        };
+        let bundle = self.bundle(lease, spec.image.as_ref(), state)?;
+        let link = Link::spawn(bundle, &self.executable, &self.nursery)?;
+        let linked = self.listen(Arc::clone(&link), false, state)?;
+        linked.job = Some(job);
+        Ok((link, linked.bay()))
+    }
+
     /// What the shim of a new bundle is told.
     pub(super) fn bundle(
         &self,
@@ -52,6 +93,7 @@ impl Inner {
             group_parent: self.config.group_parent.clone(),
             group_domain: Some(self.domain.clone()),
             group_prefix: self.group_prefix(lease),
+            groups: serde_json::to_value(&self.backend).unwrap_or_default(),
         })
     }
 

@@ -286,6 +286,7 @@ mod tests {
             images: PathBuf::new(),
             group_parent: String::new(),
             group_domain: None,
+            groups: serde_json::Value::Null,
             group_prefix: String::new(),
         };
         for dir in [bundle.cages(), bundle.runs()] {

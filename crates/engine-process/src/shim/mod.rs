@@ -35,6 +35,7 @@ use rustix::net::{
 };
 use rustix::process::Resource;
 pub(crate) use scratch::TEMPORARY;
+use serde::Deserialize as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
@@ -52,6 +53,9 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Longest sleep of the main loop.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The same while there is nothing to watch.
+const IDLE_SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 /// Groups kept ready for the next attempts of the bundle.
 const GROUPS_READY: usize = 8;
@@ -156,13 +160,7 @@ impl Shim {
         // SAFETY: descriptor 0 is ours from birth and nothing else here uses it.
         let agent = unsafe { OwnedFd::from_raw_fd(0) };
         let agent = rustix::io::fcntl_dupfd_cloexec(&agent, 3)?;
-        let options = DetectOptions {
-            parent_name: bundle.group_parent.clone(),
-            domain: bundle.group_domain.clone(),
-            ask_systemd: false,
-            ..DetectOptions::default()
-        };
-        let backend = Backend::detect(&options);
+        let backend = backend(&bundle);
         // Where there is no root, each attempt is told why.
         let (zygote, root) = match image::prepare(&bundle) {
             Ok(root) => {
@@ -283,6 +281,11 @@ impl Shim {
     }
 
     fn sleep(&self) -> Duration {
+        let idle = self.runs.is_empty() && self.waiting.is_empty() && self.outbox.is_empty();
+        if idle && self.agent.is_some() {
+            // Nothing is due before the agent says something: an idle PC is not woken.
+            return IDLE_SLEEP_MAX;
+        }
         let now = Instant::now();
         let mut due = now + SLEEP_MAX;
         for run in self.runs.values().filter(|run| run.clock.is_some()) {
@@ -403,6 +406,20 @@ impl Shim {
             }
         }
     }
+}
+
+/// What the agent found out, while that holds: another agent that ends may take the group of all
+/// tasks away, and an older one said nothing.
+fn backend(bundle: &Bundle) -> Backend {
+    let told = Backend::deserialize(&bundle.groups).ok();
+    told.filter(Backend::stands).unwrap_or_else(|| {
+        Backend::detect(&DetectOptions {
+            parent_name: bundle.group_parent.clone(),
+            domain: bundle.group_domain.clone(),
+            ask_systemd: false,
+            ..DetectOptions::default()
+        })
+    })
 }
 
 /// A thread that drops what it is sent. The last to let go of a mount namespace waits for every

@@ -1,10 +1,11 @@
 //! Agents that fall silent, die and come back, and shims that die.
 
-use crate::{engine, group_parent};
+use crate::{engine, engine_with, group_parent};
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE};
-use gleaner_engine::{AttemptSpec, Engine as _, EngineEvent, Events};
+use gleaner_engine::{AttemptSpec, Control, Engine as _, EngineEvent, Events};
 use gleaner_engine_process::own_processors;
-use gleaner_model::{LeaseId, Reason};
+use gleaner_model::{JobId, LeaseId, Reason, TaskId};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -17,6 +18,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("without beats all is frozen, then ended", silent_agent),
     ("a restarted agent adopts", adoption),
     ("a bundle outlives its idle shim", idle_shim),
+    ("a shim is made ahead, for one job only", made_ahead),
+    ("shims outlive what they were copied from", nursery_killed),
     ("the host's user id is nobody's", host_uid),
 ];
 
@@ -121,6 +124,109 @@ fn idle_shim() {
     }
 }
 
+/// Names of the bundles whose shims listen.
+fn listening(dir: &Path) -> BTreeSet<String> {
+    let bundles = std::fs::read_dir(dir.join("engine/bundles")).unwrap();
+    let listens = bundles
+        .flatten()
+        .filter(|dir| dir.path().join("socket").exists());
+    let names = listens.map(|dir| dir.file_name().to_string_lossy().into_owned());
+    names.collect()
+}
+
+/// Once something has run there is a shim that nobody has; the next job gets it, and then there is
+/// another, which goes with the engine.
+fn made_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| {
+        engine_with(
+            &dir.path().join("engine"),
+            &group_parent(),
+            events,
+            |config| {
+                (config.beat, config.spare) = (BEAT, true);
+            },
+        )
+    };
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mut known = BTreeSet::new();
+    let new = |known: &mut BTreeSet<String>| {
+        let found = || listening(dir.path()).difference(known).next().cloned();
+        wait_until("a shim is there", || found().is_some());
+        let found = found().unwrap();
+        known.insert(found.clone());
+        found
+    };
+    let first = bench.script("echo first");
+    known.insert(first.bundle.to_string());
+    assert_eq!(bench.stdout_of(&first), "first\n");
+    for number in 2..4 {
+        let spare = new(&mut known);
+        let next = AttemptSpec {
+            attempt: TaskId::new(JobId(number), 0).attempt(1),
+            bundle: LeaseId(number),
+            ..bench.script("echo next")
+        };
+        assert_eq!(bench.stdout_of(&next), "next\n");
+        let journal = dir
+            .path()
+            .join("engine/bundles")
+            .join(spare)
+            .join("journal");
+        let journal = std::fs::read_to_string(journal).unwrap();
+        assert!(journal.contains("echo next"), "{journal}");
+    }
+    let base = dir.path().to_string_lossy().into_owned();
+    let left = format!("bundles/{}", new(&mut known));
+    assert!(!processes(&["__shim", &base, &left]).is_empty());
+    drop(bench);
+    wait_until("the spare shim is gone", || {
+        processes(&["__shim", &base, &left]).is_empty()
+    });
+}
+
+/// Our own children with this word among their arguments.
+fn children(word: &str) -> Vec<i32> {
+    let ours = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        fields.split_whitespace().nth(1) == Some(&std::process::id().to_string())
+    };
+    processes(&[word]).into_iter().filter(ours).collect()
+}
+
+fn nursery_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| {
+        engine_with(
+            &dir.path().join("engine"),
+            &group_parent(),
+            events,
+            |config| {
+                (config.beat, config.fresh) = (BEAT, true);
+            },
+        )
+    };
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let first = bench.script("sleep 1000");
+    bench.start(&first);
+    bench.started(first.attempt);
+    let nurseries = children("__nursery");
+    assert!(!nurseries.is_empty());
+    nurseries.iter().copied().for_each(kill);
+    // What it is ordered while it dies is lost, as with a shim that dies.
+    wait_until("it is dead", || {
+        nurseries.iter().all(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })
+    });
+    assert_eq!(bench.stdout_of(&bench.script("echo another")), "another\n");
+    let stop = Control::Stop { grace_ms: 0 };
+    bench.engine().control(first.attempt, stop).unwrap();
+    assert_eq!(bench.ending(first.attempt).reason, Reason::Cancelled);
+}
+
 fn silent_agent() {
     let dir = tempfile::tempdir().unwrap();
     let (say, heard) = channel();
@@ -172,7 +278,7 @@ fn silent_agent() {
 
 fn bare_spec(number: u64, script: &str) -> AttemptSpec {
     AttemptSpec {
-        attempt: gleaner_model::TaskId::new(gleaner_model::JobId(number), 0).attempt(1),
+        attempt: TaskId::new(JobId(number), 0).attempt(1),
         bundle: LeaseId(1),
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         deterministic: false,
@@ -290,9 +396,8 @@ fn adoption() {
     };
     assert_eq!(ended(late), Reason::Exit { code: 0 });
     let sleeper = adopted[2].spec.attempt;
-    engine
-        .control(sleeper, gleaner_engine::Control::Stop { grace_ms: 0 })
-        .unwrap();
+    let stop = Control::Stop { grace_ms: 0 };
+    engine.control(sleeper, stop).unwrap();
     assert_eq!(ended(sleeper), Reason::Cancelled);
     let late = format!("late\n{}\n", own_mask());
     for (one, said) in adopted.iter().zip(["early\n", &late, ""]) {
@@ -357,7 +462,7 @@ fn host_uid() {
     for spec in &specs {
         bench
             .engine()
-            .control(spec.attempt, gleaner_engine::Control::Stop { grace_ms: 0 })
+            .control(spec.attempt, Control::Stop { grace_ms: 0 })
             .unwrap();
         bench.ending(spec.attempt);
         bench.engine().discard(spec.attempt);
