@@ -8,8 +8,10 @@
 //! runner's program and what the processor can do, so nothing is found that was made otherwise.
 //! An entry's own digest stands in the index, not in its file, and is compared before each use.
 //!
-//!     code/KEY         one entry
-//!     code/index.json  their digests and sizes, in the order of their last use
+//! ```text
+//! code/KEY         one entry
+//! code/index.json  their digests and sizes, in the order of their last use
+//! ```
 
 use gleaner_engine::{EngineError, InputFile};
 use gleaner_model::Digest;
