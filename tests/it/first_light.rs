@@ -1,6 +1,7 @@
 //! Does the shortest way work: one command in, its result out?
 
 use crate::pool::{Desk, Pool, finish, outcome, processes_with, signal, until};
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -122,19 +123,28 @@ fn an_early_ctrl_c_leaves_no_job_behind() {
     for after_ms in (0..60).step_by(3) {
         let name = format!("early-{after_ms}");
         let run = pool.command(&desk, &["run", "--name", &name, "--", "sleep", "600"]);
-        // Tests that run in the background of a shell inherit that the signal is ignored.
+        // Tests that run in the background of a shell inherit that the signal is ignored, which
+        // ends with the program that says so.
         let mut command = Command::new("env");
         command
-            .arg("--default-signal=INT")
+            .args([
+                "--default-signal=INT",
+                "sh",
+                "-c",
+                "echo && exec \"$@\"",
+                "sh",
+            ])
             .arg(run.get_program())
             .args(run.get_args())
             .env("GLEANER_CONFIG", pool.config())
             .current_dir(desk.path());
-        let child = command
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let stdout = child.stdout.as_mut().unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
         // On purpose: from before the program listens until after its task runs.
         thread::sleep(Duration::from_millis(after_ms));
         signal(child.id(), "INT");

@@ -381,6 +381,11 @@ impl Pool {
             // The pool is told to end when the thread that started it does: this one stays.
             thread::spawn(move || {
                 let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shared-pool");
+                // That of an earlier run may still be ending.
+                until("the earlier shared pool ends", || {
+                    let dir = dir.to_str().unwrap();
+                    processes().iter().all(|(_, line)| !line.contains(dir))
+                });
                 if dir.exists() {
                     fs::remove_dir_all(&dir).unwrap();
                 }
@@ -573,18 +578,24 @@ pub(crate) fn signal(pid: u32, name: &str) {
     shell.wait().unwrap();
 }
 
-/// Processes with a word in their command line: id, and the command line with spaces.
+/// Programs of tasks with a word in their command line: id, and the command line with spaces.
 pub(crate) fn processes_with(word: &str) -> Vec<(u32, String)> {
+    // The commands of these tests have the word as well.
+    let of_task = |line: &str| line.starts_with("sleep") || line.starts_with("sh -c sleep");
+    let all = processes().into_iter();
+    all.filter(|(_, line)| line.contains(word) && of_task(line))
+        .collect()
+}
+
+/// All processes: id, and the command line with spaces.
+fn processes() -> Vec<(u32, String)> {
     let entries = fs::read_dir("/proc").unwrap();
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter_map(|pid| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = line.replace('\0', " ");
-            line.contains(word).then_some((pid, line))
+            Some((pid, line.replace('\0', " ")))
         })
-        // The commands of these tests have the word as well.
-        .filter(|(_, line)| line.starts_with("sleep") || line.starts_with("sh -c sleep"))
         .collect()
 }
 
