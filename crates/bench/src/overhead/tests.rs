@@ -243,7 +243,7 @@ fn starts_and_bytes_are_rows() {
     for name in [
         "start to end of /bin/true, native, p50",
         "start to end of /bin/true, contained, p50",
-        "start to first instruction, vm, p50",
+        "start to end of /bin/true, vm, p50",
         "read and written for a task, process",
         "read and written for a task, vm",
     ] {
