@@ -177,6 +177,24 @@ pub struct Ending {
     pub degraded: Vec<String>,
 }
 
+impl Ending {
+    /// One of which nothing more is known: the attempt never ran, or nobody saw its end.
+    #[must_use]
+    pub fn bare(reason: Reason, ended: Time) -> Self {
+        Self {
+            reason,
+            started: None,
+            ended,
+            wall_seconds: 0.0,
+            paused_seconds: 0.0,
+            usage: Usage::default(),
+            limits: Vec::new(),
+            refused_calls: BTreeMap::new(),
+            degraded: Vec::new(),
+        }
+    }
+}
+
 /// What an engine reports. Events of one attempt come in order; `Ended` is the last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EngineEvent {

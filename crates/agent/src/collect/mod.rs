@@ -12,10 +12,10 @@ use gleaner_attempt::Saving;
 use gleaner_engine::{CollectedFile, Ending, Engine, EngineError};
 use gleaner_model::{
     AttemptId, AttemptRecord, AttemptState, BlobRef, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX,
-    Checkpoint, CheckpointKind, Digest, FileEntry, Limits, OutputFile, Reason, Time, Usage,
+    Checkpoint, CheckpointKind, Digest, FileEntry, Limits, OutputFile, Reason, Time,
 };
 use gleaner_wire::{INLINE_BYTES_MAX, v1};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
@@ -106,17 +106,7 @@ impl Draft {
         ending: Option<&Ending>,
         now: Time,
     ) -> Self {
-        let none = Ending {
-            reason: reason.clone(),
-            started: None,
-            ended: now,
-            wall_seconds: 0.0,
-            paused_seconds: 0.0,
-            usage: Usage::default(),
-            limits: Vec::new(),
-            refused_calls: BTreeMap::new(),
-            degraded: Vec::new(),
-        };
+        let none = Ending::bare(reason.clone(), now);
         let ending = ending.unwrap_or(&none);
         Self {
             record: AttemptRecord {

@@ -5,26 +5,15 @@ use super::{Entry, Inner, Reason};
 use crate::bundle::Past;
 use crate::bundle::{self, Bundle};
 use gleaner_engine::{Adopted, Ending, EngineError};
-use gleaner_model::{AttemptId, Usage};
+use gleaner_model::AttemptId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
 /// The record of an attempt whose end nobody saw.
 pub(crate) fn lost_ending(detail: &str) -> Ending {
-    Ending {
-        reason: Reason::Lost {
-            detail: detail.to_owned(),
-        },
-        started: None,
-        ended: crate::shim::now(),
-        wall_seconds: 0.0,
-        paused_seconds: 0.0,
-        usage: Usage::default(),
-        limits: Vec::new(),
-        refused_calls: BTreeMap::new(),
-        degraded: Vec::new(),
-    }
+    let detail = detail.to_owned();
+    Ending::bare(Reason::Lost { detail }, crate::shim::now())
 }
 
 pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {

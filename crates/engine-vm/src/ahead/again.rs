@@ -5,8 +5,7 @@ use super::{AHEAD, LOOK, State, now};
 use crate::engine::{Guests, io_error};
 use gleaner_engine::{AttemptSpec, Ending, Engine as _, EngineError, EngineEvent};
 use gleaner_engine_process::Cages;
-use gleaner_model::{AttemptId, Reason, Usage};
-use std::collections::BTreeMap;
+use gleaner_model::{AttemptId, Reason};
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -28,7 +27,8 @@ impl Guests {
         let starts = move || {
             if let Err(error) = guests.replace(&cages, &spec) {
                 let attempt = spec.attempt;
-                let ending = Box::new(not_started(&error));
+                let detail = error.to_string();
+                let ending = Box::new(Ending::bare(Reason::Engine { detail }, now()));
                 (guests.events)(EngineEvent::Ended { attempt, ending });
             }
         };
@@ -63,21 +63,5 @@ impl Guests {
         let mut all = self.ahead.all();
         let again = |waiting: &super::Waiting| waiting.state == State::Again;
         all.get(&attempt).is_some_and(again) && all.remove(&attempt).is_some()
-    }
-}
-
-fn not_started(error: &EngineError) -> Ending {
-    Ending {
-        reason: Reason::Engine {
-            detail: error.to_string(),
-        },
-        started: None,
-        ended: now(),
-        wall_seconds: 0.0,
-        paused_seconds: 0.0,
-        usage: Usage::default(),
-        limits: Vec::new(),
-        refused_calls: BTreeMap::new(),
-        degraded: Vec::new(),
     }
 }
