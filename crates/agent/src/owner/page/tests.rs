@@ -202,7 +202,7 @@ async fn other_sites_cannot_use_the_owners_browser() {
     );
     let ours = format!("{cookie}Origin: http://127.0.0.1:{port}\r\n");
     assert_eq!(open.post("/pause", &ours, &good).await.status, 303);
-    let odd = good.replace("900", "901");
+    let odd = good.replace("for=900", "for=901");
     assert_eq!(open.post("/pause", &ours, &odd).await.status, 400);
 }
 
