@@ -28,7 +28,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine-process", &["engine", "image", "model"]),
     // A guest's kernel runs in the process engine's cage: one set of namespaces, limits, freezers
     // and shims for both. Its host end and its process 1 are one program of their own.
-    ("engine-vm", &["engine", "engine-process", "guest", "model"]),
+    // Its tests bring a root of their own, as jobs do.
+    (
+        "engine-vm",
+        &["engine", "engine-process", "guest", "image", "model"],
+    ),
     // Likewise, where there are cages: the runner of its programs is the program in one.
     ("engine-wasm", &["engine", "engine-process", "model"]),
     ("guest", &[]),

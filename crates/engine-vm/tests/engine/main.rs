@@ -10,6 +10,7 @@
 mod ahead;
 mod guests;
 mod hostile;
+mod images;
 mod qemu;
 
 use gleaner_engine::Events;

@@ -1,8 +1,11 @@
 //! What is different under QEMU, here where it translates each instruction: that runs anywhere.
 
+use crate::images;
 use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{Bench, DEADLINE};
-use gleaner_engine::{AfterSave, AttemptSpec, Control, EngineEvent, InputFile, Restore, Saves};
+use gleaner_engine::{
+    AfterSave, AttemptSpec, Control, Ending, EngineEvent, InputFile, Restore, Saves,
+};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::Image;
 use gleaner_engine_vm::probe::{Outcome, Remembered, chosen, trials};
@@ -28,6 +31,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     (
         "a guest that was saved goes on on another node with the same result",
         moved,
+    ),
+    (
+        "a guest with a root of its own is saved, goes on, and on no other root",
+        images::moved_with_its_root,
     ),
 ];
 
@@ -109,7 +116,7 @@ fn chain(bench: &Bench) -> AttemptSpec {
 }
 
 /// Waits until the program has said so many bytes.
-fn said(bench: &Bench, spec: &AttemptSpec, bytes: u64) {
+pub(crate) fn said(bench: &Bench, spec: &AttemptSpec, bytes: u64) {
     let end = Instant::now() + DEADLINE;
     let length = || {
         let streams = bench.engine().streams(spec.attempt);
@@ -121,14 +128,14 @@ fn said(bench: &Bench, spec: &AttemptSpec, bytes: u64) {
     }
 }
 
-fn save(bench: &Bench, spec: &AttemptSpec, then: AfterSave) {
+pub(crate) fn save(bench: &Bench, spec: &AttemptSpec, then: AfterSave) {
     bench.engine().save(spec.attempt, then).unwrap();
     let again = bench.engine().save(spec.attempt, then);
     assert!(again.is_err(), "one at a time");
 }
 
 /// The saved guest as a blob, like one that came from a server.
-fn blob(dir: &Path, name: &str, content: &[u8]) -> InputFile {
+pub(crate) fn blob(dir: &Path, name: &str, content: &[u8]) -> InputFile {
     let source = dir.join(name);
     fs::write(&source, content).unwrap();
     InputFile {
@@ -137,6 +144,18 @@ fn blob(dir: &Path, name: &str, content: &[u8]) -> InputFile {
         digest: Digest(*blake3::hash(content).as_bytes()),
         mode: 0o600,
     }
+}
+
+/// Saves one for the last time; what was saved.
+pub(crate) fn saved_and_gone(bench: &Bench, spec: &AttemptSpec) -> (Ending, Vec<u8>) {
+    save(bench, spec, AfterSave::End);
+    let ended = bench.ending(spec.attempt);
+    assert_eq!(ended.reason, Reason::Cancelled);
+    let mut saved = Vec::new();
+    let [file] = <[_; 1]>::try_from(bench.engine().saved(spec.attempt).unwrap()).unwrap();
+    { &file.file }.read_to_end(&mut saved).unwrap();
+    bench.engine().discard(spec.attempt);
+    (ended, saved)
 }
 
 /// Saves one that goes on after a first save, and is gone after the next, for which it is woken.
@@ -161,14 +180,7 @@ fn saved(bench: &Bench, machine: &str) -> Vec<u8> {
         .engine()
         .control(spec.attempt, Control::Pause)
         .unwrap();
-    save(bench, &spec, AfterSave::End);
-    let ended = bench.ending(spec.attempt);
-    assert_eq!(ended.reason, Reason::Cancelled);
-    let mut saved = Vec::new();
-    let [file] = <[_; 1]>::try_from(bench.engine().saved(spec.attempt).unwrap()).unwrap();
-    { &file.file }.read_to_end(&mut saved).unwrap();
-    bench.engine().discard(spec.attempt);
-    saved
+    saved_and_gone(bench, &spec).1
 }
 
 fn moved(bench: &Bench, image: &Image) {
