@@ -5,13 +5,13 @@ use crate::image::{Image, ImageError, Manifest, Program};
 use crate::machine;
 use crate::probe::{self, Remembered};
 use crate::saving::{self, Known};
-use crate::translate;
+use crate::translate::{self, Said};
 use gleaner_engine::{
     Adopted, AfterSave, AttemptSpec, Capability, CollectedFile, Control, Ending, EngineError,
     EngineEvent, Events, Saves,
 };
 use gleaner_engine_process::{Caged, Cages, ProcessConfig, Runner};
-use gleaner_guest::task::{Accelerator, GuestTask, OUT_DIR, RECORD_FILE};
+use gleaner_guest::task::{Accelerator, GuestTask, NOTED_FILE, OUT_DIR, RECORD_FILE};
 use gleaner_model::{AttemptId, GuestPrice};
 use std::fmt;
 use std::io;
@@ -183,10 +183,12 @@ impl Runner for Guests {
     fn ending(&self, cages: &Cages, spec: &AttemptSpec, cage: &Ending) -> Ending {
         let guest = cages.told::<GuestTask>(spec.attempt);
         let accelerator = guest.map(|task| task.machine.accelerator);
-        let record = cages.said(spec.attempt, RECORD_FILE);
+        let last = cages.said(spec.attempt, RECORD_FILE).map(Said::Last);
+        let noted = || cages.said(spec.attempt, NOTED_FILE).map(Said::Noted);
+        let said = last.or_else(noted);
         let frozen_ms = ahead::frozen_ms(cages, spec.attempt);
         let cage = translate::without_waiting(cage, frozen_ms);
-        translate::ending(spec, accelerator, &cage, record.as_ref())
+        translate::ending(spec, accelerator, &cage, said.as_ref())
     }
 
     fn collect(

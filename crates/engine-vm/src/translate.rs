@@ -177,15 +177,29 @@ pub(crate) fn without_waiting(cage: &Ending, frozen_ms: u64) -> Ending {
     ending
 }
 
+/// What is known from within the guest.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Its last word.
+    Last(Record),
+    /// What it had said by then of one that was saved, stopped or ended by a limit: what it used, not
+    /// how it ended.
+    Noted(Record),
+}
+
 /// The task's ending.
 pub(crate) fn ending(
     spec: &AttemptSpec,
     machine: Option<Accelerator>,
     cage: &Ending,
-    record: Option<&Record>,
+    said: Option<&Said>,
 ) -> Ending {
     let empty = Record::default();
-    let said = record.unwrap_or(&empty);
+    let (record, said) = match said {
+        Some(Said::Last(record)) => (Some(record), record),
+        Some(Said::Noted(record)) => (None, record),
+        None => (None, &empty),
+    };
     let boot_s = seconds(said.boot_ms);
     let wall_seconds = (cage.wall_seconds - boot_s).max(cage.paused_seconds);
     let reason = reason(&cage.reason, record);
@@ -206,7 +220,7 @@ pub(crate) fn ending(
         paused_seconds: cage.paused_seconds,
         usage: Usage {
             cpu_seconds: cage.usage.cpu_seconds,
-            memory_peak: said.memory_peak.max(u64::from(record.is_none())),
+            memory_peak: said.memory_peak,
             read_bytes: said.read_bytes,
             written_bytes: said.written_bytes,
             processes_peak: said.processes_peak,

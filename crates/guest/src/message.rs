@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The version of this protocol; both ends come from one build, so they must be equal.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Longest path of a file in the guest's scratch that can be named, in bytes.
 pub const NAME_MAX_BYTES: usize = 4096;
@@ -54,6 +54,9 @@ pub enum ToHost {
     DataEnd([u8; 32]),
     /// The guest cannot go on.
     Trouble(String),
+    /// What the program has used so far: a [`crate::task::Record`] as JSON. Whoever ends the guest
+    /// from outside has nothing newer.
+    Noted(Vec<u8>),
 }
 
 /// A name in the guest's scratch.
@@ -152,6 +155,7 @@ impl ToHost {
             Self::Data(bytes) => (8, bytes.clone()),
             Self::DataEnd(digest) => (9, digest.to_vec()),
             Self::Trouble(text) => (10, text.as_bytes().to_vec()),
+            Self::Noted(json) => (11, json.clone()),
         }
     }
 
@@ -176,6 +180,7 @@ impl ToHost {
             (8, payload) => Self::Data(payload),
             (9, payload) => Self::DataEnd(payload.try_into().map_err(|_| wrong)?),
             (10, payload) => Self::Trouble(String::from_utf8_lossy(&payload).into_owned()),
+            (11, payload) => Self::Noted(payload),
             _ => return Err(wrong),
         })
     }
@@ -283,6 +288,7 @@ mod tests {
             ToHost::Data(vec![0; 10]),
             ToHost::DataEnd([3; 32]),
             ToHost::Trouble("no root".to_owned()),
+            ToHost::Noted(b"{}".to_vec()),
         ] {
             assert_eq!(ToHost::decode(frame(message.encode())), Ok(message));
         }

@@ -19,6 +19,10 @@ pub const OUT_DIR: &str = "out";
 /// Where the [`Record`] lies then.
 pub const RECORD_FILE: &str = "record.json";
 
+/// Where a [`Record`] of what was used so far lies while the guest runs: all that is known of one
+/// that is ended from outside.
+pub const NOTED_FILE: &str = "noted.json";
+
 /// What runs a guest's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +171,29 @@ pub struct Record {
     pub degraded: Vec<String>,
 }
 
+impl Record {
+    /// Whether this says noticeably more than what was told before. Peaks and sums only grow, so
+    /// each is told a few hundred times at most, however long the task.
+    #[must_use]
+    pub fn is_news_to(&self, told: &Self) -> bool {
+        let figures = |record: &Self| {
+            [
+                record.memory_peak,
+                record.processes_peak.into(),
+                record.disk_peak,
+                record.read_bytes,
+                record.written_bytes,
+                record.page_faults,
+            ]
+        };
+        let grown = |(now, then): (u64, u64)| now > then + then / NEWS_SHARE;
+        figures(self).into_iter().zip(figures(told)).any(grown)
+    }
+}
+
+/// Growth by more than this part is news.
+const NEWS_SHARE: u64 = 16;
+
 /// How a task ended in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum End {
@@ -187,4 +214,31 @@ pub enum End {
     Failed(String),
     /// It could not go on from what was saved; why.
     Unrestored(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_told_and_not_every_byte_of_it() {
+        let mut told = Record::default();
+        let mut times = 0;
+        for bytes in 0..1_000_000 {
+            let now = Record {
+                written_bytes: bytes,
+                ..Record::default()
+            };
+            if now.is_news_to(&told) {
+                (told, times) = (now, times + 1);
+            }
+        }
+        assert!((100..400).contains(&times), "{times}");
+        assert!(told.written_bytes > 900_000, "{told:?}");
+        let first = Record {
+            page_faults: 1,
+            ..told.clone()
+        };
+        assert!(first.is_news_to(&told) && !told.is_news_to(&first));
+    }
 }

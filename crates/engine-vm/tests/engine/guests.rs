@@ -2,7 +2,7 @@
 
 use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{BEAT, Bench, DEADLINE, record};
-use gleaner_engine::{AfterSave, Control, Engine as _, EngineEvent, Events, Saves};
+use gleaner_engine::{AfterSave, AttemptSpec, Control, Engine as _, EngineEvent, Events, Saves};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_engine_vm::image::{Image, Program};
 use gleaner_engine_vm::probe::{Outcome, Remembered, chosen, trials};
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a guest that panics says so", panics),
     ("guests that lie, flood or say nothing are ended", fakes),
     ("a new agent takes a running guest over", taken_over),
+    ("what a task used is known whoever ends it", used),
     ("the trial boots a guest and is remembered", trial),
     ("the same packages give the same image", same_image),
     ("user-mode Linux says that it cannot save", unsavable),
@@ -256,6 +257,37 @@ fn taken_over(bench: &Bench, image: &Image) {
         .collect();
     assert_eq!(names, ["stdout", "stderr", "stop"]);
     second.discard(spec.attempt);
+}
+
+/// Ended by its engine, and by a kernel that goes away under it.
+fn used(bench: &Bench, _: &Image) {
+    // What it used is told at the second word at the latest, since what was told before is older than a
+    // second then; what it says is told in order.
+    let script = "head -c 9m /dev/zero | tail -c 8m > f; sleep 1000 & sleep 1000 & \
+                  for word in a b c; do echo $word; sleep 1.1; done; wait";
+    let stop = |spec: &AttemptSpec| {
+        let stop = Control::Stop { grace_ms: 0 };
+        bench.engine().control(spec.attempt, stop).unwrap();
+    };
+    let kill = |_: &AttemptSpec| {
+        let first = kernels().into_iter().min().unwrap();
+        let pid = rustix::process::Pid::from_raw(first.try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    };
+    let ends: [&dyn Fn(&AttemptSpec); 2] = [&stop, &kill];
+    for end in ends {
+        let spec = bench.script(script);
+        bench.start(&spec);
+        crate::qemu::said(bench, &spec, 6);
+        end(&spec);
+        let ending = bench.ending(spec.attempt);
+        let used = ending.usage;
+        assert!(used.memory_peak > 6 << 20, "{ending:?}");
+        assert!(used.processes_peak >= 3, "{ending:?}");
+        assert!(used.written_bytes > 6 << 20, "{ending:?}");
+        assert!(record(&ending, LimitKind::Disk).peak > 6e6, "{ending:?}");
+        bench.engine().discard(spec.attempt);
+    }
 }
 
 fn trial(_: &Bench, image: &Image) {

@@ -65,7 +65,14 @@ pub(crate) fn moved_with_its_root(bench: &Bench, image: &Image) {
     let first = spec(bench, &ours);
     bench.start(&first);
     said(bench, &first, 150);
-    let (_, saved) = saved_and_gone(bench, &first);
+    let (ended, saved) = saved_and_gone(bench, &first);
+    // Its kernel is gone, and with it whoever could be asked what the program used.
+    let used = &ended.usage;
+    assert!(used.memory_peak > 64 << 10, "{used:?}");
+    assert!(
+        used.processes_peak >= 1 && used.cpu_seconds > 0.0,
+        "{used:?}"
+    );
 
     let Saves::Guest { machine } = bench.engine().saves() else {
         panic!("{:?}", bench.engine().saves())

@@ -22,7 +22,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The root of the initial file system, where all else is mounted.
 const ROOT: &str = "/root";
@@ -31,6 +31,9 @@ const CGROUP: &str = "/cgroup";
 
 /// How often limits are looked at, in nanoseconds.
 const LOOK_NS: i64 = 100_000_000;
+
+/// Between two words of what was used so far, at least.
+const NOTE: Duration = Duration::from_secs(1);
 
 /// One read of a stream, in bytes: a frame's payload.
 const READ_BYTES: usize = crate::frame::TO_HOST_MAX_BYTES;
@@ -123,6 +126,7 @@ fn watch(
     record: &mut Record,
 ) -> io::Result<()> {
     let mut streams = streams.map(Some);
+    let mut noted = Noted::default();
     let mut buffer = vec![0; READ_BYTES];
     while !program.is_over() || streams.iter().any(Option::is_some) {
         let woken = wait(channel, &program, &streams)?;
@@ -154,9 +158,42 @@ fn watch(
             }
         }
         program.look(record);
+        noted.tell(channel, &program, record)?;
     }
     program.finish(record);
     Ok(())
+}
+
+/// What the host was told of the program's use last, and when.
+#[derive(Default)]
+struct Noted {
+    told: Record,
+    at: Option<Instant>,
+}
+
+impl Noted {
+    /// Tells what is news; never waits for room, which the streams need more.
+    fn tell(
+        &mut self,
+        channel: &mut Channel,
+        program: &Program,
+        record: &mut Record,
+    ) -> io::Result<()> {
+        if self.at.is_some_and(|at| at.elapsed() < NOTE) {
+            return Ok(());
+        }
+        self.at = Some(Instant::now());
+        program.count(record);
+        if !record.is_news_to(&self.told) {
+            return Ok(());
+        }
+        let json = serde_json::to_vec(&record)?;
+        if channel.room() >= json.len() as u64 {
+            channel.send(&ToHost::Noted(json))?;
+            self.told = record.clone();
+        }
+        Ok(())
+    }
 }
 
 /// What the poll woke us for.

@@ -48,7 +48,7 @@ impl Program {
             Ok((File::from(OwnedFd::from(reader)), writer.into()))
         };
         let ((out, out_end), (err, err_end)) = (stream()?, stream()?);
-        let moved_before = moved();
+        let moved_before = moved("self");
         let child = Command::new("/proc/self/exe")
             .arg("start")
             .env_clear()
@@ -132,13 +132,27 @@ impl Program {
         record.memory_peak = record.memory_peak.max(memory);
     }
 
+    /// Counts what is dearer to look at: faults, and bytes read and written.
+    pub(super) fn count(&self, record: &mut Record) {
+        let faults = event("memory.stat", "pgmajfault");
+        record.page_faults = record.page_faults.max(faults);
+        let (mut read, mut written) = moved("self");
+        read = read.saturating_sub(self.moved_before.0);
+        written = written.saturating_sub(self.moved_before.1);
+        for pid in members() {
+            let (its_read, its_written) = moved(&pid.as_raw_nonzero().to_string());
+            read = read.saturating_add(its_read);
+            written = written.saturating_add(its_written);
+        }
+        // One that ended between the two looks is in neither: it comes back with the next.
+        record.read_bytes = record.read_bytes.max(read);
+        record.written_bytes = record.written_bytes.max(written);
+    }
+
     /// The last look, and how it ended.
     pub(super) fn finish(&self, record: &mut Record) {
         self.look(record);
-        record.page_faults = event("memory.stat", "pgmajfault");
-        let (read, written) = moved();
-        record.read_bytes = read.saturating_sub(self.moved_before.0);
-        record.written_bytes = written.saturating_sub(self.moved_before.1);
+        self.count(record);
         let not_started = fs::read(STATUS).unwrap_or_default();
         record.end = if let Ok(end) = serde_json::from_slice(&not_started) {
             end
@@ -240,9 +254,9 @@ fn count(text: &str, name: &str) -> u64 {
     value.unwrap_or(0)
 }
 
-/// Bytes that we and all ended processes have read and written: proc(5), `/proc/PID/io`.
-fn moved() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
+/// Bytes that a process and all its ended ones have read and written: proc(5), `/proc/PID/io`.
+fn moved(process: &str) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{process}/io")).unwrap_or_default();
     (count(&text, "rchar"), count(&text, "wchar"))
 }
 

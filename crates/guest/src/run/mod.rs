@@ -15,8 +15,8 @@ mod stream;
 
 use crate::message::{ToGuest, ToHost, VERSION};
 use crate::task::{
-    BEGIN_FILE, BEGUN_FILE, DISK_DIR, End, GuestTask, OUT_DIR, READY_FILE, RECORD_FILE, Record,
-    TASK_FILE,
+    BEGIN_FILE, BEGUN_FILE, DISK_DIR, End, GuestTask, NOTED_FILE, OUT_DIR, READY_FILE, RECORD_FILE,
+    Record, TASK_FILE,
 };
 use accelerator::Guest;
 use outputs::Outputs;
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Ok(record) => record,
         Err(error) => Record {
             end: End::Failed(error.to_string()),
-            ..Record::default()
+            ..noted()
         },
     };
     let written = serde_json::to_vec(&record)
@@ -62,6 +62,12 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// What the guest had said of its use before it was lost.
+fn noted() -> Record {
+    let text = fs::read(NOTED_FILE).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 fn attempt() -> io::Result<Record> {
@@ -80,9 +86,10 @@ fn attempt() -> io::Result<Record> {
             });
         }
     };
-    let phase = match &restored {
-        Some(_) => Phase::Program,
-        None => Phase::Boot,
+    // It booted long ago, elsewhere; here it takes as long as to read it in.
+    let (phase, waited) = match &restored {
+        Some(_) => (Phase::Program, Some(begun.elapsed())),
+        None => (Phase::Boot, None),
     };
     let Restored {
         guest,
@@ -103,7 +110,7 @@ fn attempt() -> io::Result<Record> {
         looked: Instant::now(),
         phase,
         begun,
-        waited: None,
+        waited,
     };
     let mut record = keeper.serve();
     if record.is_err() && keeper.is_still_ahead() {
@@ -159,7 +166,7 @@ struct Keeper {
     looked: Instant,
     phase: Phase,
     begun: Instant,
-    /// From then to the beginning of a task that the guest waited for.
+    /// From then to the beginning of a task that the guest waited for, or that goes on.
     waited: Option<Duration>,
 }
 
@@ -276,11 +283,14 @@ impl Keeper {
             (Phase::Program, ToHost::Stdout(bytes)) => io::stdout().write_all(&bytes)?,
             (Phase::Program, ToHost::Stderr(bytes)) => io::stderr().write_all(&bytes)?,
             (Phase::Program | Phase::Beginning, ToHost::Ended(json)) => {
-                let mut record: Record = serde_json::from_slice(&json)?;
-                let boot = record.boot_ms.min(ms(self.begun.elapsed()));
-                let ahead = self.task.waits.then(|| self.begun.elapsed());
-                record.boot_ms = self.waited.or(ahead).map_or(boot, ms);
+                let record = self.record(&json)?;
                 self.phase = Phase::Listing(Box::new(record));
+            }
+            (Phase::Program, ToHost::Noted(json)) => {
+                // Whole or not at all, for who reads it after we were killed.
+                let part = format!("{NOTED_FILE}.part");
+                fs::write(&part, serde_json::to_vec(&self.record(&json)?)?)?;
+                fs::rename(part, NOTED_FILE)?;
             }
             (Phase::Listing(_), ToHost::Entry(entry)) => {
                 self.outputs.offer(entry)?;
@@ -312,6 +322,15 @@ impl Keeper {
             _ => return Err(io::Error::other("the guest speaks out of turn")),
         }
         Ok(None)
+    }
+
+    /// What the guest says of its task, with the boot as we saw it.
+    fn record(&self, json: &[u8]) -> io::Result<Record> {
+        let mut record: Record = serde_json::from_slice(json)?;
+        let boot = record.boot_ms.min(ms(self.begun.elapsed()));
+        let ahead = self.task.waits.then(|| self.begun.elapsed());
+        record.boot_ms = self.waited.or(ahead).map_or(boot, ms);
+        Ok(record)
     }
 
     /// Lets the task of a guest that was booted ahead begin.
