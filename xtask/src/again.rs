@@ -42,6 +42,15 @@ pub(crate) fn run<E>(mut run: impl FnMut(&[String]) -> Result<Outcome, E>) -> Re
     })
 }
 
+/// Arguments by which cargo's harness and ours run only these tests; none for all.
+pub(crate) fn only(names: &[String]) -> Vec<&str> {
+    let words = ["--", "--exact"].into_iter();
+    match names {
+        [] => Vec::new(),
+        _ => words.chain(names.iter().map(String::as_str)).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@ use crate::again;
 use crate::debian::{self, Need};
 use crate::needs::{KERNEL, QEMU};
 use crate::process::{self, Counts, End};
-use crate::suites::only;
 use crate::workspace::{Workspace, cargo_command};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -89,7 +88,7 @@ pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Cou
             let mut command = cargo_command();
             command
                 .args(step)
-                .args(only(names))
+                .args(again::only(names))
                 .env(PROGRAM, &program)
                 .env(IMAGE, program.with_file_name("image"));
             process::run(&mut command, left())

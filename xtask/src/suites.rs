@@ -214,7 +214,7 @@ fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Count
     for step in steps {
         let outcome = again::run(|names| {
             let mut command = cargo_command();
-            command.args(*step).args(only(names));
+            command.args(*step).args(again::only(names));
             if long {
                 command.env(LONG, "1");
             }
@@ -230,15 +230,6 @@ fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Count
         }
     }
     Ok((End::Success, counts))
-}
-
-/// Arguments by which cargo's harness and ours run only these tests; none for all.
-pub(crate) fn only(names: &[String]) -> Vec<&str> {
-    let words = ["--", "--exact"].into_iter();
-    match names {
-        [] => Vec::new(),
-        _ => words.chain(names.iter().map(String::as_str)).collect(),
-    }
 }
 
 fn summary(reports: &[Report]) -> Result<(), Failure> {

@@ -9,6 +9,7 @@
 mod args;
 mod cmd;
 mod daemon;
+mod form;
 mod out;
 mod progress;
 mod session;
@@ -16,7 +17,7 @@ mod table;
 mod watch;
 
 use args::{Cli, ClientCommand, Command};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use out::Outcome;
 use session::{Session, block_on};
 use std::path::PathBuf;
@@ -70,8 +71,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Image(args) => args.run(cli.config),
         Command::Bench(args) => args.run(),
         Command::Sim(args) => args.run(),
-        Command::Completions(args) => args.run(),
-        Command::Man(args) => args.run(),
+        Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }
 

@@ -1,15 +1,14 @@
 //! The REST calls, one method an endpoint. Bodies that are blobs are in [`crate::blobs`].
 
-use crate::blobs::{Source, upload};
-use crate::{ClientError, Progress, Settings};
+use crate::{ClientError, Settings};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::StreamExt as _;
 use gleaner_api::{
-    Accepted, ErrorBody, ExplainView, ImageView, JobView, NewImage, NewToken, NodeView, PoolView,
-    ResultPage, TaskDetail, TaskView, TokenView,
+    Accepted, ErrorBody, ExplainView, JobView, NewToken, NodeView, PoolView, ResultPage,
+    TaskDetail, TaskView, TokenView,
 };
-use gleaner_model::{BlobRef, JobId, Submission, TaskId};
+use gleaner_model::{JobId, Submission, TaskId};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -324,46 +323,6 @@ impl Client {
     /// As every call.
     pub async fn revoke_token(&self, id: &str) -> Result<(), ClientError> {
         let path = format!("tokens/{}", path_segment(id));
-        self.send(self.request(Method::DELETE, &path))
-            .await
-            .map(drop)
-    }
-
-    /// All images.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn images(&self) -> Result<Vec<ImageView>, ClientError> {
-        self.get("images", &[]).await
-    }
-
-    /// Uploads an image and gives it a name, in place of the one that had it.
-    ///
-    /// # Errors
-    /// As every call, and where the file cannot be read.
-    pub async fn new_image(
-        &self,
-        name: &str,
-        (file, blob): (&Path, BlobRef),
-        note: &str,
-        progress: &Progress,
-    ) -> Result<ImageView, ClientError> {
-        let source = [(blob, Source::File(file.to_owned()))].into();
-        upload(self, &source, progress).await?;
-        let new = NewImage {
-            name: name.to_owned(),
-            digest: blob.digest,
-            note: note.to_owned(),
-        };
-        self.post("images", &new).await
-    }
-
-    /// Takes an image's name away.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn remove_image(&self, name: &str) -> Result<(), ClientError> {
-        let path = format!("images/{}", path_segment(name));
         self.send(self.request(Method::DELETE, &path))
             .await
             .map(drop)

@@ -11,12 +11,11 @@
 mod blobs;
 mod error;
 mod fetch;
-
 mod glob;
 mod http;
+mod images;
 mod jobfile;
 mod prepare;
-
 mod settings;
 
 pub use blobs::Progress;

@@ -23,6 +23,7 @@ mod sweep;
 mod template;
 mod units;
 mod usage_histogram;
+mod words;
 
 pub use checkpoint::{
     CHECKPOINT_BYTES_MAX, CHECKPOINT_EVERY_MIN, CHECKPOINT_EXIT_CODE, CHECKPOINT_FILES_MAX,

@@ -1,6 +1,6 @@
 //! What an attempt may use, and what happens when it asks for more.
 
-use crate::state::words;
+use crate::words::words;
 use crate::{Bytes, Cpus, Rate, Span};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! A job as its user writes it. Unknown keys are errors; defaults are filled in here, once.
 
-use crate::state::words;
+use crate::words::words;
 use crate::{BlobRef, Bytes, Cpus, Limits, Rate, Span, Sweep};
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -3,7 +3,7 @@
 //! Reading is written out by hand, because serde's untagged and flattened shapes can only say
 //! that nothing matched, while the user needs to hear which key of which axis is wrong.
 
-use crate::state::words;
+use crate::words::words;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;

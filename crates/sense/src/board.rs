@@ -1,8 +1,7 @@
 //! All last words together, and the way out for events.
 
-use crate::EventSink;
+use crate::event::{EventSink, SenseEvent};
 use crate::moment::Moment;
-use crate::sensors::SenseEvent;
 use crate::slot::{Slot, SourceReport};
 use gleaner_model::{
     Attention, Bytes, Heat, Load, Memory, Power, Pressure, Sample, Sessions, Signal, Time,

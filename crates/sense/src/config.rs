@@ -1,51 +1,7 @@
 //! Where the sources look. Every root can point at a tree of a test.
 
-use std::fmt;
+use crate::own::OwnTime;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// Processor time that all our tasks together have used since some fixed point; it only grows.
-pub type AskTime = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
-
-/// How the processor time of our tasks is known, so that the owner's load is all the rest.
-///
-/// Several agents that divide one PC between them share one sensing domain: they name the one
-/// parent group of all their tasks, or one closure that sums over all of them.
-#[derive(Clone)]
-pub enum OwnTime {
-    /// Nothing of ours runs.
-    Nothing,
-    /// Directories of control groups; each counts with all that is below it. Version 2 is read
-    /// from `cpu.stat`, version 1 from `cpuacct.usage`.
-    Groups(Vec<PathBuf>),
-    /// Asked every 200 ms from a thread of the sources; must answer at once. `None` where it
-    /// cannot be known now.
-    Ask(AskTime),
-}
-
-impl OwnTime {
-    /// Processor time that all our tasks have used since some fixed point; none where it cannot
-    /// be known now.
-    #[must_use]
-    pub fn read(&self) -> Option<Duration> {
-        match self {
-            Self::Nothing => Some(Duration::ZERO),
-            Self::Groups(groups) => Some(crate::kernel::time_of(groups)),
-            Self::Ask(ask) => ask(),
-        }
-    }
-}
-
-impl fmt::Debug for OwnTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("Nothing"),
-            Self::Groups(groups) => f.debug_tuple("Groups").field(groups).finish(),
-            Self::Ask(_) => f.write_str("Ask"),
-        }
-    }
-}
 
 /// What is sensed, and where. A root that is `None` switches its sources off: they are absent.
 #[derive(Debug, Clone)]

@@ -16,25 +16,23 @@ mod bus;
 mod config;
 mod desktops;
 mod disk;
+mod event;
 mod hardware;
 mod input;
 mod kernel;
 mod logind;
 mod moment;
 mod network;
+mod own;
 mod sensors;
 mod slot;
 mod terminal;
 mod thread;
 pub mod user_session;
 
-pub use config::{AskTime, OwnTime, SenseConfig};
+pub use config::SenseConfig;
+pub use event::{EventSink, SenseEvent};
 pub use gleaner_model::{Sample, Signal};
-pub use sensors::{SenseEvent, Sensors};
+pub use own::{AskTime, OwnTime};
+pub use sensors::Sensors;
 pub use slot::{SourceReport, SourceState};
-
-use std::sync::Arc;
-
-/// Where events go. Called from the sources' threads, so it must return at once: put the event
-/// into a queue.
-pub type EventSink = Arc<dyn Fn(SenseEvent) + Send + Sync>;

@@ -7,8 +7,8 @@
 
 use crate::board::{Board, Logins};
 use crate::bus::{Arg, Bus, BusError, Peer, Said, Value};
+use crate::event::SenseEvent;
 use crate::moment::Moment;
-use crate::sensors::SenseEvent;
 use crate::thread::Stop;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

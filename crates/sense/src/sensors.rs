@@ -1,31 +1,14 @@
 //! All sources together: started, asked, stopped.
 
 use crate::board::Board;
-use crate::slot::{Slot, SourceReport};
+use crate::event::EventSink;
+use crate::slot::{OFF, Slot, SourceReport};
 use crate::thread::{Stop, Threads};
-use crate::{
-    EventSink, SenseConfig, desktops, disk, hardware, input, kernel, logind, network, terminal,
-};
+use crate::{SenseConfig, desktops, disk, hardware, input, kernel, logind, network, terminal};
 use gleaner_model::{Sample, Time};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// What cannot wait for the next sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SenseEvent {
-    /// The owner touched the PC; at most every 100 ms.
-    Input,
-    /// Somebody waits for memory: at least 5 % of a second.
-    MemoryPressed,
-    /// Somebody waits for a disk: at least 15 % of a second.
-    DiskPressed,
-    /// The PC is about to sleep (true), or has woken (false). After `true` the PC waits for
-    /// [`Sensors::ready_to_sleep`], but never longer than the session manager allows (5 s).
-    Sleeping(bool),
-    /// A slow word changed (a session, power, heat, the network): a sample now shows it.
-    Changed,
-}
 
 /// The running sources. Dropping them stops all within a second.
 #[derive(Debug)]
@@ -33,9 +16,6 @@ pub struct Sensors {
     board: Arc<Board>,
     _threads: Option<Threads>,
 }
-
-/// Why a source that is switched off is absent.
-pub(crate) const OFF: &str = "not looked at";
 
 /// How often it is looked whether all sources have spoken.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -86,7 +66,7 @@ impl Sensors {
         self.board.reports()
     }
 
-    /// Tasks are frozen: the PC may sleep now. To be called after [`SenseEvent::Sleeping`].
+    /// Tasks are frozen: the PC may sleep now. To be called after [`crate::SenseEvent::Sleeping`].
     pub fn ready_to_sleep(&self) {
         self.board.ready_to_sleep.store(true, Ordering::SeqCst);
     }

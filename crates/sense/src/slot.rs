@@ -1,12 +1,14 @@
 //! The last word of one source, and how old it is.
 
 use crate::moment::{Moment, span};
-use crate::sensors::OFF;
 use gleaner_model::{Signal, Span, Time};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Longest detail or fix that is kept, in bytes: one line of a table.
 const TEXT_MAX: usize = 300;
+
+/// Why a source that is switched off is absent.
+pub(crate) const OFF: &str = "not looked at";
 
 /// What is said of a source that has not spoken.
 const UNREAD: &str = "has not been read yet";

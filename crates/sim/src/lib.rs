@@ -26,6 +26,7 @@ mod replay;
 mod report;
 mod saves;
 mod server;
+mod source;
 mod trace;
 mod usage;
 mod users;

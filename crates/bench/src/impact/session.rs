@@ -5,8 +5,8 @@ use super::owner::{Answer, Lived, Order, owner_args};
 use super::plan::{Beside, Kind, Mix, Model, Rule, Step};
 use super::proc::{self, Machine};
 use super::rules::{Boinc, Condor};
-use super::spare::{Spare, held_back_s};
-use super::trace::{OWNER, Tracer, Waits};
+use super::spare::{Spare, held_back_s, spare};
+use super::trace::{OWNER, Tracer, Waits, waits};
 use super::work::Record;
 use super::{Options, Stop};
 use crate::{BenchError, Doing as _};
@@ -271,7 +271,10 @@ impl Session {
         let (lived, before, after) = window?;
         frozen?;
         let heard = match &self.tracer {
-            Ok(tracer) => Some(tracer.heard()?),
+            Ok(tracer) => {
+                let text = tracer.heard()?;
+                Some((waits(&text), spare(&text)))
+            }
             Err(_) => None,
         };
         let segment = assemble(step, &lived, &before, &after);

@@ -1,6 +1,6 @@
 //! `gleaner doctor`: what this PC can do, and the fix for what it cannot.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::table::{self, Look, Tone};
 use gleaner_engine::{Capability, Level};

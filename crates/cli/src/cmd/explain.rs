@@ -1,6 +1,6 @@
 //! `gleaner explain J`: why a job waits.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};

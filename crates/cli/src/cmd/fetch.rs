@@ -1,6 +1,6 @@
 //! `gleaner fetch J [DIR]`: brings a job's results here.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::progress::{self, Shown};
 use crate::session::Session;

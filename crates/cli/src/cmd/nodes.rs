@@ -1,6 +1,6 @@
 //! `gleaner nodes` and `gleaner node N [pause|resume|drain|evict]`.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};

@@ -1,8 +1,7 @@
 //! `gleaner completions SHELL` and `gleaner man DIR`: generated from the command line itself.
 
-use crate::args::Cli;
 use crate::out::{self, Failure, Outcome};
-use clap::CommandFactory as _;
+use clap::Command;
 use std::path::PathBuf;
 
 /// Print completions for a shell, as in: gleaner completions bash > /etc/bash_completion.d/gleaner
@@ -20,21 +19,21 @@ pub(crate) struct ManArgs {
 }
 
 impl CompletionsArgs {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(self, mut line: Command) -> Outcome {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "gleaner", &mut text);
+        clap_complete::generate(self.shell, &mut line, "gleaner", &mut text);
         out::print_bytes(&text)?;
         Ok(0)
     }
 }
 
 impl ManArgs {
-    pub(crate) fn run(self) -> Outcome {
+    pub(crate) fn run(self, line: Command) -> Outcome {
         let failed = |problem: std::io::Error| {
             Failure::usage(format!("cannot write {}: {problem}", self.dir.display()))
         };
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
-        clap_mangen::generate_to(Cli::command(), &self.dir).map_err(failed)?;
+        clap_mangen::generate_to(line, &self.dir).map_err(failed)?;
         out::say(format!("man pages are in {}", self.dir.display()));
         Ok(0)
     }

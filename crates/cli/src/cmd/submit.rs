@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", requires = "wait")]
     results: Option<PathBuf>,
     #[command(flatten)]
-    form: crate::args::Form,
+    form: crate::form::Form,
 }
 
 impl Args {

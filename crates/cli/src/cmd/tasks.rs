@@ -1,6 +1,6 @@
 //! `gleaner tasks J`: a job's tasks; `gleaner tasks J.INDEX`: one with its attempts.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Failure, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};

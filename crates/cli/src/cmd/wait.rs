@@ -1,6 +1,6 @@
 //! `gleaner wait J`: stays until a job is over.
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::progress::{JobProgress, Shown};
 use crate::session::Session;

@@ -1,7 +1,6 @@
 //! Tar archives, as whole trees and as layers over others: POSIX ustar and pax, GNU tar; for
 //! whiteouts, the OCI image specification ("Image Layer Filesystem Changeset").
 
-use super::bundle::Files;
 use super::{DEVICE, LeftOut};
 use crate::content::{From, Part, PartReader};
 use crate::tree::{Node, Tree, What};
@@ -75,8 +74,15 @@ fn each(
     Ok(())
 }
 
-/// Every file of an archive by its name.
-pub(super) fn index(part: &Part) -> Result<Files, ImageError> {
+/// Every file and every link of an archive by its name.
+#[derive(Debug)]
+pub(super) struct Index {
+    pub(super) files: BTreeMap<Vec<u8>, Part>,
+    pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Lists an archive.
+pub(super) fn index(part: &Part) -> Result<Index, ImageError> {
     let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
     each(part, |found| {
         let path = found
@@ -95,7 +101,7 @@ pub(super) fn index(part: &Part) -> Result<Files, ImageError> {
         }
         Ok(())
     })?;
-    Ok(Files::Archive { files, links })
+    Ok(Index { files, links })
 }
 
 /// Puts an archive into the tree.

@@ -1,7 +1,7 @@
 //! Container images: the OCI image layout (`image-layout`, `image-index`, `manifest` and `config`
 //! of the OCI image specification) and the archive that `docker save` writes.
 
-use super::archive::{self, Kind, small};
+use super::archive::{self, Index, Kind, small};
 use super::{LeftOut, plain};
 use crate::content::Part;
 use crate::{ImageError, Tree, io_at};
@@ -29,10 +29,7 @@ const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin
 #[derive(Debug)]
 pub(super) enum Files {
     Directory(PathBuf),
-    Archive {
-        files: BTreeMap<Vec<u8>, Part>,
-        links: BTreeMap<Vec<u8>, Vec<u8>>,
-    },
+    Archive(Index),
 }
 
 fn wrong(text: impl Into<String>) -> ImageError {
@@ -41,7 +38,7 @@ fn wrong(text: impl Into<String>) -> ImageError {
 
 impl Files {
     pub(super) fn has(&self, name: &[u8]) -> bool {
-        matches!(self, Self::Archive { files, .. } if files.contains_key(name))
+        matches!(self, Self::Archive(index) if index.files.contains_key(name))
     }
 
     /// `name` is one of ours: it has been checked, or is looked up in an archive's list only.
@@ -52,7 +49,7 @@ impl Files {
                 let file = File::open(&path).map_err(io_at(format!("open {}", path.display())))?;
                 Part::whole(file).map_err(io_at(format!("open {}", path.display())))
             }
-            Self::Archive { files, links } => {
+            Self::Archive(Index { files, links }) => {
                 let mut name = name.as_bytes().to_vec();
                 for _ in 0..LINKS_MAX {
                     if let Some(part) = files.get(&name) {

@@ -77,7 +77,7 @@ pub fn import(source: &Path, bytes_max: u64) -> Result<Imported, ImageError> {
         let file = File::open(source).map_err(io_at(format!("open {shown}")))?;
         let part = Part::whole(file).map_err(io_at(format!("open {shown}")))?;
         let part = plain::plain(part, bytes_max)?;
-        let files = archive::index(&part)?;
+        let files = Files::Archive(archive::index(&part)?);
         if let Some(layers) = bundle::docker_layers(&files)? {
             notes.extend(bundle::docker(&files, &layers, &mut tree, &mut left_out)?);
             "docker-archive"

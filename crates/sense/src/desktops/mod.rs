@@ -9,8 +9,8 @@
 pub(crate) mod word;
 
 use crate::board::{Board, Desktops};
+use crate::event::SenseEvent;
 use crate::moment::Moment;
-use crate::sensors::SenseEvent;
 use crate::thread::{Stop, timespec};
 use gleaner_model::Attention;
 use rustix::event::{PollFd, PollFlags, poll};

@@ -9,8 +9,8 @@ mod device;
 mod kind;
 
 use crate::board::Board;
+use crate::event::SenseEvent;
 use crate::moment::Moment;
-use crate::sensors::SenseEvent;
 use crate::thread::{Stop, timespec};
 use device::{Device, Reading};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -3,9 +3,9 @@
 //! The kernel counts what was used in ticks of 10 ms, and the time of control groups exactly; over
 //! the second that is looked at, the difference is good to about a hundredth.
 
-use crate::OwnTime;
 use crate::board::Board;
 use crate::moment::Moment;
+use crate::own::{OwnTime, PROCESSORS_MAX};
 use gleaner_model::Load;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
@@ -15,9 +15,6 @@ use std::time::Duration;
 
 /// Looks that a word spans: a second.
 const LOOKS: usize = 6;
-
-/// Most processors that are told apart.
-const PROCESSORS_MAX: usize = 1024;
 
 /// A tick of `/proc/stat`: `USER_HZ` is 100 on every platform of Linux.
 const TICK: Duration = Duration::from_millis(10);
@@ -104,10 +101,7 @@ impl Meter {
             parse(&text).ok_or_else(|| format!("{}: not understood", self.stat.display()))?;
         let unknown = "the processor time of tasks is not known";
         let tasks = self.own.read().ok_or(unknown)?;
-        let tasks_each = match &self.own {
-            OwnTime::Groups(groups) => each_of(groups),
-            OwnTime::Nothing | OwnTime::Ask(_) => Vec::new(),
-        };
+        let tasks_each = self.own.by_processor();
         let agent = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Look {
             all,
@@ -147,40 +141,6 @@ fn ticks(row: &str) -> Option<Ticks> {
         stolen,
         total: busy + idle + waiting + stolen,
     })
-}
-
-/// Time of groups; one that is not there has used none.
-/// Time of groups, each with all that is below it.
-pub(crate) fn time_of(groups: &[PathBuf]) -> Duration {
-    groups.iter().map(|group| time_of_group(group)).sum()
-}
-
-fn time_of_group(group: &Path) -> Duration {
-    if let Ok(text) = fs::read_to_string(group.join("cpu.stat"))
-        && let Some(usage) = text
-            .lines()
-            .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
-    {
-        return Duration::from_micros(usage);
-    }
-    let text = fs::read_to_string(group.join("cpuacct.usage")).unwrap_or_default();
-    Duration::from_nanos(text.trim().parse().unwrap_or_default())
-}
-
-/// Time of groups on each processor; version 1 tells, version 2 does not.
-fn each_of(groups: &[PathBuf]) -> Vec<Duration> {
-    let mut sums: Vec<Duration> = Vec::new();
-    for group in groups {
-        let text = fs::read_to_string(group.join("cpuacct.usage_percpu")).unwrap_or_default();
-        let times = text.split_whitespace().take(PROCESSORS_MAX);
-        for (number, time) in times.enumerate() {
-            if sums.len() <= number {
-                sums.push(Duration::ZERO);
-            }
-            sums[number] += Duration::from_nanos(time.parse().unwrap_or_default());
-        }
-    }
-    sums
 }
 
 /// What was used between two looks; nothing where no time passed.
@@ -322,20 +282,5 @@ mod tests {
         for text in ["", "cpu", "cpu  1 2 x 4 5", "intr 5"] {
             assert!(parse(text).is_none(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn groups_of_both_versions() {
-        let root = tempfile::tempdir().unwrap();
-        let (one, two) = (root.path().join("v1"), root.path().join("v2"));
-        fs::create_dir(&one).unwrap();
-        fs::create_dir(&two).unwrap();
-        fs::write(one.join("cpuacct.usage"), "2000000000\n").unwrap();
-        fs::write(one.join("cpuacct.usage_percpu"), "1500000000 500000000 \n").unwrap();
-        fs::write(two.join("cpu.stat"), "usage_usec 3000000\nuser_usec 1\n").unwrap();
-        let gone = root.path().join("gone");
-        assert_eq!(time_of(&[one.clone(), two, gone]), Duration::from_secs(5));
-        let each = [Duration::from_millis(1500), Duration::from_millis(500)];
-        assert_eq!(each_of(&[one]), each);
     }
 }

@@ -10,12 +10,10 @@ mod pressure;
 mod trigger;
 mod week;
 
-pub(crate) use load::time_of;
-
-use crate::OwnTime;
 use crate::board::Board;
+use crate::event::SenseEvent;
 use crate::moment::{Moment, awake};
-use crate::sensors::SenseEvent;
+use crate::own::OwnTime;
 use crate::thread::{Stop, timespec};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::path::PathBuf;

@@ -8,8 +8,8 @@
 
 use super::trigger::{Limit, Trigger};
 use crate::board::Board;
+use crate::event::SenseEvent;
 use crate::moment::Moment;
-use crate::sensors::SenseEvent;
 use gleaner_model::Pressure;
 use rustix::event::PollFlags;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Asking the kernel to say at once when somebody waits too long.
 
-use crate::sensors::SenseEvent;
+use crate::event::SenseEvent;
 use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::OwnedFd;

@@ -3,29 +3,13 @@
 //! A job's own rows go in the commit that deletes it, and its number stays in `gone` until the
 //! rest has followed, a few rows a turn: a job of a million tasks must not hold up the pool.
 
-use super::write::{Writer, int, prefix};
+use super::write::{Writer, prefix};
 use crate::{Envelope, StoreError};
-use gleaner_model::{Digest, JobId};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use gleaner_model::Digest;
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Rows removed in one turn of the writer: some ten milliseconds.
 const PURGE_TURN: u32 = 1000;
-
-/// The job's own rows. From here on nobody can ask for what is left of it.
-pub(super) fn job_gone(db: &Transaction<'_>, job: JobId) -> Result<(), StoreError> {
-    for sql in [
-        "DELETE FROM job WHERE id = ?1",
-        "DELETE FROM job_body WHERE id = ?1",
-        "DELETE FROM job_cpu WHERE id = ?1",
-        "DELETE FROM merged WHERE job = ?1",
-        "DELETE FROM lease WHERE job = ?1",
-        "DELETE FROM checkpoint WHERE job = ?1",
-        "INSERT OR IGNORE INTO gone VALUES (?1)",
-    ] {
-        db.prepare_cached(sql)?.execute([int(job.0)])?;
-    }
-    Ok(())
-}
 
 impl Writer {
     /// See [`crate::Store::purge`].

@@ -1,6 +1,5 @@
 //! The writing side: a batch of rows in one transaction.
 
-use super::purge::job_gone;
 use crate::codec::{
     attempt_code, engine_code, flags, job_code, merge_code, put_ended, put_forgiven, put_pairs,
     put_set, start_ended,
@@ -154,6 +153,23 @@ impl Writer {
         change.commit()?;
         Ok(seen == INDEX_TURN)
     }
+}
+
+/// A deleted job's own rows. From here on nobody can ask for what is left of it, which is purged a
+/// few rows a turn.
+fn job_gone(db: &Transaction<'_>, job: JobId) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM job WHERE id = ?1",
+        "DELETE FROM job_body WHERE id = ?1",
+        "DELETE FROM job_cpu WHERE id = ?1",
+        "DELETE FROM merged WHERE job = ?1",
+        "DELETE FROM lease WHERE job = ?1",
+        "DELETE FROM checkpoint WHERE job = ?1",
+        "INSERT OR IGNORE INTO gone VALUES (?1)",
+    ] {
+        db.prepare_cached(sql)?.execute([int(job.0)])?;
+    }
+    Ok(())
 }
 
 fn put_chunk(db: &Connection, job: JobId, seq: u64, bytes: &[u8]) -> Result<(), StoreError> {

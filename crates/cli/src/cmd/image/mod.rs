@@ -2,7 +2,7 @@
 
 mod guest;
 
-use crate::args::Form;
+use crate::form::Form;
 use crate::out::{self, Failure, Outcome, REFUSED};
 use crate::progress::{self, Shown};
 use crate::session::{Session, block_on};
