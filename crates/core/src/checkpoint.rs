@@ -6,13 +6,14 @@
 //! the server's and the node's business.
 
 use crate::Action;
+use crate::attempt::Kept;
 use crate::event::Saved;
 use crate::row::{CheckpointRow, Row};
 use crate::state::State;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use gleaner_model::{AttemptId, Digest, JobId, NodeId, TaskId, Time};
+use gleaner_model::{AttemptId, JobId, NodeId, TaskId};
 
 /// A program that ended this often in a row to be started again, and whose saved files were the
 /// same each time, makes no progress: its task has failed. One that counts steps or writes a date
@@ -22,34 +23,6 @@ pub const STALLS_MAX: u32 = 3;
 /// Most checkpoints of one task by its program's own end (or its eviction): two months of one
 /// every ten minutes. A task with more has failed.
 pub const CHECKPOINTS_MAX: u32 = 10_000;
-
-/// What is kept in memory of a task's checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kept {
-    /// Number of the attempt that was saved.
-    pub(crate) number: u32,
-    pub(crate) taken: Time,
-    pub(crate) content: Digest,
-    pub(crate) machine: Option<String>,
-    pub(crate) count: u32,
-    pub(crate) stalls: u32,
-    /// See [`CheckpointRow::progress`].
-    pub(crate) progress: u32,
-}
-
-impl Kept {
-    pub(crate) fn of(row: &CheckpointRow) -> Self {
-        Self {
-            number: row.attempt.number,
-            taken: row.saved.taken,
-            content: row.saved.content,
-            machine: row.saved.machine.clone(),
-            count: row.count,
-            stalls: row.stalls,
-            progress: row.progress,
-        }
-    }
-}
 
 /// Why an attempt was saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@
 
 use crate::Action;
 use crate::action::Bundle;
-use crate::job::{Job, Run, Shy};
-use crate::lease::Lease;
-use crate::matching::Room;
+use crate::attempt::{Lease, Run, Shy};
+use crate::job::Job;
+use crate::needs::Room;
 use crate::row::{LeaseRow, Row};
 use crate::state::{MAX_BUNDLE, State};
 use alloc::collections::BTreeMap;

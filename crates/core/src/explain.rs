@@ -2,7 +2,8 @@
 
 use crate::event::NodeHello;
 use crate::job::Job;
-use crate::matching::{Room, labels_fit, saves_for};
+use crate::matching::{labels_fit, saves_for};
+use crate::needs::Room;
 use crate::node::Node;
 use crate::state::State;
 use crate::suit::{self, cpus_for, has_engine};

@@ -4,8 +4,8 @@
 //! its lease's end, the node's slots and the user's processors never disagree.
 
 use crate::Action;
-use crate::job::{Open, Run};
-use crate::matching::Room;
+use crate::attempt::{Lease, Open, Run};
+use crate::needs::Room;
 use crate::row::{AttemptRow, LeaseRow, Row};
 use crate::state::State;
 use alloc::collections::BTreeMap;
@@ -15,24 +15,6 @@ use alloc::vec::Vec;
 use gleaner_model::{
     AttemptId, AttemptState, IntervalSet, JobId, LeaseId, NodeId, Reason, TaskId, TaskState,
 };
-
-/// A task whose node was lost while running it on this many different nodes has failed for good:
-/// it is the likelier cause. Three is what BOINC and HTCondor pools use in practice.
-pub const POISON_NODES: u32 = 3;
-
-/// The same where it was lost this often, on however few nodes: a pool may have one node only.
-/// Four times as often, because a node that is switched off every evening loses a long task each
-/// time, and two weeks of that prove nothing.
-pub const POISON_LOSSES: usize = 12;
-
-/// A bundle's right to run.
-#[derive(Debug, Clone)]
-pub(crate) struct Lease {
-    pub(crate) node: NodeId,
-    pub(crate) job: JobId,
-    /// Tasks not ended.
-    pub(crate) tasks: IntervalSet,
-}
 
 /// How an attempt leaves its node without a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 mod action;
+mod attempt;
 mod book;
 mod check;
 mod checkpoint;
@@ -23,28 +24,31 @@ mod explain;
 mod job;
 mod lease;
 mod matching;
+mod needs;
 mod node;
+mod presence;
 mod restore;
 mod row;
 mod share;
 mod state;
 mod submit;
 mod suit;
+mod user;
 mod verify;
 mod view;
 
 pub use action::{Action, Bundle, Refusal, Reply};
+pub use attempt::{POISON_LOSSES, POISON_NODES};
 pub use book::{Book, fresh_job_row};
 pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
 pub use event::{
     AttemptEnd, Event, Held, KernelUse, MergeKind, Need, NewJob, NodeHello, NodeOffer, NodeReport,
     NodeWish, Saved, Target,
 };
-pub use lease::{POISON_LOSSES, POISON_NODES};
 pub use row::{
     AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow,
 };
-pub use share::HALF_LIFE;
 pub use state::{LEASE, MAX_BUNDLE, SHUN_MAX, State};
 pub use suit::{BOUNDS, Bound, Figure, JobCost, MEASURED_SECONDS, REMEMBERED_SECONDS};
+pub use user::HALF_LIFE;
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

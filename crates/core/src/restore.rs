@@ -5,14 +5,13 @@
 //! doing come back with the nodes.
 
 use crate::Action;
-use crate::checkpoint::Kept;
+use crate::attempt::{Kept, Lease, Open, Run, Trouble};
 use crate::event::{MergeKind, NodeWish};
-use crate::job::{Job, Open, Run, Tally, Trouble};
-use crate::lease::Lease;
-use crate::matching::NeedId;
+use crate::job::{Job, Tally};
+use crate::needs::NeedId;
 use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, Row, Snapshot};
-use crate::share::User;
 use crate::state::State;
+use crate::user::User;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use gleaner_model::{AttemptState, IntervalSet, JobId, TaskId, TaskState, Time};

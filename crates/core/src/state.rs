@@ -4,12 +4,12 @@
 //! room and which jobs have new work; then the grants are made; then what is to be stored and
 //! sent goes out, rows first. No step looks at all jobs or all nodes, save those that say so.
 
+use crate::attempt::Lease;
 use crate::job::Job;
-use crate::lease::Lease;
-use crate::matching::Needs;
+use crate::needs::Needs;
 use crate::node::Node;
 use crate::row::Row;
-use crate::share::{Turn, User};
+use crate::user::{Turn, User};
 use crate::view::{JobView, NodeView, TaskView, UserView};
 use crate::{Action, Event};
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -4,9 +4,9 @@
 //! was really granted to that node. Every report is acknowledged, also one that changes nothing:
 //! the node may then forget it.
 
+use crate::attempt::{Open, Trouble};
 use crate::checkpoint::Cause;
 use crate::event::AttemptEnd;
-use crate::job::{Open, Trouble};
 use crate::lease::Way;
 use crate::row::{AttemptRow, Row};
 use crate::state::State;
