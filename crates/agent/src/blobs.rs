@@ -3,7 +3,7 @@
 
 use crate::AgentError;
 use crate::config::AgentConfig;
-use crate::link::causes;
+use crate::error::causes;
 use crate::link::tls::nobody;
 use bytes::Bytes;
 use gleaner_model::{BlobRef, Digest};

@@ -42,3 +42,14 @@ impl AgentError {
         move |source| Self::Io { doing, source }
     }
 }
+
+/// An error with its causes, which tonic's own text leaves out.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

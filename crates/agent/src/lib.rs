@@ -10,6 +10,7 @@
 mod blobs;
 mod clock;
 mod collect;
+mod condition;
 mod config;
 mod dispatch;
 mod engines;
@@ -17,6 +18,7 @@ mod error;
 mod fetch;
 mod hands;
 mod home;
+mod input;
 mod link;
 mod logs;
 pub mod owner;
@@ -30,7 +32,8 @@ pub use config::{AgentConfig, AtStop, DevShare, Token};
 pub use error::AgentError;
 
 use clock::Clock;
-use dispatch::{Dispatch, Input, Inputs, Parts};
+use condition::Condition;
+use dispatch::{Dispatch, Parts};
 use engines::Built;
 use fetch::Fetcher;
 use fetch::cache::Cache;
@@ -38,6 +41,7 @@ use gleaner_engine::Events;
 use gleaner_harvest::OwnerSettings;
 use gleaner_wire::v1;
 use home::Home;
+use input::{Input, Inputs};
 use link::Link;
 use rustix::process::{Resource, Rlimit};
 use std::path::Path;
@@ -46,7 +50,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 use watch::capacity::{Offer, offer, processors, uname};
-use watch::{Condition, Setup, Watching};
+use watch::{Setup, Watching};
 
 /// Runs an agent until `shutdown` is cancelled. Call it in a tokio runtime.
 ///

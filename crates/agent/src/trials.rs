@@ -5,9 +5,9 @@
 //! So a no is no answer for ever. In: engines. Out: what the loop is to offer.
 
 use crate::AgentError;
-use crate::dispatch::{Input, Inputs};
+use crate::condition::Condition;
 use crate::engines::Built;
-use crate::watch::Condition;
+use crate::input::{Input, Inputs};
 use gleaner_engine::{Capability, Engine, Level};
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! What the book asks for, done: one function an action.
 
-use super::{Dispatch, Input, InputFiles};
+use super::{Dispatch, InputFiles};
 use crate::collect::{Draft, Leaves, Upload, upload};
+use crate::input::Input;
 use crate::run::fault;
 use gleaner_attempt::{Action, Event};
 use gleaner_engine::{Control, EngineEvent};

@@ -13,19 +13,21 @@ mod serve;
 mod slot;
 
 use crate::clock::Clock;
+use crate::condition::Condition;
 use crate::config::AtStop;
 use crate::fetch::{Fetcher, Inputs as InputFiles};
 use crate::hands::Hands;
+use crate::input::{Input, Inputs};
 use crate::link::message;
 use crate::owner::guests::Guests;
 use crate::run::JobTemplate;
 use crate::watch::capacity::Offer;
 use crate::watch::roster::Held;
-use crate::watch::{Condition, Watching, disk};
+use crate::watch::{Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
-use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
+use gleaner_engine::{AttemptSpec, Engine};
 use gleaner_harvest::{Cause, Decision};
-use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Reason, Span, Time};
+use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Span, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,7 +37,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Time between beats to the shims, in milliseconds; they freeze their attempts after three that
 /// did not come.
@@ -72,64 +74,6 @@ const UPLOADS_MAX: usize = 4;
 
 /// Threads that collect and remove: one waits for the disk while the other computes.
 const COLLECTORS: usize = 2;
-
-/// Everything that can happen to the agent.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// The link asks for a hello.
-    Connecting(oneshot::Sender<v1::Hello>),
-    /// The server welcomed the node; messages go here from now on.
-    LinkUp {
-        lease_ms: u32,
-        /// What the admin set for nodes, as JSON; empty where nothing is.
-        settings: Vec<u8>,
-        outgoing: UnboundedSender<v1::AgentMessage>,
-    },
-    /// The connection is gone.
-    LinkDown,
-    /// A beat is on its way.
-    Beaten,
-    /// Messages of the server; the permit bounds how many batches wait.
-    FromServer(v1::ServerBatch, OwnedSemaphorePermit),
-    /// An engine reports.
-    Engine(EngineEvent),
-    /// The blobs of an attempt are here, or not to be had.
-    Fetched(AttemptId, Result<InputFiles, Reason>),
-    /// The report of an attempt is made.
-    Collected(AttemptId, Reason, Box<v1::Ended>),
-    /// What was saved of a running attempt is at the server, or why not.
-    Saved(AttemptId, save::Saved),
-    /// These engines work.
-    Introduced(Vec<String>),
-    /// The self-test lets the node work, or not.
-    Condition(Condition),
-    /// What the harvest brain decided; the engines' groups obey it already.
-    Judged(Box<Decision>),
-    /// The owner needs memory: the youngest attempt goes back.
-    Shed,
-    /// Owner and admin let the pool have so much at most.
-    Capped { memory: Bytes, disk: Bytes },
-    /// The agent shall stop.
-    Stop,
-}
-
-/// The way into the loop's queue. Never blocks.
-#[derive(Debug, Clone)]
-pub(crate) struct Inputs(mpsc::Sender<Input>);
-
-impl Inputs {
-    pub(crate) fn queue() -> (Self, mpsc::Receiver<Input>) {
-        let (sender, receiver) = mpsc::channel();
-        (Self(sender), receiver)
-    }
-
-    /// Nobody listens only when the agent has stopped; then nothing matters any more.
-    pub(crate) fn send(&self, input: Input) {
-        if self.0.send(input).is_err() {
-            tracing::debug!(target: "gleaner::agent", "stopped; an input came too late");
-        }
-    }
-}
 
 /// What the loop works with.
 #[derive(Debug)]

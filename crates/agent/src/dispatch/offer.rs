@@ -2,7 +2,7 @@
 //! there, so that nothing on its way is disturbed.
 
 use super::Dispatch;
-use crate::watch::Condition;
+use crate::condition::Condition;
 use gleaner_attempt::{Capacity, Event};
 use gleaner_engine::Saves;
 use gleaner_model::{Bytes, NodeState};

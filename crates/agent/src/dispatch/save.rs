@@ -3,8 +3,9 @@
 //!
 //! It must not know how an engine saves, nor when: the book says when.
 
-use super::{Dispatch, Input};
+use super::Dispatch;
 use crate::collect::{self, Upload, upload};
+use crate::input::{Input, Saved};
 use gleaner_attempt::{Event, Saving};
 use gleaner_engine::{AfterSave, EngineEvent};
 use gleaner_model::{AttemptId, Checkpoint, CheckpointKind};
@@ -41,9 +42,6 @@ impl SlotSaves {
         }
     }
 }
-
-/// A saved attempt, uploaded: when it was taken, and what the server is told. Or why not.
-pub(crate) type Saved = Result<(u64, v1::Saved), String>;
 
 impl Dispatch {
     pub(super) fn save(&mut self, attempt: AttemptId, last: bool) {

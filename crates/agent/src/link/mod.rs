@@ -13,9 +13,10 @@ pub(crate) mod token;
 pub(crate) use backoff::wait;
 
 use crate::AgentError;
+use crate::condition::Condition;
 use crate::config::{AgentConfig, Token};
-use crate::dispatch::{Input, Inputs};
-use crate::watch::Condition;
+use crate::error::causes;
+use crate::input::{Input, Inputs};
 use gleaner_model::AttemptId;
 use gleaner_wire::v1::pool_client::PoolClient;
 use gleaner_wire::{MESSAGE_BYTES_MAX, v1};
@@ -309,17 +310,6 @@ fn authorization(token: &Token) -> Result<MetadataValue<Ascii>, AgentError> {
             })?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// An error with its causes, which tonic's own text leaves out.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 pub(crate) const fn message(kind: v1::agent_message::Kind) -> v1::AgentMessage {

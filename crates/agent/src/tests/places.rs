@@ -4,7 +4,7 @@ use super::engine::FakeEngine;
 use super::watch::{FakeSensors, scene};
 use super::{bundle, id, until};
 use crate::config::AgentConfig;
-use crate::watch::sensing::Sensed;
+use crate::watch::heard::Sensed;
 use gleaner_model::{AttemptId, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

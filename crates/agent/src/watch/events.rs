@@ -5,15 +5,16 @@
 //! whatever the dispatch loop, a shim or a disk does. Attempts follow: the dispatch loop is told
 //! the decision and pauses, resumes or gives back each of them in its own time.
 
-use super::Heard;
+use super::heard::Heard;
+use super::heard::Sensed;
 use super::keep::Keep;
 use super::pulse::Pulse;
-use super::sensing::{Sensed, Sensing};
+use super::sensing::Sensing;
 use super::slow::Wake;
 use super::status::{Order, Status};
 use crate::clock::Clock;
-use crate::dispatch::{Input, Inputs};
 use crate::hands::Hands;
+use crate::input::{Input, Inputs};
 use gleaner_engine::{Allowance, Engine};
 use gleaner_harvest::{
     Brain, Decision, Event, OwnerSettings, OwnerWish, Relief, Settings, Verdict,

@@ -1,6 +1,6 @@
 //! The attempts that engines hold, for whoever looks at them from outside the dispatch loop.
 
-use super::Heard;
+use super::heard::Heard;
 use gleaner_engine::Engine;
 use gleaner_harvest::places::Standing;
 use gleaner_model::{AttemptId, AttemptState, Limits, Time};

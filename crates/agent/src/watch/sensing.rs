@@ -1,7 +1,7 @@
 //! Where samples and events come from, as the loops see it. What reads the PC is another crate's
 //! matter; a test puts its own words in here.
 
-use super::Heard;
+use super::heard::{Heard, Sensed};
 use super::status::Source;
 use gleaner_engine_process::own_processors;
 use gleaner_harvest::{Resource, Sample};
@@ -11,19 +11,6 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fmt, fs};
-
-/// Something that will not wait for the next look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sensed {
-    /// The owner touched the PC.
-    Input,
-    /// Somebody waits for this resource longer than the trigger allows.
-    Pressed(Resource),
-    /// The PC is about to sleep, or has woken.
-    Sleeping(bool),
-    /// Something else changed (power, sessions, a lock): worth a look now.
-    Changed,
-}
 
 /// The sensors of a PC.
 pub(crate) trait Sensing: Send + Sync + fmt::Debug {

@@ -5,8 +5,8 @@
 //! fill the PC get a processor each. It may wait
 //! for shims and for memory to come free, which is why it is a thread of its own.
 
-use super::Heard;
 use super::capacity::Offer;
+use super::heard::Heard;
 use super::roster::Roster;
 use super::sensing::Sensing;
 use super::status::{Allowance, Allowed, Running, Shares, Status};
