@@ -295,6 +295,21 @@ fn a_full_disk_is_a_sentence_and_passes() {
     );
 }
 
+#[test]
+fn a_dev_pool_that_is_killed_takes_all_it_started_along() {
+    let pool = crate::pool::Pool::start(1);
+    let desk = Desk::new();
+    let mark = format!("{}.5", 30_000_000 + std::process::id());
+    pool.gleaner(&desk, &["run", "--detach", "--", "sleep", &mark])
+        .exits(0);
+    until("it sleeps", || !processes_with(&mark).is_empty());
+    let data = pool.config().parent().unwrap().display().to_string();
+    pool.with_daemon(crate::pool::Daemon::kill);
+    until("nothing of it is left", || {
+        processes_with(&data).is_empty() && processes_with(&mark).is_empty()
+    });
+}
+
 /// Writes until the disk is full.
 fn fill(path: &std::path::Path) {
     let mut dd = Command::new("dd");

@@ -82,7 +82,8 @@ fn a_directory_and_its_archive_are_one_image_and_run() {
     pool.gleaner(&desk, &["image", "remove", "e2e:tar"])
         .exits(0);
     let gone = pool.gleaner(&desk, &["run", "--image", "e2e:tar", "--", "cat"]);
-    gone.exits(125).complains_of(&["gleaner image list"]);
+    gone.exits(2)
+        .complains_of(&["did you mean \"e2e:", "gleaner image list", "image import"]);
     pool.gleaner(&desk, &["image", "remove", "e2e:tar"])
         .exits(4)
         .complains_of(&["gleaner image list"]);
@@ -105,7 +106,7 @@ fn what_cannot_be_an_image_is_refused_with_a_sentence() {
     }
     userland(&desk, "x");
     pool.gleaner(&desk, &["image", "import", "a/b", "root"])
-        .exits(4)
+        .exits(2)
         .complains_of(&["cannot name an image"]);
 }
 

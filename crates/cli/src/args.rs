@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a task failed, 2 wrong usage or job file, 3 server not \
     reachable, 4 refused, 130 Ctrl-C. `run` gives the task's own code, 128+n for signal n, 124 for \
-    a limit, 125 for gleaner's own failures.";
+    a limit, 125 for gleaner's own failures, 2 where no task could be made of the command.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

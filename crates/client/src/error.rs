@@ -59,14 +59,18 @@ impl ClientError {
     }
 
     /// Exit code of a command that ends with this error: 2 wrong usage or job file, 3 server not
-    /// reachable, 4 refused.
+    /// reachable, 4 refused. What the server calls a bad request is what the user wrote.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_)
             | Self::JobFile(_)
             | Self::Local { .. }
-            | Self::Refused { key: Some(_), .. } => 2,
+            | Self::Refused { key: Some(_), .. }
+            | Self::Refused {
+                status: 400 | 413 | 422,
+                ..
+            } => 2,
             Self::Unreachable { .. } => 3,
             Self::Refused { .. } | Self::Transfer(_) => 4,
         }

@@ -28,7 +28,8 @@ pub struct Fetched {
     pub kept: u64,
 }
 
-/// Brings the results of a job into `folder`, which is made where it is missing.
+/// Brings the results of a job into `folder`, which is made where it is missing and there is
+/// something to put into it.
 ///
 /// # Errors
 /// As every call; [`ClientError::Transfer`] where a name would leave the folder or a blob is damaged;
@@ -39,7 +40,6 @@ pub async fn fetch(
     folder: &Path,
     progress: &Progress,
 ) -> Result<Fetched, ClientError> {
-    std::fs::create_dir_all(folder).map_err(ClientError::local("make the folder", folder))?;
     let mut fetched = Fetched::default();
     let mut cursor: Option<String> = None;
     loop {
@@ -59,6 +59,9 @@ async fn fetch_files(
     folder: &Path,
     (progress, fetched): (&Progress, &mut Fetched),
 ) -> Result<(), ClientError> {
+    if !files.is_empty() {
+        std::fs::create_dir_all(folder).map_err(ClientError::local("make the folder", folder))?;
+    }
     // One blob may stand at many places; it travels once.
     let mut small: BTreeMap<BlobRef, Vec<(PathBuf, u32)>> = BTreeMap::new();
     let mut large = Vec::new();

@@ -475,6 +475,19 @@ mod tests {
         let refused = refusal(StatusCode::BAD_GATEWAY, b"<html>");
         assert!(refused.to_string().contains("502"), "{refused}");
         assert_eq!(refused.exit_code(), 4);
+        for (status, code) in [
+            (StatusCode::BAD_REQUEST, 2),
+            (StatusCode::PAYLOAD_TOO_LARGE, 2),
+            (StatusCode::UNPROCESSABLE_ENTITY, 2),
+            (StatusCode::UNAUTHORIZED, 4),
+            (StatusCode::FORBIDDEN, 4),
+            (StatusCode::NOT_FOUND, 4),
+            (StatusCode::CONFLICT, 4),
+            (StatusCode::SERVICE_UNAVAILABLE, 4),
+        ] {
+            let refused = refusal(status, br#"{"error": "no"}"#);
+            assert_eq!(refused.exit_code(), code, "{status}");
+        }
     }
 
     #[test]

@@ -287,6 +287,16 @@ async fn results_come_in_pages_once_and_go_on_where_they_stopped() {
 }
 
 #[tokio::test]
+async fn a_job_without_results_leaves_no_folder() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results-7");
+    let fetched = fetch(&server.client, JobId(7), &results, &Progress::default()).await;
+    assert_eq!(fetched.unwrap().files, 0);
+    assert!(!results.exists());
+}
+
+#[tokio::test]
 async fn a_damaged_blob_never_stands_under_its_name() {
     let server = Server::start().await;
     server.add_result(Some(0), "small", b"right");

@@ -40,6 +40,9 @@ pub(crate) struct Bundle {
     pub(crate) beat_ms: u64,
     /// How long the lease is taken to last until the first beat says, in milliseconds.
     pub(crate) lease_left_ms: u64,
+    /// Whether attempts end when the agent is gone: nobody will adopt them.
+    #[serde(default)]
+    pub(crate) ends_with_agent: bool,
     /// Further directories of the host that tasks may read.
     pub(crate) read_only: Vec<PathBuf>,
     /// A program to be shown at [`crate::PROGRAM_PATH`].
@@ -240,6 +243,7 @@ mod tests {
             uid_first: None,
             beat_ms: 1000,
             lease_left_ms: 1000,
+            ends_with_agent: false,
             read_only: Vec::new(),
             program: None,
             guest: None,

@@ -226,7 +226,7 @@ fn no_file(kind: FileType) -> Option<&'static str> {
 }
 
 fn open_output(top: BorrowedFd<'_>, path: &Path) -> Result<(String, File), EngineError> {
-    let shown = || path.to_string_lossy().escape_debug().to_string();
+    let shown = || path.to_string_lossy().into_owned();
     let name = path
         .to_str()
         .filter(|name| !name.chars().any(char::is_control));

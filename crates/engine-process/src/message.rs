@@ -2,8 +2,9 @@
 //!
 //! One message is one packet of a local socket, as JSON, with descriptors beside it. One that
 //! is too large for a packet travels in a memory file whose descriptor comes last. Both ends
-//! are this program in one version: an upgraded agent that adopts an older shim's attempts
-//! meets unknown fields, which are ignored, and absent ones, which have defaults.
+//! are this program, and often in one version. An upgraded agent that adopts an older shim's
+//! attempts meets unknown fields, which are ignored, absent ones, which have defaults, and orders
+//! that are not understood ([`Foreign`]), which are passed over: everything else goes on.
 
 use crate::bundle::Bay;
 use gleaner_engine::{AttemptSpec, Control, Ending};
@@ -189,6 +190,47 @@ pub(crate) struct Exited {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct GoOn;
 
+/// A whole message that this version does not understand: the other end is of another one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{word:?} is a message of another version ({problem})")]
+pub(crate) struct Foreign {
+    /// What kind of message it is.
+    pub(crate) word: String,
+    /// The attempt that it is about, and the bay that is meant for it, where it says so.
+    pub(crate) attempt: Option<AttemptId>,
+    pub(crate) bay: Option<Bay>,
+    problem: String,
+}
+
+/// Most of a foreign message's word that is kept, in characters.
+const WORD_CHARS_MAX: usize = 40;
+
+impl Foreign {
+    fn of(text: &[u8], problem: &serde_json::Error) -> Self {
+        let all: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+        let only = all.as_object().and_then(|object| object.iter().next());
+        let word = all.as_str().or_else(|| Some(only?.0.as_str()));
+        let field = |name: &str| only.and_then(|(_, fields)| fields.get(name));
+        let attempt = field("attempt").or_else(|| field("spec")?.get("attempt"));
+        Self {
+            word: word.unwrap_or("?").chars().take(WORD_CHARS_MAX).collect(),
+            attempt: attempt.and_then(|id| id.as_str()?.parse().ok()),
+            bay: field("bay").and_then(|bay| Bay::deserialize(bay).ok()),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// What [`receive`] failed with, if it was this.
+    pub(crate) fn behind(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+fn understood<T: DeserializeOwned>(text: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(text)
+        .map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, Foreign::of(text, &problem)))
+}
+
 /// Sends one message. `flags` may add `DONTWAIT`.
 pub(crate) fn send<T: Serialize>(
     socket: impl AsFd,
@@ -236,7 +278,8 @@ fn send_packet(
     }
 }
 
-/// Receives one message into `buffer` ([`PACKET_MAX_BYTES`] long); none at the other's end.
+/// Receives one message into `buffer` ([`PACKET_MAX_BYTES`] long); none at the other's end. After
+/// one that is [`Foreign`] the next can be received.
 pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     buffer: &mut [u8],
@@ -265,7 +308,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     }
     let packet = buffer.get(..length).unwrap_or_default();
     if packet != IN_MEMORY_FILE {
-        return Ok(Some((serde_json::from_slice(packet)?, descriptors)));
+        return Ok(Some((understood(packet)?, descriptors)));
     }
     let memory = descriptors
         .pop()
@@ -274,7 +317,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     let memory = File::from(memory);
     rewind(&memory)?;
     memory.take(MESSAGE_MAX_BYTES).read_to_end(&mut text)?;
-    Ok(Some((serde_json::from_slice(&text)?, descriptors)))
+    Ok(Some((understood(&text)?, descriptors)))
 }
 
 /// The sender's position is at the end of what it wrote, and both share it.
@@ -287,4 +330,56 @@ fn rewind(memory: &File) -> io::Result<()> {
 /// A buffer for [`receive`].
 pub(crate) fn buffer() -> Vec<u8> {
     vec![0; PACKET_MAX_BYTES]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn a_message_of_another_version_is_named_and_the_next_one_understood() {
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let (ours, theirs) = pair.unwrap();
+        for (text, word, attempt, bay) in [
+            (r#""Dance""#, "Dance", None, None),
+            (
+                r#"{"Sing":{"attempt":"1.2.3"}}"#,
+                "Sing",
+                Some("1.2.3"),
+                None,
+            ),
+            (
+                r#"{"Start":{"bay":4,"spec":{"attempt":"1.2.1","new":1}}}"#,
+                "Start",
+                Some("1.2.1"),
+                Some(4),
+            ),
+            (
+                r#"{"Control":{"attempt":"1.2.1","control":"Dance"}}"#,
+                "Control",
+                Some("1.2.1"),
+                None,
+            ),
+            ("no json", "?", None, None),
+        ] {
+            for text in [text, r#"{"Hold":{"on":true}}"#] {
+                send_text(&theirs, text.as_bytes(), &[], SendFlags::empty()).unwrap();
+            }
+            let mut buffer = buffer();
+            let mut next = || receive::<ToShim>(&ours, &mut buffer, RecvFlags::empty());
+            let error = next().unwrap_err();
+            let foreign = Foreign::behind(&error).unwrap();
+            let id = attempt.map(|id| id.parse().unwrap());
+            assert_eq!((foreign.word.as_str(), foreign.attempt), (word, id));
+            assert_eq!(foreign.bay, bay, "{text}");
+            let next = next().unwrap().unwrap().0;
+            assert!(matches!(next, ToShim::Hold { on: true }), "{next:?}");
+        }
+    }
 }

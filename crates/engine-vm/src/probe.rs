@@ -36,9 +36,9 @@ const GONE: Duration = Duration::from_secs(10);
 /// Time between beats while we wait.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// How long the trial's cage may outlive us where we are killed, in milliseconds: nobody adopts it.
-/// Longer than a thread at normal priority waits between two beats on a PC that is very busy.
-const OUTLIVES_MS: u64 = 10_000;
+/// How long the trial's cage goes on without a beat, in milliseconds: longer than a thread at normal
+/// priority waits between two on a PC that is very busy. Where we are gone it ends at once.
+const LEASE_MS: u64 = 10_000;
 
 /// Memory and disk of the trial.
 const TRIAL_BYTES: Bytes = Bytes(32 << 20);
@@ -219,6 +219,7 @@ fn try_one(config: &VmConfig, image: &Image, accelerator: Accelerator) -> Outcom
             dir: dir.clone(),
             domain: None,
             beat: BEAT,
+            outlives: false,
             ..config.process.clone()
         },
         accelerator: Some(accelerator),
@@ -275,7 +276,7 @@ fn run(config: VmConfig) -> Outcome {
         return fails(error.to_string());
     }
     let ended = |until: Duration| loop {
-        engine.beat(OUTLIVES_MS);
+        engine.beat(LEASE_MS);
         match heard.recv_timeout(BEAT) {
             Ok(EngineEvent::Ended { ending, .. }) => break Some(ending.reason),
             _ if begun.elapsed() > until => break None,

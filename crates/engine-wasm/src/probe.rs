@@ -18,9 +18,9 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Time between beats while we wait.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// How long the trial's cage may outlive us where we are killed, in milliseconds: nobody adopts it.
-/// Longer than a thread at normal priority waits between two beats on a PC that is very busy.
-const OUTLIVES_MS: u64 = 10_000;
+/// How long the trial's cage goes on without a beat, in milliseconds: longer than a thread at normal
+/// priority waits between two on a PC that is very busy. Where we are gone it ends at once.
+const LEASE_MS: u64 = 10_000;
 
 /// Memory and disk of the trial.
 const TRIAL_BYTES: Bytes = Bytes(16 << 20);
@@ -45,6 +45,7 @@ pub fn trial(config: &WasmConfig) -> Capability {
             dir: dir.clone(),
             domain: None,
             beat: BEAT,
+            outlives: false,
             ..config.process.clone()
         },
         ..config.clone()
@@ -104,7 +105,7 @@ fn run(config: WasmConfig) -> Result<(), String> {
     let (begun, attempt) = (Instant::now(), spec.attempt);
     engine.start(spec).map_err(|error| error.to_string())?;
     let reason = loop {
-        engine.beat(OUTLIVES_MS);
+        engine.beat(LEASE_MS);
         match heard.recv_timeout(BEAT) {
             Ok(EngineEvent::Ended { ending, .. }) => break Ok(ending.reason),
             _ if begun.elapsed() > WAIT => {

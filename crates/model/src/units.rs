@@ -199,10 +199,12 @@ impl FromStr for Cpus {
             .filter(|(number, unit)| unit.is_empty() && *number > 0.0 && *number <= 4096.0)
             .and_then(|(number, _)| whole(number * 1000.0))
             .and_then(|milli| u32::try_from(milli).ok())
+            // Less than a thousandth would round to nothing.
+            .filter(|milli| *milli > 0)
             .map(|milli| Self { milli })
             .ok_or_else(|| UnitError {
                 what: "a number of CPUs",
-                example: "a number above 0, like 1, 2 or 0.5",
+                example: "a number from 0.001 to 4096, like 1, 2 or 0.5",
                 text: text.into(),
             })
     }
@@ -359,7 +361,7 @@ mod tests {
         assert_eq!("1 week".parse::<Span>().ok(), None);
         assert_eq!("50MB/s".parse(), Ok(Rate(50_000_000)));
         assert_eq!("0.5".parse(), Ok(Cpus { milli: 500 }));
-        for text in ["0", "-1", "1cpu", "1e9"] {
+        for text in ["0", "0.0004", "-1", "1cpu", "1e9", "NaN", "inf", "4097"] {
             assert!(text.parse::<Cpus>().is_err(), "{text}");
         }
     }

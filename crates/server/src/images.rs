@@ -43,6 +43,14 @@ impl Images {
         self.read().values().cloned().collect()
     }
 
+    /// The name that is nearest to one that nobody has, however far.
+    pub(crate) fn nearest(&self, name: &str) -> Option<String> {
+        let rows = self.read();
+        let known = rows.keys();
+        let nearest = known.min_by_key(|known| strsim::damerau_levenshtein(name, known));
+        nearest.cloned()
+    }
+
     /// The image that a job names: by its name, or by the digest of one that has a name. A blob
     /// that is no image of ours has none.
     pub(crate) fn find(&self, text: &str) -> Option<BlobRef> {

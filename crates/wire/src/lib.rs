@@ -47,3 +47,28 @@ impl From<v1::Attempt> for AttemptId {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::v1;
+    use prost::Message as _;
+
+    #[test]
+    fn a_kind_of_a_later_version_is_none_and_its_neighbours_are_read() {
+        // Field 1 of the batch, 4 bytes: field 99 of the message, 1 byte of content.
+        let later: &[u8] = &[0x0a, 0x04, 0x9a, 0x06, 0x01, 0x2a];
+        let batch = |messages| v1::AgentBatch { messages, node: 0 };
+        let known = v1::AgentMessage {
+            kind: Some(v1::agent_message::Kind::Beat(v1::Beat::default())),
+        };
+        let known_bytes = batch(vec![known.clone()]).encode_to_vec();
+        let bytes = [&known_bytes, later, &known_bytes].concat();
+        let read = v1::AgentBatch::decode(bytes.as_slice()).unwrap();
+        let none = v1::AgentMessage { kind: None };
+        assert_eq!(read, batch(vec![known.clone(), none, known]));
+        let bytes = [later, later].concat();
+        let read = v1::ServerBatch::decode(bytes.as_slice()).unwrap();
+        assert!(read.messages.iter().all(|message| message.kind.is_none()));
+        assert_eq!(read.messages.len(), 2);
+    }
+}

@@ -180,7 +180,10 @@ impl Draft {
         if self.record.reason.is_success() {
             let detail = error.to_string();
             self.record.reason = match error {
-                EngineError::Output { .. } => Reason::Output { detail },
+                // The reason begins with that word already.
+                EngineError::Output { name, problem } => Reason::Output {
+                    detail: format!("{name:?} {problem}"),
+                },
                 EngineError::Unknown(_) | EngineError::Unsupported(_) | EngineError::Io { .. } => {
                     Reason::Engine { detail }
                 }

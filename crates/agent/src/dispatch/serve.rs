@@ -8,7 +8,7 @@ use gleaner_attempt::{Event, Grant, Saving, Wish};
 use gleaner_model::{AttemptId, Engine, JobId, LeaseId, TaskId};
 use gleaner_wire::v1::{self, server_message::Kind};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +65,16 @@ impl Dispatch {
     pub(super) fn serve(&mut self, message: v1::ServerMessage) {
         match message.kind {
             // The link has read it; nothing in it changes later.
-            Some(Kind::Welcome(_)) | None => {}
+            Some(Kind::Welcome(_)) => {}
+            None => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    tracing::warn!(
+                        target: "gleaner::agent",
+                        "a message of a later server is passed over; upgrade the agent"
+                    );
+                });
+            }
             Some(Kind::Bundle(bundle)) => self.bundle(bundle),
             Some(Kind::Revoke(revoke)) => {
                 let attempts = revoke.attempts.into_iter().map(Into::into).collect();

@@ -7,6 +7,11 @@ use gleaner_harvest::{OwnerSettings, Settings};
 use gleaner_model::{Bytes, Cpus, Policy, Span};
 use serde::{Deserialize, Serialize};
 
+/// Least memory and disk that can be meant: below it no program starts. Who forgets the unit, or
+/// writes 0 to stop all work, is told so.
+const MEMORY_MIN: Bytes = Bytes(16 << 20);
+const DISK_MIN: Bytes = Bytes(1 << 20);
+
 /// When and how much a node works; what is absent is left to the other side, or to the default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,6 +75,17 @@ impl NodeSettings {
             .is_some_and(|celsius| !(30..=110).contains(&celsius))
         {
             return Err("the temperature must be from 30 to 110 degrees Celsius".to_owned());
+        }
+        for (what, size, least) in [
+            ("memory", self.memory, MEMORY_MIN),
+            ("disk", self.disk, DISK_MIN),
+        ] {
+            if let Some(size) = size.filter(|size| *size < least) {
+                return Err(format!(
+                    "{size} of {what} is too little for any task; write a size with its unit, as in \
+                     4GiB, and at least {least} (to stop all work there is `gleaner owner pause`)"
+                ));
+            }
         }
         Ok(())
     }
@@ -231,6 +247,12 @@ mod tests {
             ("hours = [\"noonish\"]", "noonish"),
             ("celsius = 400", "Celsius"),
             ("cpus = 0", "CPUs"),
+            ("cpus = nan", "CPUs"),
+            ("cpus_max = -1", "CPUs"),
+            ("memory = 0", "owner pause"),
+            ("memory = \"4\"", "4GiB"),
+            ("disk = 0", "unit"),
+            ("frozen = -1", "length of time"),
         ] {
             let sentence = NodeSettings::from_toml(toml).unwrap_err();
             assert!(sentence.contains(word), "{toml}: {sentence}");

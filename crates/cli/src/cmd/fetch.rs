@@ -71,13 +71,19 @@ impl Args {
         } else if self.form.quiet {
             out::line(job.id.to_string())?;
         } else {
-            out::line(format!(
-                "{} files ({}) fetched into {}, {} were there",
-                fetched.files,
-                Bytes(fetched.bytes),
-                folder.display(),
-                fetched.kept
-            ))?;
+            match fetched.files + fetched.kept {
+                0 => out::say(format!(
+                    "nothing to fetch: job {} has no result files",
+                    job.id
+                )),
+                _ => out::line(format!(
+                    "{} files ({}) fetched into {}, {} were there",
+                    fetched.files,
+                    Bytes(fetched.bytes),
+                    folder.display(),
+                    fetched.kept
+                ))?,
+            }
             if !job.state.is_over() {
                 out::say(format!("job {} is {}: more may come", job.id, job.state));
             }

@@ -57,16 +57,22 @@ struct Ran {
 
 impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
-        // A task may end with any code, so what is ours needs one of its own.
-        self.attempt(session)
-            .await
-            .map_err(|failure| match failure.code {
-                0 | out::INTERRUPTED => failure,
-                _ => Failure::new(OURS, failure.message),
-            })
+        let mut interrupt = Interrupt::listen();
+        // A command that cannot be meant never becomes a task, whose codes could be confused with it.
+        let handed_in = self.hand_in(session, &mut interrupt).await;
+        let job = handed_in.map_err(|failure| match failure.code {
+            out::USAGE => failure,
+            _ => ours(failure),
+        })?;
+        self.see(session, job, interrupt).await.map_err(ours)
     }
 
-    async fn attempt(self, session: &Session) -> Outcome {
+    /// Submits the task.
+    async fn hand_in(
+        &self,
+        session: &Session,
+        interrupt: &mut Interrupt,
+    ) -> Result<JobView, Failure> {
         let client = &session.client;
         let mut spec = self.options.spec(&self.command, &verbatim)?;
         // Output streams as it comes, so a second try would print it twice.
@@ -78,15 +84,19 @@ impl Args {
         } else {
             Shown::Progress
         };
-        let mut interrupt = Interrupt::listen();
         let submit = gleaner_client::submit(client, &prepared, &sending);
         let submit = progress::transfer(shown, "sending", &sending, submit);
         let (job, interrupted) = interrupt.heeds(submit).await?;
         let job = job?;
-        let id = job.id;
-        if interrupted {
-            return Err(cancelled(client, id).await);
+        match interrupted {
+            true => Err(cancelled(client, job.id).await),
+            false => Ok(job),
         }
+    }
+
+    /// Stays with the task until it is over.
+    async fn see(self, session: &Session, job: JobView, mut interrupt: Interrupt) -> Outcome {
+        let (client, id) = (&session.client, job.id);
         if self.options.detach {
             return detached(&job, self.options.json);
         }
@@ -162,6 +172,14 @@ impl Args {
             out::say(format!("gleaner: {sentence}"));
         }
         Ok(code)
+    }
+}
+
+/// A task may end with any code, so what is ours needs one of its own.
+fn ours(failure: Failure) -> Failure {
+    match failure.code {
+        0 | out::INTERRUPTED => failure,
+        _ => Failure::new(OURS, failure.message),
     }
 }
 

@@ -129,14 +129,14 @@ impl After {
         } else if self.quiet {
             out::line(job.id.to_string())?;
         } else {
-            out::line(format!(
-                "job {} is {}: {} files ({}) in {}",
-                job.id,
-                job.state,
-                fetched.files + fetched.kept,
-                Bytes(fetched.bytes),
-                folder.display()
-            ))?;
+            let files = match fetched.files + fetched.kept {
+                0 => "no result files".to_owned(),
+                files => {
+                    let bytes = Bytes(fetched.bytes);
+                    format!("{files} files ({bytes}) in {}", folder.display())
+                }
+            };
+            out::line(format!("job {} is {}: {files}", job.id, job.state))?;
         }
         if job.state == JobState::Cancelled {
             out::say(format!("job {} was cancelled", job.id));

@@ -5,8 +5,14 @@ use comfy_table::{Cell, CellAlignment};
 use gleaner_agent::owner::{
     Entry, LimitsView, Mode, NodeSettings, Overview, SignalView, Why, Work,
 };
-use gleaner_model::{Bytes, Span, Time};
+use gleaner_model::{Bytes, Cpus, Span, Time};
 use jiff::tz::TimeZone;
+
+/// How limits are called that may be more than there is.
+const CPUS: &str = "cpus while you are active";
+const CPUS_MAX: &str = "cpus at any time";
+const MEMORY: &str = "memory";
+const DISK: &str = "disk";
 
 /// How these tables look: as others do, and in local time.
 #[derive(Debug, Clone)]
@@ -303,7 +309,7 @@ pub(crate) fn limits(limits: &LimitsView, shape: &Shape) -> String {
         rows.add_row(vec![name.to_owned(), shown(yours), shown(theirs)]);
     }
     let offered = &limits.offered;
-    format!(
+    let mut shown = format!(
         "{}\n{} offers the pool up to {} CPUs, {} of memory and {} of disk, by the policy {}\n",
         text(rows),
         limits.name,
@@ -311,7 +317,33 @@ pub(crate) fn limits(limits: &LimitsView, shape: &Shape) -> String {
         Bytes(offered.memory),
         Bytes(offered.disk),
         limits.policy,
-    )
+    );
+    shown.extend(without_effect(limits).into_iter().map(|(name, yours)| {
+        format!("your limit of {name}, {yours}, changes nothing: this node never offers as much\n")
+    }));
+    shown
+}
+
+/// Limits of the owner above what there is, which is what somebody gets who took one unit, or one
+/// limit, for another.
+fn without_effect(limits: &LimitsView) -> Vec<(&'static str, String)> {
+    let (owner, offered) = (&limits.owner, &limits.offered);
+    let cpus =
+        |cpus: Option<Cpus>| cpus.is_some_and(|c| f64::from(c.milli) / 1000.0 > offered.cpus);
+    let above = [
+        cpus(owner.cpus),
+        cpus(owner.cpus_max),
+        owner.memory.is_some_and(|most| most.0 > offered.memory),
+        owner.disk.is_some_and(|most| most.0 > offered.disk),
+    ];
+    let names = [CPUS, CPUS_MAX, MEMORY, DISK];
+    let named = |name: &str| {
+        let mut all = words(owner).into_iter();
+        let found = all.find(|(known, _)| *known == name);
+        (found.and_then(|(_, value)| value)).unwrap_or_default()
+    };
+    let above = names.into_iter().zip(above).filter(|(_, above)| *above);
+    above.map(|(name, _)| (name, named(name))).collect()
 }
 
 fn words(settings: &NodeSettings) -> Vec<(&'static str, Option<String>)> {
@@ -323,16 +355,10 @@ fn words(settings: &NodeSettings) -> Vec<(&'static str, Option<String>)> {
         ("policy", settings.policy.map(|policy| policy.to_string())),
         ("hours", hours),
         ("battery", battery),
-        (
-            "cpus while you are active",
-            settings.cpus.map(|cpus| cpus.to_string()),
-        ),
-        (
-            "cpus at any time",
-            settings.cpus_max.map(|cpus| cpus.to_string()),
-        ),
-        ("memory", settings.memory.map(|memory| memory.to_string())),
-        ("disk", settings.disk.map(|disk| disk.to_string())),
+        (CPUS, settings.cpus.map(|cpus| cpus.to_string())),
+        (CPUS_MAX, settings.cpus_max.map(|cpus| cpus.to_string())),
+        (MEMORY, settings.memory.map(|memory| memory.to_string())),
+        (DISK, settings.disk.map(|disk| disk.to_string())),
         (
             "celsius",
             settings.celsius.map(|celsius| format!("{celsius} °C")),
@@ -368,5 +394,54 @@ pub(crate) fn rough(span: Span) -> String {
         s @ 60..7200 => format!("{} min", s / 60),
         s @ 7200..172_800 => format!("{} h", s / 3600),
         s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_agent::owner::Offered;
+    use gleaner_model::Policy;
+
+    #[test]
+    fn a_limit_above_what_there_is_is_told_to_change_nothing() {
+        let shape = Shape {
+            look: Look {
+                colour: false,
+                width: None,
+                now: jiff::Timestamp::UNIX_EPOCH,
+            },
+            zone: TimeZone::UTC,
+        };
+        let shown = |owner: NodeSettings| {
+            let view = LimitsView {
+                name: "b12".to_owned(),
+                owner,
+                admin: NodeSettings::default(),
+                policy: Policy::Continuous,
+                offered: Offered {
+                    cpus: 2.0,
+                    memory: 4 << 30,
+                    disk: 100 << 30,
+                },
+            };
+            limits(&view, &shape)
+        };
+        let fits = NodeSettings {
+            cpus: Some(Cpus { milli: 2000 }),
+            memory: Some(Bytes(4 << 30)),
+            ..NodeSettings::default()
+        };
+        assert!(!shown(fits).contains("changes nothing"));
+        let large = shown(NodeSettings {
+            cpus: Some(Cpus { milli: 99_000 }),
+            disk: Some(Bytes(1 << 50)),
+            ..NodeSettings::default()
+        });
+        assert!(
+            large.contains("cpus while you are active, 99, changes nothing"),
+            "{large}"
+        );
+        assert!(large.contains("disk, 1024 TiB, changes nothing"), "{large}");
     }
 }

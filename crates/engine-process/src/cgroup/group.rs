@@ -111,6 +111,13 @@ impl Group {
             .collect()
     }
 
+    /// Whether the kernel holds the processors, by what [`Group::apply`] said.
+    #[must_use]
+    pub(crate) fn holds_cpus(missing: &[String]) -> bool {
+        let cannot = describe::not_enforced("cpus");
+        missing.iter().all(|word| word != cannot)
+    }
+
     /// Holds the group to `permille` thousandths of `cpus_milli` thousandths of a CPU; 1000
     /// gives the limit back. Says whether the kernel takes it.
     #[must_use]
@@ -181,6 +188,17 @@ impl Group {
             Inner::V2(leaf) => v2::freeze(&leaf.dir, on),
             Inner::V1(leaf) => leaf.freeze(on),
             Inner::None(tree) => tree.freeze(on),
+        }
+    }
+
+    /// Asks again for a freeze that took too long, where the kernel does not keep the request;
+    /// says whether all stand still.
+    #[must_use]
+    pub(crate) fn press(&self) -> bool {
+        match &self.inner {
+            Inner::V2(_) | Inner::V1(_) => true,
+            // A process that cannot be signalled is not asked for ever.
+            Inner::None(tree) => tree.press(true).unwrap_or(true),
         }
     }
 

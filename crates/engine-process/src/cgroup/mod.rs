@@ -40,6 +40,9 @@ use std::time::{Duration, Instant};
 /// The kernel's own default period of CPU bandwidth control, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// In less than that a limit on processors means nothing.
+pub(crate) const CPU_PERIOD: Duration = Duration::from_micros(CPU_PERIOD_US);
+
 /// The kernel refuses a smaller CPU quota, in microseconds.
 const CPU_QUOTA_MIN_US: u64 = 1_000;
 

@@ -160,28 +160,37 @@ impl Tree {
             .try_for_each(|pid| signal(pid, number))
     }
 
-    /// Stops or continues every member; says whether all are stopped.
+    /// Stops or continues every member; says whether all are, within a bounded time. A stop that
+    /// took longer is to be asked for again ([`Tree::press`]): unlike a group's freezer it knows
+    /// nothing of a process that was forked meanwhile.
     pub(crate) fn freeze(&self, on: bool) -> io::Result<bool> {
+        if !on {
+            // One that was asked to stop and had no processor to do so looks as if it ran, and
+            // would stop later: going on takes that back.
+            self.signal_all(false)?;
+        }
         let end = Instant::now() + FREEZE_WAIT;
-        loop {
-            let members = self.members();
-            let stopped = |state: char| matches!(state, 'T' | 't' | 'Z' | 'X');
-            let wrong: Vec<i32> = members
-                .iter()
-                .filter(|(_, stat)| stopped(stat.state) != on && stat.state != 'Z')
-                .map(|(pid, _)| *pid)
-                .collect();
-            if wrong.is_empty() {
-                return Ok(true);
-            }
-            for pid in wrong {
-                signal(pid, if on { libc::SIGSTOP } else { libc::SIGCONT })?;
-            }
+        while !self.press(on)? {
             if Instant::now() >= end {
                 return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(true)
+    }
+
+    /// Signals the members that do not do what was asked; says whether there was none.
+    pub(crate) fn press(&self, stop: bool) -> io::Result<bool> {
+        let number = if stop { libc::SIGSTOP } else { libc::SIGCONT };
+        let mut all = true;
+        for (pid, stat) in self.members() {
+            let stopped = matches!(stat.state, 'T' | 't');
+            if stopped != stop && !matches!(stat.state, 'Z' | 'X') {
+                all = false;
+                signal(pid, number)?;
+            }
+        }
+        Ok(all)
     }
 
     /// Kills the init, and with it the whole PID namespace.

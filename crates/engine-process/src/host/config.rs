@@ -49,6 +49,9 @@ pub struct ProcessConfig {
     /// Whether a shim is made ahead where there is none, once something has run: the first task of
     /// the next job then waits for no program, namespaces and root of its own.
     pub spare: bool,
+    /// Whether attempts outlive whoever began them, for another to adopt. Those of a trial do not:
+    /// nobody would, and they would be there until their lease is over.
+    pub outlives: bool,
 }
 
 impl ProcessConfig {
@@ -67,6 +70,7 @@ impl ProcessConfig {
             guest: None,
             fresh: false,
             spare: false,
+            outlives: true,
         }
     }
 }

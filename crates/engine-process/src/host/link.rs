@@ -2,10 +2,10 @@
 
 use super::nursery::Nursery;
 use crate::bundle::Bundle;
-use crate::message::{FromShim, ToShim, buffer, receive, send};
+use crate::message::{Foreign, FromShim, ToShim, buffer, receive, send};
 use crate::shim::with_address;
-use gleaner_engine::EngineError;
-use gleaner_model::{AttemptId, Time};
+use gleaner_engine::{Ending, EngineError};
+use gleaner_model::{AttemptId, Reason, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, socket_with, socketpair,
@@ -114,14 +114,20 @@ impl Link {
         }
     }
 
-    /// The next message; none when the shim is gone.
+    /// The next message that is understood; none when the shim is gone.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> Option<FromShim> {
-        match receive::<FromShim>(&self.socket, buffer, RecvFlags::empty()) {
-            Ok(Some((message, _none))) => Some(message),
-            Ok(None) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a shim said something that is not understood");
-                None
+        loop {
+            match receive::<FromShim>(&self.socket, buffer, RecvFlags::empty()) {
+                Ok(Some((message, _none))) => return Some(message),
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::warn!(bundle = %self.bundle.lease, %error, "a shim is not understood");
+                    let foreign = Foreign::behind(&error)?;
+                    let ended = foreign.attempt.filter(|_| foreign.word == "Ended");
+                    if let Some(attempt) = ended {
+                        return Some(ended_somehow(attempt));
+                    }
+                }
             }
         }
     }
@@ -129,6 +135,19 @@ impl Link {
     /// Makes the listening thread's next receive find the end.
     pub(crate) fn hang_up(&self) {
         let _gone = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+}
+
+/// An attempt that nobody would say any more of, and which would be waited for otherwise.
+fn ended_somehow(attempt: AttemptId) -> FromShim {
+    let detail = "it ended in a way that this version of gleaner does not know; install the one \
+                  that began it, or a later one";
+    let reason = Reason::Engine {
+        detail: detail.to_owned(),
+    };
+    FromShim::Ended {
+        attempt,
+        ending: Box::new(Ending::bare(reason, crate::shim::now())),
     }
 }
 

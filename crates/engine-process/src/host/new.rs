@@ -83,6 +83,7 @@ impl Inner {
             uid_first,
             beat_ms: millis(self.config.beat),
             lease_left_ms: millis(FIRST_LEASE),
+            ends_with_agent: !self.config.outlives,
             read_only: self.config.read_only.clone(),
             program: self.config.program.clone(),
             guest: self.config.guest.clone(),

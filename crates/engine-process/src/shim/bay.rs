@@ -277,6 +277,7 @@ mod tests {
             uid_first: None,
             beat_ms: 1000,
             lease_left_ms: 1000,
+            ends_with_agent: false,
             read_only: Vec::new(),
             program: None,
             guest: None,

@@ -22,7 +22,7 @@ use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
 use crate::image::{self, Root};
-use crate::message::{FromShim, Share, ToShim, buffer, receive, send_text};
+use crate::message::{Foreign, FromShim, Share, ToShim, buffer, receive, send_text};
 use crate::priority::Means;
 use bay::Bays;
 use gleaner_engine::AttemptSpec;
@@ -149,6 +149,8 @@ struct Shim {
     /// What each attempt may have now.
     share: Share,
     idle_since: Instant,
+    /// Orders that were not understood.
+    passed_over: u32,
     /// It has told that there is no root, and is of no more use.
     spent: bool,
     quit: bool,
@@ -199,6 +201,7 @@ impl Shim {
             unwatched: false,
             share: Share::default(),
             idle_since: now,
+            passed_over: 0,
             spent: false,
             quit: false,
             bundle,
@@ -295,6 +298,7 @@ impl Shim {
             for at in [
                 looks,
                 paces,
+                run.press_at,
                 run.kill_at,
                 run.time_is_up(now),
                 run.answers_at(now),
@@ -324,11 +328,14 @@ impl Shim {
             match receive::<ToShim>(agent, &mut self.buffer, RecvFlags::DONTWAIT) {
                 Ok(Some((message, _none))) => self.obey(message),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It is gone, or speaks another language: wait for the next one.
-                Ok(None) | Err(_) => {
-                    self.agent = None;
-                    self.outbox.clear();
-                }
+                said => match said.as_ref().err().and_then(Foreign::behind) {
+                    Some(foreign) => self.pass_over(foreign),
+                    // It is gone: wait for the next one.
+                    None => {
+                        self.agent = None;
+                        self.outbox.clear();
+                    }
+                },
             }
         }
     }

@@ -4,7 +4,7 @@ use super::clock::RunClock;
 use super::marks::{Marks, number};
 use crate::bundle::Bay;
 use crate::cage::sys;
-use crate::cgroup::{Group, GroupUsage};
+use crate::cgroup::{CPU_PERIOD, Group, GroupUsage};
 use crate::message::{Exited, Status, receive};
 use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{CHECKPOINT_EXIT_CODE, LimitKind, Reason, Time, Usage};
@@ -30,6 +30,9 @@ const NOTICE_WINDOW: Duration = Duration::from_millis(50);
 
 /// Calls of one attempt whose refusals are counted by name; the rest is counted together.
 const REFUSED_NAMES_MAX: usize = 256;
+
+/// How often a freeze that is not complete is asked for again, where nobody but us keeps it in mind.
+const PRESS_EVERY: Duration = Duration::from_millis(20);
 
 /// Why an attempt is frozen. It runs when no cause is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,8 @@ pub(crate) struct Run {
     pub(crate) group: Option<Group>,
     /// Whether the kernel holds the group to its limits, or only we do.
     pub(crate) grouped: bool,
+    /// Whether the kernel holds it to its processors.
+    pub(crate) cpus_held: bool,
     pub(crate) cage: Option<Cage>,
     pub(crate) scratch: Option<OwnedFd>,
     pub(crate) streams: Option<[File; 2]>,
@@ -78,6 +83,8 @@ pub(crate) struct Run {
     pub(crate) placed: Option<u32>,
     /// Until when it may take to stand still for a save; none where no save waits for that.
     pub(crate) still_by: Option<Instant>,
+    /// When to ask again for a freeze that is not complete; none where nothing is to be asked.
+    pub(crate) press_at: Option<Instant>,
     /// When everything still alive is killed.
     pub(crate) kill_at: Option<Instant>,
     /// Why it is being ended from outside.
@@ -115,6 +122,7 @@ impl Run {
             slot,
             group: None,
             grouped: true,
+            cpus_held: false,
             cage: None,
             scratch: None,
             streams: None,
@@ -124,6 +132,7 @@ impl Run {
             frozen: BTreeSet::new(),
             placed: None,
             still_by: None,
+            press_at: None,
             kill_at: None,
             forced: None,
             not_run: None,
@@ -242,8 +251,9 @@ impl Run {
             && let Some(group) = &self.group
             && self.cage.is_some()
         {
-            // Where it is not frozen yet the request stays with the kernel.
-            let _slow = group.freeze(true);
+            // Where it is not frozen yet the request stays, with the kernel or with us.
+            let still = matches!(group.freeze(true), Ok(true));
+            self.press_at = (!still).then(|| Instant::now() + PRESS_EVERY);
         }
         if let Some(clock) = &mut self.clock {
             clock.freeze(now);
@@ -256,6 +266,7 @@ impl Run {
         if !self.frozen.remove(&cause) || !self.frozen.is_empty() {
             return false;
         }
+        self.press_at = None;
         if let Some(group) = &self.group
             && !self.pace.stands
         {
@@ -265,6 +276,15 @@ impl Run {
             clock.thaw(now);
         }
         true
+    }
+
+    /// Asks again for a freeze that was not complete, if that is due.
+    pub(crate) fn press(&mut self, now: Instant) {
+        if self.press_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let still = self.group.as_ref().is_none_or(Group::press);
+        self.press_at = (!still).then_some(now + PRESS_EVERY);
     }
 
     /// Ends it for `reason`: at once, or after the program had `grace` to end itself.
@@ -352,9 +372,12 @@ impl Run {
         marks.see(LimitKind::CpuTime, usage.cpu_seconds);
         marks.see(LimitKind::Memory, number(usage.memory_peak));
         marks.see(LimitKind::Processes, f64::from(usage.processes_peak));
-        if active > 0.0 {
-            marks.see(LimitKind::Cpus, usage.cpu_seconds / active);
-        }
+        let cpus = f64::from(self.spec.limits.cpus.milli) / 1000.0;
+        let held = self.cpus_held.then_some(cpus);
+        marks.see(
+            LimitKind::Cpus,
+            processors_used(usage.cpu_seconds, active, held),
+        );
         Ending {
             reason,
             started: self.started,
@@ -401,11 +424,42 @@ impl Run {
     }
 }
 
+/// Processors that a program used, over its life or the period in which the kernel counts, whichever
+/// is longer: in less, that its cage was built counts for more than what it did. Where the kernel
+/// holds it to `held`, what is above is the cage's, and the moment that its clock began later.
+fn processors_used(cpu_seconds: f64, active_seconds: f64, held: Option<f64>) -> f64 {
+    let used = cpu_seconds / active_seconds.max(CPU_PERIOD.as_secs_f64());
+    held.map_or(used, |held| used.min(held))
+}
+
 fn state(fd: &OwnedFd) -> PollFlags {
     let mut poll = [PollFd::new(fd, PollFlags::IN)];
     let now = rustix::event::Timespec::default();
     match rustix::event::poll(&mut poll, Some(&now)) {
         Ok(_) => poll.first().map_or(PollFlags::empty(), PollFd::revents),
         Err(_) => PollFlags::empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted_over_a_period_at_least_and_never_above_what_is_held() {
+        for (cpu, active, held, used) in [
+            // A few milliseconds, most of them the cage's.
+            (0.007, 0.001, Some(1.0), 0.07),
+            (0.0, 0.0, Some(1.0), 0.0),
+            (0.007, 0.0, None, 0.07),
+            // Its clock began a little late.
+            (2.01, 2.0, Some(1.0), 1.0),
+            (0.5, 2.0, Some(1.0), 0.25),
+            // Nobody holds it: what was used is shown.
+            (6.0, 2.0, None, 3.0),
+        ] {
+            let found = processors_used(cpu, active, held);
+            assert!((found - used).abs() < 1e-9, "{cpu} {active}: {found}");
+        }
     }
 }

@@ -5,11 +5,11 @@ use super::watch::Found;
 use super::{LINGER, Shim, log, now, scratch};
 use crate::bundle::{Bay, Line, add_line, add_text};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
-use crate::cgroup::{Ask, resource_limits};
+use crate::cgroup::{Ask, Group, resource_limits};
 use crate::host::GuestNeeds;
-use crate::message::{FromShim, GoOn, Launch, Share, send};
+use crate::message::{Foreign, FromShim, GoOn, Launch, Share, send};
 use crate::place::place;
-use gleaner_engine::{AttemptSpec, Control};
+use gleaner_engine::{AttemptSpec, Control, Ending};
 use gleaner_model::{AttemptId, Reason};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeSet;
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Most scratch directories being filled at a time; more would only compete for the disk.
 const FILLING_MAX: usize = 4;
+
+/// Orders of another version that are told of in the log; an agent may repeat one for ever.
+const PASSED_OVER_TOLD: u32 = 16;
 
 /// What every attempt has to live with where no quota can be had.
 const DISK_IS_WATCHED: &str =
@@ -43,6 +46,28 @@ impl Shim {
             return self.bury_unborn(attempt, Reason::Engine { detail });
         }
         self.start(spec, bay);
+    }
+
+    /// An order of an agent of another version, which would not have given it to one of its own:
+    /// what runs goes on. An attempt that cannot be begun here says so, or it would be waited for.
+    pub(super) fn pass_over(&mut self, order: &Foreign) {
+        if self.passed_over < PASSED_OVER_TOLD {
+            self.passed_over += 1;
+            log(&format!("passed over: {order}"));
+        }
+        let (Some(attempt), true) = (order.attempt, order.word == "Start") else {
+            return;
+        };
+        // Who asks for its streams finds them empty.
+        if let Some(Err(error)) = order.bay.map(|bay| self.bays.take(bay, None).map(drop)) {
+            log(&format!("{attempt}: {error}"));
+        }
+        let detail = "it was sent to a sandbox that an agent of another version had made";
+        let reason = Reason::Engine {
+            detail: detail.to_owned(),
+        };
+        let ending = Box::new(Ending::bare(reason, now()));
+        self.tell(FromShim::Ended { attempt, ending });
     }
 
     fn start(&mut self, spec: AttemptSpec, bay: Bay) {
@@ -155,7 +180,9 @@ impl Shim {
             scratch: &scratch,
             own_processes: 1,
         };
-        run.degraded.extend(group.apply(&ask));
+        let missing = group.apply(&ask);
+        run.cpus_held = Group::holds_cpus(&missing);
+        run.degraded.extend(missing);
         run.degraded.push(DISK_IS_WATCHED.to_owned());
         let zygote = self.zygote.as_mut().map_err(|reason| reason.to_string())?;
         run.degraded.extend(zygote.degraded.iter().cloned());
@@ -191,8 +218,8 @@ impl Shim {
         let limited = match files {
             Some(_) => Ok(()),
             None => group.add(pid).and_then(|()| {
-                if !run.frozen.is_empty() {
-                    let _slow = group.freeze(true);
+                if !run.frozen.is_empty() && !matches!(group.freeze(true), Ok(true)) {
+                    run.press_at = Some(Instant::now());
                 }
                 send(&ours, &GoOn, &[], SendFlags::empty())
             }),
@@ -361,7 +388,8 @@ impl Shim {
             self.unwatched = true;
             self.freeze_all(Cause::Unwatched, now);
         }
-        let over = self.unwatched && now >= self.lease_end;
+        let deserted = self.bundle.ends_with_agent && self.agent.is_none();
+        let over = deserted || self.unwatched && now >= self.lease_end;
         let mut frozen = Vec::new();
         for (attempt, run) in &mut self.runs {
             if over {
@@ -372,6 +400,7 @@ impl Shim {
             if run.kill_at.is_some_and(|at| now >= at) {
                 run.kill();
             }
+            run.press(now);
             run.keep_pace(now, super::now());
             let due = now >= run.watch.next || run.time_is_up(now).is_some_and(|at| now >= at);
             if run.clock.is_none() || !due || run.forced.is_some() {
@@ -394,7 +423,7 @@ impl Shim {
             self.drop_waiting();
         }
         let busy = !self.runs.is_empty() || !self.waiting.is_empty();
-        let lonely = self.agent.is_none() && now >= self.idle_since + LINGER;
+        let lonely = self.agent.is_none() && now >= self.idle_since + LINGER || deserted;
         // Without a root it is of no use; the next try gets another.
         let spent = self.spent && self.outbox.is_empty();
         self.quit |= (lonely || spent) && !busy;

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("kill -9 of a shim ends its sandboxes", shim_killed),
     ("without beats all is frozen, then ended", silent_agent),
     ("a restarted agent adopts", adoption),
+    ("a trial's attempts end with who began them", trial_deserted),
     ("a bundle outlives its idle shim", idle_shim),
     ("a shim is made ahead, for one job only", made_ahead),
     ("shims outlive what they were copied from", nursery_killed),
@@ -103,6 +104,48 @@ fn wait_for<T>(heard: &Receiver<EngineEvent>, wanted: impl Fn(&EngineEvent) -> O
             return found;
         }
     }
+}
+
+/// Somebody who will be killed: starts an attempt that nobody is to adopt.
+pub(crate) fn trial(dir: &Path, parent: &str) -> ExitCode {
+    let (say, heard) = channel();
+    let say = Mutex::new(say);
+    let events: Events = Arc::new(move |event| drop(say.lock().unwrap().send(event)));
+    let engine = engine_with(dir, parent, events, |config| config.outlives = false);
+    let script = format!("exec sleep {}", dir.file_name().unwrap().to_string_lossy());
+    engine.start(bare_spec(1, &script)).unwrap();
+    wait_for(&heard, |event| {
+        matches!(event, EngineEvent::Started { .. }).then_some(())
+    });
+    // Far longer than the test waits.
+    engine.beat(10 * u64::try_from(DEADLINE.as_millis()).unwrap());
+    println!("ready");
+    loop {
+        std::thread::sleep(DEADLINE);
+    }
+}
+
+fn trial_deserted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = odd_sleep(3);
+    let mut first = Command::new(std::env::current_exe().unwrap())
+        .arg("__trial")
+        .arg(dir.path().join(&mark))
+        .arg(group_parent())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(first.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let base = dir.path().to_string_lossy().into_owned();
+    wait_until("nothing of it is left", || {
+        processes(&["sleep", &mark]).is_empty() && processes(&["__shim", &base]).is_empty()
+    });
 }
 
 /// The shim is told to go and the next attempt of its bundle comes at the same moment.
@@ -342,6 +385,41 @@ fn own_mask() -> String {
     line.unwrap().to_owned()
 }
 
+/// An agent of a later version: what the shim cannot know it passes over, an attempt that it cannot
+/// begin is given back, and the order after that is obeyed.
+fn speak_another_version(path: &Path) {
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send,
+        socket,
+    };
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    let hear = || {
+        let mut buffer = vec![0; 100_000];
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        buffer.truncate(length);
+        String::from_utf8(buffer).unwrap()
+    };
+    assert!(hear().contains("Running"));
+    for order in [
+        r#"{"Beat":{"lease_left_ms":60000}}"#,
+        r#""Dance""#,
+        r#"{"Sing":{"attempt":"2.0.1","loudly":true}}"#,
+        r#"{"Control":{"attempt":"2.0.1","control":"Dance"}}"#,
+        r#"{"Start":{"bay":900,"spec":{"attempt":"9.0.1","in":"another way"}}}"#,
+        r#"{"Usage":{"attempt":"2.0.1","ask":77}}"#,
+    ] {
+        send(&socket, order.as_bytes(), SendFlags::empty()).unwrap();
+    }
+    let refused = hear();
+    assert!(refused.contains("9.0.1") && refused.contains("another version"));
+    let used = hear();
+    assert!(
+        used.contains("77") && used.contains("cpu_seconds"),
+        "{used}"
+    );
+}
+
 fn adoption() {
     let dir = tempfile::tempdir().unwrap();
     let parent = group_parent();
@@ -359,6 +437,8 @@ fn adoption() {
     assert_eq!(line, "ready\n");
     first.kill().unwrap();
     first.wait().unwrap();
+
+    speak_another_version(&dir.path().join("bundles/1/socket"));
 
     let (say, heard) = channel();
     let say = Mutex::new(say);

@@ -118,6 +118,7 @@ fn main() -> ExitCode {
     match word(1) {
         "__hostile" => return hostile::main(),
         "__payload" => return together::payload(word(2)),
+        "__trial" => return agents::trial(Path::new(word(2)), word(3)),
         "__agent" => return agents::main(Path::new(word(2)), word(3)),
         _ => {}
     }

@@ -11,6 +11,8 @@ use gleaner_model::{
 use gleaner_store::Envelope;
 use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
+use serde::Deserialize;
+use std::sync::Once;
 use tonic::Status;
 
 /// Most bytes of an attempt's record: ten thousand output files fit.
@@ -23,10 +25,27 @@ const INLINE_BYTES_MAX: usize = 16 * gleaner_wire::INLINE_BYTES_MAX;
 /// How nearly every report ends; read without a parser.
 const EXIT_ZERO: &[u8] = br#"{"kind":"exit","code":0}"#;
 
+/// Says, once, that an agent is of a later version than this server.
+fn later(what: &str) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            what,
+            "an agent of a later version is passed over; upgrade the server"
+        );
+    });
+}
+
+/// What a node holds. A state of a later version is one of an attempt that the node has, and must
+/// not be taken from it.
 pub(super) fn held(held: v1::Held) -> Option<Held> {
+    let state = AttemptState::from_word(&held.state).unwrap_or_else(|| {
+        later("a state of an attempt");
+        AttemptState::Running
+    });
     Some(Held {
         attempt: held.attempt?.into(),
-        state: AttemptState::from_word(&held.state)?,
+        state,
     })
 }
 
@@ -46,8 +65,11 @@ pub(super) async fn hear(
             }
             Some(Kind::Beat(beat)) => Event::Beat(NodeReport {
                 node,
-                state: NodeState::from_word(&beat.state)
-                    .ok_or_else(|| Status::invalid_argument("a beat with an unknown state"))?,
+                // It lives, but what it means is not known: its leases hold, and nothing is added.
+                state: NodeState::from_word(&beat.state).unwrap_or_else(|| {
+                    later("a state of a node");
+                    NodeState::Paused
+                }),
                 reason: beat.reason,
             }),
             Some(Kind::Offer(offer)) => {
@@ -57,9 +79,11 @@ pub(super) async fn hear(
             }
             Some(Kind::Progress(progress)) => {
                 let attempt = progress.attempt.map(AttemptId::from);
-                let state = AttemptState::from_word(&progress.state);
-                let (Some(attempt), Some(state)) = (attempt, state) else {
-                    return Err(Status::invalid_argument("a progress that makes no sense"));
+                let attempt =
+                    attempt.ok_or_else(|| Status::invalid_argument("a progress of nothing"))?;
+                let Some(state) = AttemptState::from_word(&progress.state) else {
+                    later("a state of an attempt");
+                    continue;
                 };
                 Event::Progress(node, attempt, state)
             }
@@ -89,8 +113,11 @@ pub(super) async fn hear(
             Some(Kind::Hello(_)) => {
                 return Err(Status::invalid_argument("a second hello on one connection"));
             }
-            // A message of a later version: nothing here depends on it.
-            None => continue,
+            // Nothing here depends on it.
+            None => {
+                later("a message");
+                continue;
+            }
         };
         reports.push(FromNode {
             event,
@@ -153,6 +180,12 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
     })
 }
 
+/// What every checkpoint says, whatever its version.
+#[derive(Debug, Deserialize)]
+struct Taken {
+    taken: Time,
+}
+
 /// What an attempt was saved as; or when, and what is wrong with it.
 async fn checkpoint(
     shared: &Shared,
@@ -163,9 +196,16 @@ async fn checkpoint(
         return Err(Status::invalid_argument("a checkpoint that is too long"));
     }
     let read: Result<Checkpoint, _> = serde_json::from_slice(json);
-    let checkpoint = read.map_err(|error| {
-        Status::invalid_argument(format!("a checkpoint that makes no sense: {error}"))
-    })?;
+    let checkpoint = match read {
+        Ok(checkpoint) => checkpoint,
+        // Of another version: refused, or it would be sent again for ever.
+        Err(error) => {
+            let nonsense = |_| Status::invalid_argument("a checkpoint that makes no sense");
+            let taken: Taken = serde_json::from_slice(json).map_err(nonsense)?;
+            let detail = format!("this server does not understand it: {error}");
+            return Ok(Err((taken.taken, detail)));
+        }
+    };
     if checkpoint.attempt != attempt || checkpoint.files.len() > CHECKPOINT_FILES_MAX {
         return Err(Status::invalid_argument("a checkpoint of something else"));
     }

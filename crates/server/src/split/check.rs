@@ -98,11 +98,7 @@ fn image(blobs: &Blobs, images: &Images, spec: &JobSpec) -> Result<Option<BlobRe
         return Err(wrong("task.image", problem));
     }
     let Some(blob) = images.find(name) else {
-        let problem = format!(
-            "there is no image {name:?}; `gleaner image list` lists them, `gleaner image import \
-             NAME SOURCE` makes one"
-        );
-        return Err(wrong("task.image", problem));
+        return Err(wrong("task.image", no_image(name, images.nearest(name))));
     };
     match blobs.renew(&blob.digest)? {
         Some(_) => Ok(Some(blob)),
@@ -111,6 +107,15 @@ fn image(blobs: &Blobs, images: &Images, spec: &JobSpec) -> Result<Option<BlobRe
             Err(wrong("task.image", problem))
         }
     }
+}
+
+fn no_image(name: &str, nearest: Option<String>) -> String {
+    let near = nearest.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    let near = if near.is_empty() { ";" } else { &near };
+    format!(
+        "there is no image {name:?}{near} `gleaner image list` lists them, `gleaner image import \
+         NAME SOURCE` makes one"
+    )
 }
 
 /// What the job file may say but this server cannot do yet is refused, never ignored.

@@ -414,6 +414,29 @@ fn axes_whose_files_are_not_fit_are_refused_with_a_sentence() {
 }
 
 #[test]
+fn an_image_that_nobody_made_is_told_with_the_nearest_name() {
+    let mut desk = desk();
+    let submission = || {
+        let mut submission = task(json!({ "command": ["x"] }));
+        submission["spec"]["task"]["image"] = json!("debain");
+        submission
+    };
+    let error = desk.split(submission()).unwrap_err().to_string();
+    assert!(error.contains("gleaner image import"), "{error}");
+    let names = ["alpine", "debian", "vina"];
+    let row = |name: &str| ImageRow {
+        name: name.to_owned(),
+        blob: desk.put(name),
+        created: Time { ms: 1 },
+        user: UserId(1),
+        note: String::new(),
+    };
+    desk.images = names.iter().map(|name| row(name)).collect();
+    let error = desk.split(submission()).unwrap_err().to_string();
+    assert!(error.contains("did you mean \"debian\"?"), "{error}");
+}
+
+#[test]
 fn inputs_that_vary_are_all_looked_up_before_the_job_is_taken() {
     let desk = desk();
     let submission = |last: &str| {

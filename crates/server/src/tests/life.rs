@@ -87,6 +87,10 @@ async fn a_product_of_axes_runs_and_its_results_come_back() {
         .await
         .unwrap();
     assert_eq!(logs.text().await.unwrap(), "3-y 5\n");
+    let beyond = format!("/api/v1/tasks/{}.99/logs", job.id);
+    let beyond = pool.client.request(Method::GET, &beyond).send();
+    let beyond = beyond.await.unwrap().text().await.unwrap();
+    assert!(beyond.contains("has no task 99"), "{beyond}");
     let nodes: Vec<NodeView> = pool.client.get("/api/v1/nodes").await;
     assert_eq!(
         (nodes[0].tasks_done, nodes[0].version.as_str()),

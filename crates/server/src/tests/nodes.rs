@@ -331,3 +331,60 @@ async fn an_offer_by_poll_is_taken() {
     assert_eq!(attempt(&bundle, 0).task.job, JobId(job.id.0));
     pool.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_agent_says_is_passed_over_and_the_stream_goes_on() {
+    let pool = TestPool::start().await;
+    let mut agent = FakeAgent::connect(&pool, "later").await;
+    let job = pool.client.submit(plain()).await;
+    let (bundle, _) = agent.bundle().await;
+    let id = attempt(&bundle, 0);
+    let word = || "dreaming".to_owned();
+    // An unknown kind of message is none once it is read.
+    let unknown = v1::AgentMessage { kind: None };
+    let beat = v1::Beat {
+        state: word(),
+        reason: "for reasons of its own".to_owned(),
+    };
+    let progress = v1::Progress {
+        attempt: Some(id.into()),
+        state: word(),
+    };
+    let saved = v1::Saved {
+        attempt: Some(id.into()),
+        checkpoint: br#"{"taken":7,"kind":"dream"}"#.to_vec(),
+    };
+    let messages = vec![
+        unknown,
+        message(Say::Beat(beat)),
+        message(Say::Progress(progress)),
+        message(Say::Saved(saved)),
+    ];
+    agent.say.send(batch(messages)).await.unwrap();
+    let kept = async {
+        loop {
+            for kind in agent.next().await.unwrap() {
+                if let Hear::Kept(kept) = kind {
+                    return kept;
+                }
+            }
+        }
+    };
+    let kept = tokio::time::timeout(PATIENCE, kept).await.unwrap();
+    assert_eq!((kept.taken, kept.kept), (7, false));
+    // Connected anew, it holds its attempt in a state that nobody here knows.
+    let again = v1::Hello {
+        held: vec![v1::Held {
+            attempt: Some(id.into()),
+            state: word(),
+        }],
+        ..hello("later")
+    };
+    let agent = FakeAgent::connect_as(&pool, again).await.unwrap();
+    let made = (0, vec![("stdout".to_owned(), b"once".to_vec())]);
+    agent.tell(Say::Ended(ended(id, &made))).await;
+    pool.client.wait_done(job.id).await;
+    let detail: TaskDetail = pool.client.get(&format!("/api/v1/tasks/{}", id.task)).await;
+    assert_eq!(detail.attempts_made.len(), 1, "it was never taken away");
+    pool.server.shutdown().await.unwrap();
+}

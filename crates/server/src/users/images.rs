@@ -99,9 +99,10 @@ pub(super) async fn create(
         may_change(user, row)?;
     }
     if known.is_none() && shared.images.rows().len() >= IMAGES_MAX {
-        return Err(ApiError::bad(format!(
-            "there are {IMAGES_MAX} images already; `gleaner image remove` makes room"
-        )));
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("there are {IMAGES_MAX} images already; `gleaner image remove` makes room"),
+        ));
     }
     // Not swept before it has its name.
     let _pin = shared.blobs.pin(&new.digest);

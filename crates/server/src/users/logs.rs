@@ -1,7 +1,7 @@
 //! stdout and stderr of a task: relayed from its node while it runs, from the store afterwards.
 
 use super::body::{Asked, id};
-use super::jobs::no_job;
+use super::tasks::now;
 use crate::auth::User;
 use crate::collect::outputs_of;
 use crate::contents::{self, Content};
@@ -83,9 +83,7 @@ pub(super) async fn logs(
             )));
         }
     };
-    if look(&shared, task).await?.is_none() {
-        return Err(no_job(task.job));
-    }
+    now(&shared, task).await?;
     let (parts, body) = mpsc::channel(PARTS_WAITING);
     let worker = Arc::clone(&shared);
     shared.tasks.spawn(async move {

@@ -145,7 +145,8 @@ pub(super) async fn list(
     Ok(Json(views.collect()))
 }
 
-async fn now(shared: &Shared, task: TaskId) -> Result<TaskNow, ApiError> {
+/// A task as it is now; what is wrong with its id where there is none.
+pub(super) async fn now(shared: &Shared, task: TaskId) -> Result<TaskNow, ApiError> {
     let look = move |view: &View<'_>| {
         let found = view
             .state

@@ -19,22 +19,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "YES", value_parser = choice_of(yes))]
     battery: Option<Choice<bool>>,
     /// Most processors for tasks while you use the PC
-    #[arg(long, value_name = "N", value_parser = choice_of(parse::<Cpus>))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = choice_of(parse::<Cpus>))]
     cpus: Option<Choice<Cpus>>,
     /// Most processors for tasks at any time
-    #[arg(long, value_name = "N", value_parser = choice_of(parse::<Cpus>))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = choice_of(parse::<Cpus>))]
     cpus_max: Option<Choice<Cpus>>,
     /// Most memory for tasks
-    #[arg(long, value_name = "SIZE", value_parser = choice_of(parse::<Bytes>))]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = choice_of(parse::<Bytes>))]
     memory: Option<Choice<Bytes>>,
     /// Most disk for tasks
-    #[arg(long, value_name = "SIZE", value_parser = choice_of(parse::<Bytes>))]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = choice_of(parse::<Bytes>))]
     disk: Option<Choice<Bytes>>,
     /// Temperature that ends work, in degrees Celsius
-    #[arg(long, value_name = "DEGREES", value_parser = choice_of(degrees))]
+    #[arg(long, value_name = "DEGREES", allow_negative_numbers = true, value_parser = choice_of(degrees))]
     celsius: Option<Choice<i16>>,
     /// How long tasks may stay frozen in memory before they are given back
-    #[arg(long, value_name = "TIME", value_parser = choice_of(parse::<Span>))]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = choice_of(parse::<Span>))]
     frozen: Option<Choice<Span>>,
     /// Take all of your limits back
     #[arg(long)]
@@ -191,7 +191,12 @@ mod tests {
             (["--policy", "lazy"], "idle-after"),
             (["--battery", "maybe"], "yes, no or none"),
             (["--memory", "lots"], "512MiB"),
+            (["--memory", "-5"], "512MiB"),
             (["--celsius", "hot"], "Celsius"),
+            (["--cpus", "-1"], "0.5"),
+            (["--cpus", "0"], "0.5"),
+            (["--cpus-max", "NaN"], "0.5"),
+            (["--frozen", "-1"], "30min"),
         ] {
             let line = [&["limits"][..], &line].concat();
             let found = Line::try_parse_from(line).unwrap_err().to_string();
