@@ -3,14 +3,15 @@
 //! `ca.pem`, `ca.key`, `admin.token`, `node.token`, `client.toml`, `store.sqlite`, `blobs/`,
 //! `lock`. Whatever holds a secret is readable by its owner only.
 
-use crate::auth::{self, Auth};
 use crate::driver::DriverParts;
 use crate::images::Images;
 use crate::shared::SharedParts;
 use crate::tls::{self, Authority};
+use crate::tokens::{self, Tokens};
+use crate::wall;
 use crate::{ServerConfig, ServerError};
 use gleaner_blob::Blobs;
-use gleaner_model::{Time, UserId};
+use gleaner_model::UserId;
 use gleaner_store::{Loaded, MemoryStore, ServerRow, SqliteStore, Store, TokenKind, TokenRow};
 use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
@@ -85,7 +86,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
     let store = open_store(config.store_url.as_deref(), &data)?;
     let blobs = open_blobs(config.blobs_url.as_deref(), &data)?;
     let mut loaded = store.load()?;
-    let tokens = first_tokens(&data, &fingerprint, store.as_ref(), &mut loaded)?;
+    let first = first_tokens(&data, &fingerprint, store.as_ref(), &mut loaded)?;
     let tls = match config.plain_http {
         true => None,
         false => Some(authority.server(tls::names(addr))?),
@@ -95,12 +96,12 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
     let client = format!(
         "server = \"{scheme}://{}\"\ntoken = \"{}\"\nca = {:?}\n",
         reachable(addr),
-        tokens.admin,
+        first.admin,
         ca.display().to_string(),
     );
     Ok(Opened {
         parts: SharedParts {
-            auth: Auth::new(&loaded.tokens, &fingerprint),
+            tokens: Tokens::new(&loaded.tokens, &fingerprint),
             images: Images::new(&loaded.images),
             store: Arc::clone(&store),
             blobs,
@@ -114,7 +115,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
         welcome: Welcome {
             data,
             client,
-            node_token: tokens.node,
+            node_token: first.node,
         },
     })
 }
@@ -203,7 +204,7 @@ fn first_tokens(
         let path = data.join(file);
         let known = read_text(&path)?.map(|text| text.trim().to_owned());
         let valid = |text: &String| {
-            let hash = auth::hash(text);
+            let hash = tokens::hash(text);
             loaded
                 .tokens
                 .iter()
@@ -212,17 +213,17 @@ fn first_tokens(
         if let Some(known) = known.filter(valid) {
             return Ok(known);
         }
-        let text = auth::new_token(kind, fingerprint)?;
+        let text = tokens::new_token(kind, fingerprint)?;
         let row = TokenRow {
             id: loaded.tokens.iter().map(|row| row.id).max().unwrap_or(0) + 1,
-            hash: auth::hash(&text),
+            hash: tokens::hash(&text),
             kind,
             name: match kind {
                 TokenKind::Node => "first".to_owned(),
                 TokenKind::Admin | TokenKind::User => "admin".to_owned(),
             },
             user: (kind != TokenKind::Node).then_some(FIRST_USER),
-            created: wall(),
+            created: wall::now(),
             revoked: false,
         };
         rows.push(ServerRow::Token(row.clone()));
@@ -234,13 +235,4 @@ fn first_tokens(
     let node = first("node.token", TokenKind::Node)?;
     store.commit(&[], &rows)?;
     Ok(FirstTokens { admin, node })
-}
-
-/// The wall clock; before 1970 it is 1970.
-pub(crate) fn wall() -> Time {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let ms = since.unwrap_or_default().as_millis();
-    Time {
-        ms: u64::try_from(ms).unwrap_or(u64::MAX),
-    }
 }

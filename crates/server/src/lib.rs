@@ -23,7 +23,9 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tokens;
 mod users;
+mod wall;
 
 pub use error::ServerError;
 

@@ -1,11 +1,11 @@
 //! What every handler reaches: the doors to the driver, the store, the blobs and the plans.
 
 use crate::agents::logs::LogRelay;
-use crate::auth::Auth;
-use crate::collect::sweep::SweepGate;
+use crate::collect::gate::SweepGate;
 use crate::driver::Handle;
 use crate::images::Images;
 use crate::split::plans::Plans;
+use crate::tokens::Tokens;
 use gleaner_blob::Blobs;
 use gleaner_model::{EngineChoice, JobId, Span};
 use gleaner_store::Store;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 /// What the disk gave at the start.
 pub(crate) struct SharedParts {
-    pub(crate) auth: Auth,
+    pub(crate) tokens: Tokens,
     pub(crate) images: Images,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
@@ -28,7 +28,7 @@ pub(crate) struct SharedParts {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) auth: Auth,
+    pub(crate) tokens: Tokens,
     pub(crate) images: Images,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
@@ -62,7 +62,7 @@ impl Shared {
     ) -> Self {
         Self {
             plans: Plans::new(Arc::clone(&parts.store), parts.blobs.clone()),
-            auth: parts.auth,
+            tokens: parts.tokens,
             images: parts.images,
             store: parts.store,
             blobs: parts.blobs,

@@ -49,7 +49,7 @@ impl Agents {
     /// Only nodes' tokens open this door.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let headers = request.metadata().clone().into_headers();
-        match self.0.auth.of(&headers).map(|who| who.kind) {
+        match self.0.tokens.of(&headers).map(|who| who.kind) {
             Some(TokenKind::Node) => Ok(()),
             Some(TokenKind::Admin | TokenKind::User) => Err(Status::permission_denied(
                 "this is a user's token; an agent needs a node's token",

@@ -2,6 +2,7 @@
 //! blobs that nobody needs.
 
 mod concat;
+pub(crate) mod gate;
 mod merge;
 pub(crate) mod sweep;
 

@@ -17,20 +17,6 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// an agent keeps its results no longer.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// One sweep at a time, and who wakes it.
-#[derive(Debug, Default)]
-pub(crate) struct SweepGate {
-    one: tokio::sync::Mutex<()>,
-    deleted: tokio::sync::Notify,
-}
-
-impl SweepGate {
-    /// A job was deleted: what it left in the store is removed soon.
-    pub(crate) fn wake(&self) {
-        self.deleted.notify_one();
-    }
-}
-
 pub(super) async fn hourly(shared: Arc<Shared>) {
     let mut next = tokio::time::Instant::now();
     loop {
@@ -53,7 +39,7 @@ pub(super) async fn hourly(shared: Arc<Shared>) {
 
 /// Deletes the jobs that were over before all that is kept.
 pub(crate) async fn expire(shared: &Shared, keep: Span) {
-    let due = move |view: &View<'_>| due(view, crate::data::wall(), keep);
+    let due = move |view: &View<'_>| due(view, crate::wall::now(), keep);
     // A driver in trouble is asked again in an hour.
     for job in shared.driver.read(due).await.unwrap_or_default() {
         // Refused where it was retried meanwhile: it is not over then.

@@ -17,7 +17,7 @@ pub(crate) struct Changes {
 impl Default for Changes {
     fn default() -> Self {
         Self {
-            first: crate::data::wall().ms,
+            first: crate::wall::now().ms,
             jobs: Mutex::default(),
         }
     }

@@ -106,7 +106,7 @@ struct Clock {
 impl Clock {
     fn new(latest: Time) -> Self {
         Self {
-            base: crate::data::wall().max(latest),
+            base: crate::wall::now().max(latest),
             started: Instant::now(),
         }
     }

@@ -5,9 +5,9 @@ use super::body::JsonBody;
 use super::views;
 use crate::auth::{User, forbidden};
 use crate::contents::{self, Content};
-use crate::data::wall;
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
+use crate::wall;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -112,7 +112,7 @@ pub(super) async fn create(
     let row = ImageRow {
         name: new.name,
         blob: BlobRef { digest, size },
-        created: wall(),
+        created: wall::now(),
         user: user.id,
         note: new.note,
     };

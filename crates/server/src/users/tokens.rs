@@ -2,10 +2,11 @@
 
 use super::body::JsonBody;
 use super::views;
-use crate::auth::{self, Admin};
-use crate::data::wall;
+use crate::auth::Admin;
 use crate::error::ApiError;
 use crate::shared::Shared;
+use crate::tokens;
+use crate::wall;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -33,7 +34,7 @@ fn view(row: &TokenRow, secret: Option<String>) -> TokenView {
 pub(super) async fn list(State(shared): State<Arc<Shared>>, _admin: Admin) -> Json<Vec<TokenView>> {
     Json(
         shared
-            .auth
+            .tokens
             .rows()
             .iter()
             .map(|row| view(row, None))
@@ -69,22 +70,22 @@ pub(super) async fn create(
         TokenKind::Node => None,
         TokenKind::Admin | TokenKind::User => Some(user(&shared, &wanted.name, &mut rows).await?),
     };
-    let secret = shared.auth.new_token(kind).map_err(|error| {
+    let secret = shared.tokens.new_token(kind).map_err(|error| {
         tracing::error!(%error, "no token could be made");
         ApiError::crashed()
     })?;
     let row = TokenRow {
-        id: shared.auth.rows().last().map_or(0, |row| row.id) + 1,
-        hash: auth::hash(&secret),
+        id: shared.tokens.rows().last().map_or(0, |row| row.id) + 1,
+        hash: tokens::hash(&secret),
         kind,
         name: wanted.name,
         user,
-        created: wall(),
+        created: wall::now(),
         revoked: false,
     };
     rows.push(ServerRow::Token(row.clone()));
     shared.driver.rows(rows, None).await?;
-    shared.auth.learn(&row);
+    shared.tokens.learn(&row);
     Ok((StatusCode::CREATED, Json(view(&row, Some(secret)))))
 }
 
@@ -117,7 +118,7 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     let _one = shared.token_numbers.lock().await;
     let known = shared
-        .auth
+        .tokens
         .rows()
         .into_iter()
         .find(|row| row.id.to_string() == id);
@@ -132,6 +133,6 @@ pub(super) async fn revoke(
         .driver
         .rows(vec![ServerRow::Token(row.clone())], None)
         .await?;
-    shared.auth.learn(&row);
+    shared.tokens.learn(&row);
     Ok(StatusCode::NO_CONTENT)
 }
