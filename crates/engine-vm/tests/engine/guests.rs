@@ -140,7 +140,7 @@ pub(crate) fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Ima
 }
 
 /// Runs `true` on an image with this bound of silence; why it ended.
-fn reason_on(image: &Image, silence: Duration) -> Reason {
+pub(crate) fn reason_on(image: &Image, silence: Duration) -> Reason {
     let dir = tempfile::tempdir().unwrap();
     let blobs = dir.path().join("blobs");
     fs::create_dir(&blobs).unwrap();

@@ -2,13 +2,41 @@
 //! shell, with all rights that its kernel gives. It tries what leads out, and says what it got.
 
 use crate::guests::{kernels, until, with};
-use gleaner_engine::conformance::Bench;
-use gleaner_engine_vm::Accelerator;
+use gleaner_engine::conformance::{Bench, DEADLINE};
 use gleaner_engine_vm::image::Image;
-use gleaner_model::Reason;
+use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
+use gleaner_model::{Bytes, Reason};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+type Test = fn(&Image, Accelerator);
+
+/// What guests are tried with whatever runs them.
+pub(crate) const UNDER_QEMU_TOO: [(&str, Test); 2] = [
+    (
+        "root in the guest reaches nothing of the host's",
+        root_in_the_guest,
+    ),
+    (
+        "a guest that spoils its memory and devices is ended",
+        spoilt_machine,
+    ),
+];
+
+pub(crate) const TESTS: [(&str, Test); 4] = [
+    UNDER_QEMU_TOO[0],
+    UNDER_QEMU_TOO[1],
+    (
+        "whoever takes a guest's kernel over is in a cage",
+        |image, _| kernel_taken_over(image),
+    ),
+    ("a guest that makes noise is ended", |image, _| {
+        noise_from_the_guest(image);
+    }),
+];
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -39,7 +67,42 @@ const TRIES: &str = "said=uid=$($B id -u)\n\
     can usr write /mnt/usr/spoiled\n\
     can procs $B test -e /mnt/proc/1/root$SECRET\n\
     can scratch $B dd if=/dev/zero of=$scratch bs=4096 count=64 conv=notrunc\n\
+    $B rmmod erofs; can module $B insmod /modules/erofs.ko\n\
+    $B mkdir /base; $B mount -t erofs -o ro $root /base\n\
+    can kexec $B chroot /base /usr/bin/perl -e \
+      'exit(syscall(169, 0xfee1dead, 0x28121969, 0x45584543, 0) != 0)'\n\
     echo \"TRIED $said.\"\n$B sync\n$B poweroff -f\n$B sleep 1000\n";
+
+/// Writes rubbish to whatever is a part of its machine: the devices' settings and memory, ports, and
+/// all memory that there is. Somewhere on the way the guest is no more.
+const SPOIL: &str = "$B mknod /dev/mem c 1 1\n$B mknod /dev/port c 1 4\n$B mknod /dev/kmem c 1 2\n\
+    echo 1 > /proc/sys/kernel/sysrq\n\
+    { $B sleep 4; echo c > /proc/sysrq-trigger; } &\n\
+    rubbish() { $B dd if=/dev/urandom of=$1 bs=64k count=16 conv=notrunc $2; }\n\
+    { for device in /sys/bus/pci/devices/*; do\n\
+        for file in $device/resource* $device/rom $device/config; do rubbish $file; done\n\
+        echo 1 > $device/remove; done; echo 1 > /sys/bus/pci/rescan\n\
+      rubbish /dev/port; rubbish /dev/kmem; rubbish /proc/kcore\n\
+      for at in 256 512 1024 16 0; do rubbish /dev/mem seek=$at; done; } > /dev/null 2>&1\n\
+    echo c > /proc/sysrq-trigger\n$B sleep 1000\n";
+
+/// Longest silence of such a guest: one whose kernel is broken stands still for ever.
+const SPOILT_SILENCE: Duration = Duration::from_secs(20);
+
+/// What a program with all rights that a guest's kernel has on the host tries: it stands in for a
+/// kernel that its guest has taken over.
+const TAKEN: &str = "said=; can() { name=$1; shift; if \"$@\" > /dev/null 2>&1; then \
+      said=\"$said $name=yes\"; else said=\"$said $name=no\"; fi; }\n\
+    write() { echo spoiled > $1; }\nread_from() { head -c 1 $1 | grep -q .; }\n\
+    call() { perl -e 'exit(syscall(shift, map { $_ + 0 } @ARGV) < 0)' \"$@\"; }\n\
+    can secret cat $SECRET\ncan shadow test -s /etc/shadow\n\
+    can image write /run/guest/base.img\ncan usr write /usr/spoiled\n\
+    can mem read_from /dev/mem\ncan kcore read_from /proc/kcore\ncan kvm test -e /dev/kvm\n\
+    can node mknod /tmp/mem c 1 1\ncan mount mount -t tmpfs none /tmp\n\
+    can hostfs test -e /proc/1/root$SECRET\n\
+    can kexec call 246 0 0 0 0\ncan ports call 172 3\n\
+    can reboot call 169 4276215469 672274793 0\n\
+    echo \"TRIED$said.\"\nexit 0\n";
 
 /// Fills the channel with whatever comes.
 const FLOOD: &str = "$B cat /dev/urandom > $channel\n$B sleep 1000\n";
@@ -83,6 +146,16 @@ fn taken_over(image: &Image, dir: &Path, name: &str, script: &str) -> Image {
 
 /// Why the attempt on such a guest ended.
 fn ended(image: &Image, accelerator: Accelerator, script: &str) -> String {
+    ended_within(image, accelerator, script, None)
+}
+
+/// The same, with a bound of silence of its own.
+fn ended_within(
+    image: &Image,
+    accelerator: Accelerator,
+    script: &str,
+    silence: Option<Duration>,
+) -> String {
     let dir = tempfile::tempdir().unwrap();
     let name = match accelerator {
         Accelerator::Uml => "initramfs",
@@ -92,9 +165,13 @@ fn ended(image: &Image, accelerator: Accelerator, script: &str) -> String {
     let blobs = dir.path().join("blobs");
     fs::create_dir(&blobs).unwrap();
     let bench = Bench::new(blobs, |events| {
-        crate::engine(&enemy, &dir.path().join("engine"), accelerator, events)
+        let usual = crate::config(&enemy, &dir.path().join("engine"), accelerator);
+        let silence = silence.unwrap_or(usual.silence);
+        VmEngine::new(VmConfig { silence, ..usual }, events).unwrap()
     });
-    let (ending, _) = bench.run(&bench.spec(&["true"]));
+    let mut spec = bench.spec(&["true"]);
+    spec.limits.memory = Bytes(64 << 20);
+    let (ending, _) = bench.run(&spec);
     assert!(
         matches!(ending.reason, Reason::Engine { .. }),
         "{:?}",
@@ -107,21 +184,32 @@ fn ended(image: &Image, accelerator: Accelerator, script: &str) -> String {
     ending.reason.to_string()
 }
 
-pub(crate) fn root_in_the_guest(image: &Image, accelerator: Accelerator) {
+fn root_in_the_guest(image: &Image, accelerator: Accelerator) {
+    let (owner, name) = owners_secret();
+    let secret = owner.path().join("secret");
+    let said = ended(image, accelerator, &[BEGIN, &name, TRIES].concat());
+    // Its own disk and its own kernel it may spoil, since nobody else has them.
+    let got = "TRIED uid=0 base=no net=lo, secret=no shadow=no image=no usr=no procs=no \
+               scratch=yes module=yes kexec=no.";
+    assert!(said.contains(got), "{said}");
+    assert_eq!(fs::read_to_string(&secret).unwrap(), SECRET);
+    assert!(!Path::new("/usr/spoiled").exists());
+    next_is_clean(image, accelerator);
+}
+
+/// A file that everybody may read, and the line that tells a script of it.
+fn owners_secret() -> (TempDir, String) {
     let owner = tempfile::tempdir().unwrap();
     let secret = owner.path().join("secret");
     fs::write(&secret, SECRET).unwrap();
     let readable = fs::Permissions::from_mode(0o755);
     fs::set_permissions(owner.path(), readable).unwrap();
     let name = format!("SECRET={}\n", secret.display());
-    let said = ended(image, accelerator, &[BEGIN, &name, TRIES].concat());
-    // Its own disk it may spoil, since nobody else has it.
-    let got = "TRIED uid=0 base=no net=lo, secret=no shadow=no image=no usr=no procs=no \
-               scratch=yes.";
-    assert!(said.contains(got), "{said}");
-    assert_eq!(fs::read_to_string(&secret).unwrap(), SECRET);
-    assert!(!Path::new("/usr/spoiled").exists());
-    // The next guest is none the wiser.
+    (owner, name)
+}
+
+/// The next guest is none the wiser.
+fn next_is_clean(image: &Image, accelerator: Accelerator) {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::new(dir.path().to_owned(), |events| {
         crate::engine(image, &dir.path().join("engine"), accelerator, events)
@@ -130,7 +218,35 @@ pub(crate) fn root_in_the_guest(image: &Image, accelerator: Accelerator) {
     assert_eq!(bench.stdout_of(&clean), "clean\n");
 }
 
-pub(crate) fn noise_from_the_guest(image: &Image) {
+fn spoilt_machine(image: &Image, accelerator: Accelerator) {
+    let script = [BEGIN, SPOIL].concat();
+    let said = ended_within(image, accelerator, &script, Some(SPOILT_SILENCE));
+    let known = ["panic", "ended by itself", "was silent", "make no sense"];
+    assert!(known.iter().any(|words| said.contains(words)), "{said}");
+    assert!(!said.contains("gave up"), "{said}");
+    // Another guest that is translated is seen after the tries above.
+    if accelerator == Accelerator::Uml {
+        next_is_clean(image, accelerator);
+    }
+}
+
+/// No kernel at all: a program in its place.
+fn kernel_taken_over(image: &Image) {
+    let (owner, name) = owners_secret();
+    let dir = tempfile::tempdir().unwrap();
+    let script = ["#!/bin/bash\n", &name, TAKEN].concat();
+    let enemy = with(image, dir.path(), "kernel", script.as_bytes());
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(enemy.dir.join("kernel"), executable).unwrap();
+    let said = crate::guests::reason_on(&enemy, DEADLINE).to_string();
+    let got = "TRIED secret=no shadow=no image=no usr=no mem=no kcore=no kvm=no node=no mount=no \
+               hostfs=no kexec=no ports=no reboot=no.";
+    assert!(said.contains(got), "{said}");
+    let secret = fs::read_to_string(owner.path().join("secret"));
+    assert_eq!(secret.unwrap(), SECRET);
+}
+
+fn noise_from_the_guest(image: &Image) {
     let said = ended(image, Accelerator::Uml, &[BEGIN, FLOOD].concat());
     assert!(said.contains("make no sense"), "{said}");
     let said = ended(image, Accelerator::Uml, &[BEGIN, KILL].concat());

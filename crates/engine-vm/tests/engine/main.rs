@@ -53,16 +53,19 @@ pub(crate) fn engine(
     accelerator: Accelerator,
     events: Events,
 ) -> VmEngine {
+    VmEngine::new(config(image, dir, accelerator), events).unwrap()
+}
+
+pub(crate) fn config(image: &Image, dir: &Path, accelerator: Accelerator) -> VmConfig {
     let process = ProcessConfig {
         beat: BEAT,
         group_parent: group_parent(),
         ..ProcessConfig::new(dir)
     };
-    let config = VmConfig {
+    VmConfig {
         accelerator: Some(accelerator),
         ..VmConfig::new(process, image.dir.clone())
-    };
-    VmEngine::new(config, events).unwrap()
+    }
 }
 
 /// The image of this test run, kept between runs: it only changes with its packages.
@@ -102,12 +105,9 @@ fn main() -> ExitCode {
     for (name, test) in guests::TESTS {
         report.try_one(name, || test(&bench, &image));
     }
-    report.try_one("root in the guest reaches nothing of the host's", || {
-        hostile::root_in_the_guest(&image, Accelerator::Uml);
-    });
-    report.try_one("a guest that makes noise is ended", || {
-        hostile::noise_from_the_guest(&image);
-    });
+    for (name, test) in hostile::TESTS {
+        report.try_one(name, || test(&image, Accelerator::Uml));
+    }
     for (name, test) in ahead::TESTS {
         report.try_one(name, || test(&image));
     }
@@ -124,12 +124,10 @@ fn main() -> ExitCode {
     for (name, test) in qemu::TESTS {
         report.try_one(&format!("under QEMU: {name}"), || test(&bench, &image));
     }
-    report.try_one(
-        "under QEMU: root in the guest reaches nothing of the host's",
-        || {
-            hostile::root_in_the_guest(&image, Accelerator::Tcg);
-        },
-    );
+    for (name, test) in hostile::UNDER_QEMU_TOO {
+        let name = format!("under QEMU: {name}");
+        report.try_one(&name, || test(&image, Accelerator::Tcg));
+    }
     report.try_one(
         "under QEMU: the next task starts in a guest that nobody used before",
         || ahead::next_start(&image, Accelerator::Tcg),
