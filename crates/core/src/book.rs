@@ -47,6 +47,8 @@ pub const fn fresh_job_row(job: JobId) -> JobRow {
             system_seconds: 0.0,
             faults: 0.0,
             busy_seconds: 0.0,
+            guest_seconds: 0.0,
+            guest_system_seconds: 0.0,
         },
     }
 }

@@ -249,7 +249,8 @@ pub struct AttemptEnd {
     pub cpu_seconds: f64,
     /// Wall seconds without pauses: sizes bundles.
     pub busy_seconds: f64,
-    /// What it asked of the kernel; none where it ran in something that has one of its own.
+    /// What it, or the guest that it ran in, asked of its node's kernel; none where nobody knows what
+    /// that says of the program.
     pub kernel: Option<KernelUse>,
     /// The whole record, for the server; opaque here, stored with the attempt.
     pub record: Vec<u8>,
@@ -257,9 +258,21 @@ pub struct AttemptEnd {
     pub saved: Option<Saved>,
 }
 
+/// Who asked a node's kernel for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The program itself.
+    #[default]
+    Program,
+    /// The guest whose kernel the program asked, with the guest's boot.
+    Guest,
+}
+
 /// What an attempt asked of its node's kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct KernelUse {
+    /// Who asked.
+    pub asked_by: AskedBy,
     /// Of its CPU time, seconds in the kernel.
     pub system_seconds: f64,
     /// Page faults, those counted for which nothing was read.

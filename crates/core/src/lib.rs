@@ -42,8 +42,8 @@ pub use attempt::{POISON_LOSSES, POISON_NODES};
 pub use book::{Book, fresh_job_row};
 pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
 pub use event::{
-    AttemptEnd, Event, Held, KernelUse, MergeKind, Need, NewJob, NodeHello, NodeOffer, NodeReport,
-    NodeWish, Saved, Target,
+    AskedBy, AttemptEnd, Event, Held, KernelUse, MergeKind, Need, NewJob, NodeHello, NodeOffer,
+    NodeReport, NodeWish, Saved, Target,
 };
 pub use row::{
     AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow,

@@ -3,13 +3,16 @@
 //! A guest contains more than a process does, and for most programs costs next to nothing. Where
 //! its kernel is a program itself, whatever asks the kernel is dear. So the first tasks of a job
 //! run as processes and are measured; from then on its tasks go into guests where what was seen
-//! says that little is lost by it. What was seen is kept as five sums a job, in its own row.
+//! says that little is lost by it. There the program asks the guest's kernel, and what is seen is
+//! what the guest asks of the node: nearly nothing where the program computes, and a host's switch
+//! between two programs for each call and fault where it does not. That brings a job whose later
+//! tasks are different back. What was seen is kept as seven sums a job, in its own row.
 //!
 //! In: the ends of attempts. Out: an engine for each bundle, and a sentence for whoever asks why.
 //! How an engine works, and by what its guests run, is not known here: a node says what its
 //! guests make dear.
 
-use crate::event::{AttemptEnd, Need, NodeHello};
+use crate::event::{AskedBy, AttemptEnd, KernelUse, Need, NodeHello};
 use crate::job::Job;
 use crate::state::State;
 use alloc::format;
@@ -26,6 +29,14 @@ pub const MEASURED_SECONDS: f64 = 1.0;
 /// bounded.
 pub const REMEMBERED_SECONDS: f64 = 3600.0;
 
+/// CPU seconds of guests after which what was seen of them is believed: their boots, which differ
+/// from PC to PC by some tenths of a second, are then a few hundredths at most.
+pub(crate) const GUEST_MEASURED_SECONDS: f64 = 10.0;
+
+/// What a guest's boot takes, which no task is to be blamed for: CPU seconds, and of these seconds
+/// in the node's kernel. Seen: 0.8 and 0.23; twice that is let go.
+const BOOT_CPU_SECONDS: (f64, f64) = (1.6, 0.5);
+
 /// What a guest takes to start, in seconds: what is promised of the slowest kind.
 const BOOT_SECONDS: f64 = 1.5;
 
@@ -41,6 +52,9 @@ pub enum Figure {
     FaultRate,
     /// Start of a guest as a share of the time that a task takes.
     BootShare,
+    /// Share of the CPU time of guests that make calls dear which passed in the node's kernel: what
+    /// calls and faults cost there, seen where they cost it.
+    GuestShare,
 }
 
 /// From where on a figure speaks for processes.
@@ -56,7 +70,7 @@ pub struct Bound {
 
 /// All that decides. Each bound is where a job would lose about a twentieth of its speed, the most
 /// that is promised of arithmetic in a guest whose kernel is a program.
-pub const BOUNDS: [Bound; 3] = [
+pub const BOUNDS: [Bound; 4] = [
     // Such guests' calls were seen at 10 to 140 times the price; of a program's time in the kernel
     // most is work that costs there what it costs here (zeroed pages, copies). At two hundredths
     // and a price of three on the average, a twentieth is lost.
@@ -78,6 +92,14 @@ pub const BOUNDS: [Bound; 3] = [
         most: 0.05,
         calls: false,
     },
+    // Arithmetic in such a guest asks its node for nothing. For each second that calls took in the
+    // node's kernel they took two more in the guest's own. So at a twentieth a seventh is lost,
+    // well above what the other bounds promise, so that they and this one do not send a job to and fro.
+    Bound {
+        figure: Figure::GuestShare,
+        most: 0.05,
+        calls: true,
+    },
 ];
 
 /// What was seen of a job's attempts, added up. Bounded and durable.
@@ -93,22 +115,15 @@ pub struct JobCost {
     pub faults: f64,
     /// Wall seconds of all, pauses left out.
     pub busy_seconds: f64,
+    /// CPU seconds of those that ran in guests that make calls dear, boots left out.
+    pub guest_seconds: f64,
+    /// Of these, seconds in the nodes' kernels.
+    pub guest_system_seconds: f64,
 }
 
 impl JobCost {
-    /// Adds one attempt; false where it says nothing.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "faults of one attempt stay far below 2^53"
-    )]
-    pub(crate) fn note(&mut self, end: &AttemptEnd) -> bool {
-        let sane = |value: f64| {
-            if value.is_finite() {
-                value.clamp(0.0, MOST_SECONDS)
-            } else {
-                0.0
-            }
-        };
+    /// Adds one attempt, on a node with guests of this price; false where it says nothing.
+    pub(crate) fn note(&mut self, end: &AttemptEnd, price: GuestPrice) -> bool {
         let cpu = sane(end.cpu_seconds);
         if cpu == 0.0 {
             return false;
@@ -118,10 +133,20 @@ impl JobCost {
         while self.busy_seconds > REMEMBERED_SECONDS {
             halve([&mut self.ends, &mut self.busy_seconds]);
         }
-        // In a guest a program asks the guest's kernel, and what its node sees is the guest.
-        let Some(kernel) = end.kernel else {
-            return true;
-        };
+        match end.kernel {
+            Some(kernel) if kernel.asked_by == AskedBy::Program => self.note_process(cpu, kernel),
+            Some(kernel) if price == GuestPrice::Calls => self.note_guest(cpu, kernel),
+            // Elsewhere what a node sees of a guest is how its machine works.
+            Some(_) | None => {}
+        }
+        true
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "faults of one attempt stay far below 2^53"
+    )]
+    fn note_process(&mut self, cpu: f64, kernel: KernelUse) {
         self.cpu_seconds += cpu;
         self.system_seconds += sane(kernel.system_seconds).min(cpu);
         self.faults += (kernel.faults as f64).min(cpu * 1e7);
@@ -131,8 +156,20 @@ impl JobCost {
                 &mut self.system_seconds,
                 &mut self.faults,
             ]);
+            // So long ago that it may be tried again; where nothing has changed the first guests
+            // say so.
+            (self.guest_seconds, self.guest_system_seconds) = (0.0, 0.0);
         }
-        true
+    }
+
+    fn note_guest(&mut self, cpu: f64, kernel: KernelUse) {
+        let (boot, boot_system) = BOOT_CPU_SECONDS;
+        let cpu = (cpu - boot).max(0.0);
+        self.guest_seconds += cpu;
+        self.guest_system_seconds += (sane(kernel.system_seconds) - boot_system).clamp(0.0, cpu);
+        while self.guest_seconds > REMEMBERED_SECONDS {
+            halve([&mut self.guest_seconds, &mut self.guest_system_seconds]);
+        }
     }
 
     /// Whether enough was seen.
@@ -141,13 +178,15 @@ impl JobCost {
         self.cpu_seconds >= MEASURED_SECONDS
     }
 
-    /// One figure; none before anything was seen.
+    /// One figure; none before anything, or of guests enough, was seen.
     #[must_use]
     pub fn figure(&self, figure: Figure) -> Option<f64> {
         let (of, by) = match figure {
             Figure::KernelShare => (self.system_seconds, self.cpu_seconds),
             Figure::FaultRate => (self.faults, self.cpu_seconds),
             Figure::BootShare => (self.ends * BOOT_SECONDS, self.busy_seconds),
+            Figure::GuestShare if self.guest_seconds < GUEST_MEASURED_SECONDS => return None,
+            Figure::GuestShare => (self.guest_system_seconds, self.guest_seconds),
         };
         (by > 0.0).then(|| of / by)
     }
@@ -155,7 +194,11 @@ impl JobCost {
     /// The figures that speak against guests of this price.
     pub fn against(&self, price: GuestPrice) -> impl Iterator<Item = Figure> + '_ {
         let counts = move |bound: &&Bound| !bound.calls || price != GuestPrice::Little;
-        let over = |bound: &&Bound| self.figure(bound.figure).is_none_or(|is| is > bound.most);
+        let over = |bound: &&Bound| match self.figure(bound.figure) {
+            Some(is) => is > bound.most,
+            // What only guests can tell is no reason against the first of them.
+            None => bound.figure != Figure::GuestShare,
+        };
         BOUNDS
             .iter()
             .filter(counts)
@@ -174,13 +217,28 @@ impl JobCost {
     /// What was seen, in words.
     fn seen(&self) -> String {
         let figure = |figure| self.figure(figure).unwrap_or_default();
+        let guests = self
+            .figure(Figure::GuestShare)
+            .map_or_else(String::new, |share| {
+                let share = share * 100.0;
+                format!(", and calls took {share:.1} % of the CPU time of those in guests")
+            });
         format!(
             "its tasks spend {:.1} % of their CPU time in the kernel, have {:.0} page faults a CPU \
-             second and take {:.1} s",
+             second and take {:.1} s{guests}",
             figure(Figure::KernelShare) * 100.0,
             figure(Figure::FaultRate),
             self.busy_seconds / self.ends.max(1.0),
         )
+    }
+}
+
+/// One figure of a report, within reason.
+const fn sane(value: f64) -> f64 {
+    if value.is_finite() {
+        value.clamp(0.0, MOST_SECONDS)
+    } else {
+        0.0
     }
 }
 
@@ -194,6 +252,7 @@ impl Figure {
             Self::KernelShare => "the time in the kernel",
             Self::FaultRate => "the page faults",
             Self::BootShare => "the short tasks",
+            Self::GuestShare => "what calls took in guests",
         }
     }
 }
@@ -235,10 +294,13 @@ impl State {
     /// Learns from an attempt's end, where its job leaves the engine open.
     pub(crate) fn learn(&mut self, end: &AttemptEnd) {
         let id = end.attempt.task.job;
+        let node = self.nodes.get(&end.node);
+        let price = node.and_then(|node| Some(node.hello.as_ref()?.guests));
+        let price = price.unwrap_or(GuestPrice::Everything);
         let job = self.jobs.get_mut(&id);
         let learnt = job
             .filter(|job| job.spec.need.engine == EngineChoice::Auto)
-            .is_some_and(|job| job.cost.note(end));
+            .is_some_and(|job| job.cost.note(end, price));
         if learnt {
             self.store_job(id);
         }

@@ -94,6 +94,8 @@ fn rows() -> Vec<Row> {
             system_seconds: 1e-9,
             faults: 1e15,
             busy_seconds: 3600.5,
+            guest_seconds: 12.5,
+            guest_system_seconds: 0.25,
         },
         ..fresh_job_row(JobId(id))
     };
@@ -417,10 +419,13 @@ fn rows_of(version: u32) -> Vec<Row> {
         .filter(|row| version >= 2 || !later(row))
         .collect();
     for row in &mut rows {
-        if let Row::Job(row) = row
-            && version < 4
-        {
-            row.cost = JobCost::default();
+        if let Row::Job(row) = row {
+            if version < 4 {
+                row.cost = JobCost::default();
+            }
+            if version < 5 {
+                (row.cost.guest_seconds, row.cost.guest_system_seconds) = (0.0, 0.0);
+            }
         }
         if let Row::Checkpoint(row) = row
             && version < 4
@@ -436,7 +441,7 @@ fn rows_of(version: u32) -> Vec<Row> {
 fn files_of_every_released_version_open() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let dir = tempfile::tempdir().unwrap();
-    for version in 1..=4 {
+    for version in 1..=5 {
         let text = std::fs::read_to_string(golden.join(format!("v{version}.sql"))).unwrap();
         let path = dir.path().join(format!("v{version}"));
         let db = rusqlite::Connection::open(&path).unwrap();

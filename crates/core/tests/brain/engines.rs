@@ -1,7 +1,7 @@
 //! Which engine tasks get whose job leaves it open, and what that is learnt from.
 
 use crate::pool::{BAD, OK, Pool, attempt, bundles, ended, hello, job};
-use gleaner_core::{BOUNDS, Event, JobCost, KernelUse, NewJob, NodeHello};
+use gleaner_core::{AskedBy, BOUNDS, Event, JobCost, KernelUse, NewJob, NodeHello};
 use gleaner_model::{Engine, EngineChoice, GuestPrice, JobId};
 
 fn open(count: u32) -> NewJob {
@@ -23,6 +23,7 @@ fn cost(index: u32, (cpu, busy): (f64, f64), system_seconds: f64, faults: u64) -
         Event::Ended(mut end) => {
             (end.cpu_seconds, end.busy_seconds) = (cpu, busy);
             end.kernel = Some(KernelUse {
+                asked_by: AskedBy::Program,
                 system_seconds,
                 faults,
             });
@@ -142,6 +143,89 @@ fn what_ran_in_a_guest_tells_how_long_tasks_take_and_nothing_of_the_kernel() {
     assert_eq!(after(&mut pool, in_guest(6, 0.1)), Some(Engine::Process));
     let said = pool.state.explain(JobId(1)).unwrap().engine.unwrap();
     assert!(said.contains("short tasks"), "{said}");
+}
+
+/// An end in a guest: what the guest asked of its node, its boot with it.
+fn guest(index: u32, (cpu, busy): (f64, f64), system_seconds: f64) -> Event {
+    match cost(index, (cpu, busy), system_seconds, 40_000) {
+        Event::Ended(mut end) => {
+            end.kernel = end.kernel.map(|kernel| KernelUse {
+                asked_by: AskedBy::Guest,
+                ..kernel
+            });
+            Event::Ended(end)
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn guests_that_call_much_bring_their_job_back_where_calls_are_dear() {
+    use GuestPrice::{Calls, Everything, Little};
+    let minute = (60.0, 60.0);
+    let (process, vm) = (Some(Engine::Process), Some(Engine::Vm));
+    let table = [
+        ("arithmetic", Calls, guest(1, minute, 0.3), vm),
+        ("a boot on a slow PC", Calls, guest(1, minute, 2.0), vm),
+        ("calls", Calls, guest(1, minute, 6.0), process),
+        ("nothing but a boot", Calls, guest(1, (1.5, 60.0), 1.5), vm),
+        (
+            "too little to be believed",
+            Calls,
+            guest(1, (9.0, 60.0), 8.0),
+            vm,
+        ),
+        ("nonsense", Calls, guest(1, (60.0, 60.0), f64::NAN), vm),
+        ("more than all", Calls, guest(1, minute, 1e300), process),
+        ("a machine's own", Little, guest(1, minute, 30.0), vm),
+        ("translated", Everything, guest(1, minute, 30.0), process),
+    ];
+    for (what, price, second, wanted) in table {
+        let mut pool = Pool::new();
+        pool.step(Event::Hello(node(&BOTH, price)));
+        pool.submit(open(3));
+        pool.step(cost(0, minute, 0.0, 0));
+        let third = bundles(&pool.step(second))[0].engine;
+        assert_eq!(third, wanted, "{what}, {price}");
+        let said = pool.state.explain(JobId(1)).unwrap().engine.unwrap();
+        let because = said.contains("because of what calls took in guests");
+        assert_eq!(
+            because,
+            price == Calls && wanted == process,
+            "{what}: {said}"
+        );
+        pool.restart();
+        let again = pool.state.explain(JobId(1)).unwrap().engine.unwrap();
+        assert_eq!(again, said, "a restart keeps it");
+    }
+}
+
+#[test]
+fn a_job_may_try_guests_again_after_an_hour_of_processes() {
+    let mut pool = Pool::new();
+    pool.step(Event::Hello(node(&BOTH, GuestPrice::Calls)));
+    pool.submit(open(100));
+    let after = |pool: &mut Pool, event| bundles(&pool.step(event))[0].engine;
+    let long = (400.0, 400.0);
+    assert_eq!(after(&mut pool, cost(0, long, 0.0, 0)), Some(Engine::Vm));
+    assert_eq!(
+        after(&mut pool, guest(1, long, 300.0)),
+        Some(Engine::Process)
+    );
+    // One of which only guests know what it costs goes to and fro, an hour in one to a task in the other.
+    let mut engines = Vec::new();
+    for index in 2..50 {
+        let end = match engines.last() {
+            Some(Some(Engine::Vm)) => guest(index, long, 300.0),
+            _ => cost(index, long, 0.0, 0),
+        };
+        engines.push(after(&mut pool, end));
+    }
+    let guests = engines
+        .iter()
+        .filter(|one| **one == Some(Engine::Vm))
+        .count();
+    assert!((2..=12).contains(&guests), "{guests} of {}", engines.len());
 }
 
 #[test]

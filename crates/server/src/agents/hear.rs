@@ -3,7 +3,7 @@
 use crate::driver::{Connected, FromNode, Message, Outgoing};
 use crate::shared::{Shared, blocking};
 use crate::split::names;
-use gleaner_core::{AttemptEnd, Event, Held, KernelUse, NodeReport, Saved};
+use gleaner_core::{AskedBy, AttemptEnd, Event, Held, KernelUse, NodeReport, Saved};
 use gleaner_model::{
     AttemptId, AttemptState, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX, Checkpoint, Digest,
     Engine, FileEntry, NodeId, NodeState, Reason, Time,
@@ -169,7 +169,8 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
             reason,
             cpu_seconds: seconds(ended.cpu_seconds),
             busy_seconds: seconds(ended.busy_seconds),
-            kernel: (ended.engine == Engine::Process.as_str()).then(|| KernelUse {
+            kernel: asked_by(&ended.engine).map(|asked_by| KernelUse {
+                asked_by,
                 system_seconds: seconds(ended.system_seconds),
                 faults: ended.faults,
             }),
@@ -184,6 +185,17 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
 #[derive(Debug, Deserialize)]
 struct Taken {
     taken: Time,
+}
+
+/// Who asked the kernel in attempts on this engine. A module's calls are its runner's, which says
+/// nothing of what they would be elsewhere.
+fn asked_by(engine: &str) -> Option<AskedBy> {
+    let is = |known: Engine| engine == known.as_str();
+    if is(Engine::Process) {
+        Some(AskedBy::Program)
+    } else {
+        is(Engine::Vm).then_some(AskedBy::Guest)
+    }
 }
 
 /// What an attempt was saved as; or when, and what is wrong with it.

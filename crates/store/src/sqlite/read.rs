@@ -143,7 +143,7 @@ fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
     let sql = "SELECT id, submitted, user, name, priority, count, cpus, memory, disk, engine, arch,
          labels, attempts, max_evictions, merge, state, reason, paused, started, ended, failed,
          cancelled, merged, base, saves, image, cost_ends, cost_cpu, cost_system, cost_faults,
-         cost_busy FROM job ORDER BY id";
+         cost_busy, cost_guest, cost_guest_system FROM job ORDER BY id";
     all(db, sql, [], |row| {
         let job = JobId(big(row, 0)?);
         let labels: String = row.get(11)?;
@@ -187,6 +187,8 @@ fn jobs(db: &Connection) -> Result<Vec<JobTuple>, StoreError> {
                 system_seconds: row.get(28)?,
                 faults: row.get(29)?,
                 busy_seconds: row.get(30)?,
+                guest_seconds: row.get(31)?,
+                guest_system_seconds: row.get(32)?,
             },
         };
         Ok((job, time(row, 1)?, new, changing))

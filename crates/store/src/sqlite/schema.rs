@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 /// Steps from each version to the next; the file's `user_version` counts those that are done.
 /// A released step is never edited: a change is a new step at the end.
-const STEPS: &[&str] = &[V1, V2, V3, V4];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5];
 
 /// Newest version this build reads and writes.
 pub(super) fn known() -> u32 {
@@ -115,6 +115,12 @@ UPDATE clock SET last_job = (SELECT coalesce(max(id), 0) FROM job);
 -- Jobs of which rows are left to remove, a few at a time.
 CREATE TABLE gone (job INTEGER PRIMARY KEY);
 CREATE INDEX ref_job ON ref (job);
+";
+
+/// What guests of jobs that leave their engine open were seen to ask of their nodes.
+const V5: &str = "
+ALTER TABLE job ADD COLUMN cost_guest REAL NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cost_guest_system REAL NOT NULL DEFAULT 0;
 ";
 
 /// Brings the file to the newest version, each step in a transaction of its own.

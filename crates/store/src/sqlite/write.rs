@@ -272,7 +272,8 @@ fn change_job(db: &Transaction<'_>, row: &JobRow, sums: &mut Sums) -> Result<(),
     db.prepare_cached(
         "UPDATE job SET state = ?2, reason = ?3, paused = ?4, started = ?5, ended = ?6,
          failed = ?7, cancelled = ?8, merged = ?9, base = ?10, cost_ends = ?11, cost_cpu = ?12,
-         cost_system = ?13, cost_faults = ?14, cost_busy = ?15 WHERE id = ?1",
+         cost_system = ?13, cost_faults = ?14, cost_busy = ?15, cost_guest = ?16,
+         cost_guest_system = ?17 WHERE id = ?1",
     )?
     .execute(params![
         int(row.job.0),
@@ -290,6 +291,8 @@ fn change_job(db: &Transaction<'_>, row: &JobRow, sums: &mut Sums) -> Result<(),
         row.cost.system_seconds,
         row.cost.faults,
         row.cost.busy_seconds,
+        row.cost.guest_seconds,
+        row.cost.guest_system_seconds,
     ])?;
     Ok(())
 }
