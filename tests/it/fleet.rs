@@ -125,6 +125,17 @@ impl Fleet {
 
     /// The same with more arguments.
     pub(crate) fn agent_with(&self, index: usize, port: u16, more: &[&str]) -> Daemon {
+        self.agent_in(&[], index, port, more)
+    }
+
+    /// The same in an environment of its own.
+    pub(crate) fn agent_in(
+        &self,
+        environment: &[(&str, &str)],
+        index: usize,
+        port: u16,
+        more: &[&str],
+    ) -> Daemon {
         let dir = self.dir.path();
         let token = dir.join("server/node.token");
         let data = dir.join(format!("agent-{index}"));
@@ -150,7 +161,7 @@ impl Fleet {
             "--no-self-test",
         ];
         arguments.extend(more);
-        let environment = [("GLEANER_ACCEL", self.accelerator)];
+        let environment = [&[("GLEANER_ACCEL", self.accelerator)], environment].concat();
         let log = dir.join(format!("agent-{index}.log"));
         Daemon::start_with(&environment, &arguments, log)
     }

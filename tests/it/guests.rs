@@ -3,7 +3,8 @@
 
 use crate::fleet::Fleet;
 use crate::images::{SCRIPT, userland};
-use crate::pool::{Desk, Outcome, Pool, begun, id_of};
+use crate::pool::{Desk, Outcome, Pool, begun, id_of, long};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ const CHAIN: &str = "$|=1; $x='seed'; for (1..400000) { $x=sha256_hex($x); \
 
 fn recipe(file: &str) -> String {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
-    std::fs::read_to_string(recipes.join(file)).unwrap()
+    fs::read_to_string(recipes.join(file)).unwrap()
 }
 
 /// The results of a job in an engine, by name.
@@ -140,6 +141,83 @@ fn a_guest_goes_on_elsewhere_when_its_node_is_evicted() {
     assert_eq!(attempts[1]["record"]["checkpoints"], 1, "{task}");
     assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
     assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
+}
+
+/// A copy of the image that guests are made of, whose base image is another file: as on a PC with
+/// other versions of the same packages.
+fn other_image(to: &Path) {
+    let from = std::env::var_os("GLEANER_GUEST_DIR").expect("the suite `vm` sets it");
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap().flatten() {
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    // Beyond the end of a file system nobody looks.
+    let base = to.join("base.img");
+    let mut content = fs::read(&base).unwrap();
+    content.resize(content.len() + 4096, 0);
+    fs::write(&base, &content).unwrap();
+    let manifest = to.join("guest.json");
+    let mut said: serde_json::Value =
+        serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    said["files"]["base.img"] = blake3::hash(&content).to_hex().as_str().into();
+    fs::write(&manifest, said.to_string()).unwrap();
+}
+
+#[test]
+fn a_saved_guest_that_fits_no_node_left_is_refused_and_its_task_begins_anew() {
+    // Two trials and most of a long task under translation.
+    if !long() {
+        return;
+    }
+    let mut fleet = Fleet::start_on("tcg", 1, &[]);
+    let desk = Desk::new();
+    offer(1, || fleet.gleaner(&desk, &["nodes", "--json"]));
+    let native = Command::new("perl")
+        .args(["-MDigest::SHA=sha256_hex", "-e", CHAIN])
+        .output();
+    let native = String::from_utf8(native.unwrap().stdout).unwrap();
+    let id = fleet.submit(
+        &desk,
+        &format!(
+            "[task]\nengine = \"vm\"\ncheckpoint = \"10min\"\n\
+             command = [\"perl\", \"-MDigest::SHA=sha256_hex\", \"-e\", {CHAIN:?}]\n\
+             [limits]\nmemory = \"64MiB\"\ndisk = \"64MiB\"\n"
+        ),
+    );
+    let logs = || fleet.gleaner(&desk, &["logs", &format!("{id}.0")]).stdout;
+    within(DONE_WITHIN, "it has begun", || logs().lines().count() >= 2);
+    fleet.gleaner(&desk, &["node", "1", "drain"]).exits(0);
+    let task = || fleet.task(&format!("{id}.0"));
+    within(DONE_WITHIN, "it is saved and given back", || {
+        begun(&task())
+            .first()
+            .is_some_and(|one| one["state"] == "evicted")
+    });
+    let image = desk.path().join("other");
+    other_image(&image);
+    let environment = [("GLEANER_GUEST_DIR", image.to_str().unwrap())];
+    let other = fleet.agent_in(&environment, 1, fleet.port(), &[]);
+    fleet.agents.push(other);
+    within(OFFERED_WITHIN + DONE_WITHIN, "it is done", || {
+        fleet.job(&id)["state"] == "done"
+    });
+    let logs = fleet.gleaner(&desk, &["logs", &format!("{id}.0")]).exits(0);
+    assert_eq!(logs.stdout, native, "as if nothing had been saved");
+    let task = fleet.task(&format!("{id}.0"));
+    let attempts = begun(&task);
+    assert!(task["went_on_from"].is_null(), "{task}");
+    let refused: Vec<&serde_json::Value> = attempts
+        .iter()
+        .filter(|one| {
+            one["record"]["reason"]
+                .to_string()
+                .contains("was saved on machine")
+        })
+        .collect();
+    assert_eq!(refused.len(), 1, "{task}");
+    let last = attempts.last().unwrap();
+    assert_eq!(last["state"], "finished", "{task}");
+    assert_ne!(last["node"], attempts[0]["node"], "{task}");
 }
 
 #[test]
