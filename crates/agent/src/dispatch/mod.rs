@@ -51,6 +51,9 @@ const BEAT_ON_MS: u64 = 15_000;
 /// takes about that long to lose what is kept free.
 const LOOK_MS: u64 = 2000;
 
+/// The same while it is full: who makes room wants to see work go on.
+const LOOK_LOW_MS: u64 = 500;
+
 /// How long attempts wait for room on the disk, in milliseconds; then other nodes get them, and
 /// their scratch directories give room.
 const DISK_PATIENCE_MS: u64 = 60_000;
@@ -293,7 +296,11 @@ impl Dispatch {
             Some(_) => Some(self.low_since.unwrap_or(now)),
             None => None,
         };
-        self.next_look = Some(now + Span { ms: LOOK_MS });
+        let ms = match self.low_since {
+            Some(_) => LOOK_LOW_MS,
+            None => LOOK_MS,
+        };
+        self.next_look = Some(now + Span { ms });
         self.judge();
     }
 

@@ -25,7 +25,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -46,6 +46,10 @@ const INBOUND_MAX: usize = 16;
 
 /// Wait for a connection, a welcome or the answer to a poll, in seconds.
 const ANSWER_S: u64 = 15;
+
+/// A try that took so long was a wait by itself: a server whose disk is full holds an agent until there
+/// is space, and the next try should begin at once.
+const HELD: Duration = Duration::from_secs(5);
 
 /// A silent connection is probed after this many seconds, so that a server that vanished without
 /// a word is noticed before the leases are over.
@@ -135,10 +139,12 @@ impl Link {
     pub(crate) async fn keep(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let (mut failures, mut welcomed) = (0_u32, false);
         loop {
+            let begun = Instant::now();
             let (over, met) = self.session(&stop).await;
             self.inputs.send(Input::LinkDown);
-            if met {
-                (welcomed, failures) = (true, 0);
+            welcomed |= met;
+            if met || begun.elapsed() >= HELD {
+                failures = 0;
             }
             let status = match over {
                 Over::Stopped => return Ok(()),

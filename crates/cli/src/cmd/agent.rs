@@ -1,8 +1,8 @@
 //! `gleaner agent`: this PC as a node, in the foreground.
 
 use crate::daemon::{DaemonOptions, runtime};
-use crate::out::{Failure, Outcome, REFUSED};
-use gleaner_agent::{AgentConfig, AtStop, DevShare, Token};
+use crate::out::{Failure, Outcome, REFUSED, USAGE};
+use gleaner_agent::{AgentConfig, AgentError, AtStop, DevShare, Token};
 use gleaner_model::{Bytes, Cpus, Policy};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -119,7 +119,13 @@ impl Args {
                 });
                 gleaner_agent::run(config, stop).await
             })
-            .map_err(|problem| Failure::new(REFUSED, problem.to_string()))?;
+            .map_err(|problem| {
+                let code = match matches!(problem, AgentError::Setting { .. }) {
+                    true => USAGE,
+                    false => REFUSED,
+                };
+                Failure::new(code, problem.to_string())
+            })?;
         Ok(0)
     }
 

@@ -4,6 +4,7 @@ use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};
+use clap::builder::NonEmptyStringValueParser;
 
 /// List the nodes of the pool
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,7 @@ pub(crate) struct NodesArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     /// Its name or number
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = NonEmptyStringValueParser::new())]
     node: String,
     /// What it should do
     #[arg(value_enum)]

@@ -2,10 +2,10 @@
 
 use super::task_options::engine;
 use crate::daemon::{DaemonOptions, runtime};
-use crate::out::{Failure, Outcome, REFUSED};
+use crate::out::{Failure, Outcome, REFUSED, USAGE};
 use gleaner_agent::owner::NodeSettings;
 use gleaner_model::{EngineChoice, Span};
-use gleaner_server::ServerConfig;
+use gleaner_server::{ServerConfig, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -60,7 +60,14 @@ impl Args {
         let runtime = runtime()?;
         runtime
             .block_on(gleaner_server::run(config, self.daemon.told_to_stop()))
-            .map_err(|problem| Failure::new(REFUSED, problem.to_string()))?;
+            .map_err(|problem| {
+                let code =
+                    match matches!(problem, ServerError::Url { .. } | ServerError::PlainHttp(_)) {
+                        true => USAGE,
+                        false => REFUSED,
+                    };
+                Failure::new(code, problem.to_string())
+            })?;
         Ok(0)
     }
 

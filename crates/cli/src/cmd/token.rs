@@ -4,6 +4,7 @@ use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};
+use clap::builder::NonEmptyStringValueParser;
 use gleaner_api::NewToken;
 
 /// Make, list and revoke tokens of users and nodes
@@ -35,6 +36,7 @@ enum Verb {
     /// Make a token worthless
     Revoke {
         /// Its id in the listing
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         id: String,
     },
 }

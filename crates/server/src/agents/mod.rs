@@ -18,6 +18,7 @@ use gleaner_store::TokenKind;
 use gleaner_wire::v1::pool_server::{Pool, PoolServer};
 use gleaner_wire::{MESSAGE_BYTES_MAX, PROTOCOL, v1};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -29,6 +30,14 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// Most labels of a node.
 const LABELS_MAX: usize = 256;
+
+/// How long a hello waits while the store takes nothing, on a full disk say: less than an agent
+/// waits for its welcome. One that is sent away comes back ever more seldom, and would be missed when
+/// there is space again.
+const TROUBLE_HOLD: Duration = Duration::from_secs(10);
+
+/// How often it looks whether that is over.
+const TROUBLE_LOOK: Duration = Duration::from_millis(100);
 
 /// The gRPC service.
 #[derive(Debug, Clone)]
@@ -86,6 +95,7 @@ impl Pool for Agents {
 /// Hands a hello to the driver; the connection is known once it is durable.
 async fn connect(shared: &Shared, hello: v1::Hello, link: Link) -> Result<Connected, Status> {
     let connect = check(hello)?;
+    out_of_trouble(shared).await;
     let (reply, answer) = oneshot::channel();
     let connect = Connect {
         link,
@@ -101,6 +111,20 @@ async fn connect(shared: &Shared, hello: v1::Hello, link: Link) -> Result<Connec
         let sentence = trouble.map(|trouble| trouble.sentence);
         Status::unavailable(sentence.unwrap_or_else(|| "the server is shutting down".into()))
     })
+}
+
+/// Waits while the store takes nothing, a bounded time.
+async fn out_of_trouble(shared: &Shared) {
+    let over = async {
+        while shared.driver.trouble().is_some() {
+            tokio::time::sleep(TROUBLE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = tokio::time::sleep(TROUBLE_HOLD) => {}
+        () = shared.stop.cancelled() => {}
+    }
 }
 
 /// A hello in the brain's words. Its link is filled in by the caller.

@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(250);
 
 /// First and longest wait between two tries to store after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The thread; ends when it is told to stop.
 #[derive(Debug)]

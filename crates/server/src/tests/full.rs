@@ -1,6 +1,7 @@
 //! The whole server on a disk that gets full. Needs a small file system, which only root can
 //! mount; the driver's own tests cover the same with a store that says so.
 
+use super::agent::{FakeAgent, hello};
 use super::pool::{PATIENCE, TestPool};
 use reqwest::StatusCode;
 use serde_json::json;
@@ -57,8 +58,14 @@ async fn a_full_disk_is_said_and_all_goes_on_when_there_is_space() {
         }
     }
     assert!(refused > 0);
-    drop(ballast);
-    std::fs::remove_file(path.join("ballast")).unwrap();
+    // An agent that comes before the server has noticed is not sent away.
+    let room = async {
+        drop(ballast);
+        std::fs::remove_file(path.join("ballast")).unwrap();
+    };
+    let held = FakeAgent::connect_as(&pool, hello("held"));
+    let (held, ()) = tokio::join!(held, room);
+    assert!(held.is_ok(), "{:?}", held.err());
     let recovered = async {
         loop {
             let (status, _) = pool.client.post("/api/v1/jobs", &submission).await;

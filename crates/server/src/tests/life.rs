@@ -358,6 +358,10 @@ async fn doors_open_for_the_right_tokens_only() {
         .await
         .unwrap();
     assert_eq!(revoked.status(), StatusCode::NO_CONTENT);
+    // Nobody shuts everybody out, themselves among them.
+    let last = pool.client.request(Method::DELETE, "/api/v1/tokens/1");
+    let last = last.send().await.unwrap();
+    assert_eq!(last.status(), StatusCode::CONFLICT);
     let answer = eva
         .request(Method::GET, "/api/v1/pool")
         .send()

@@ -117,14 +117,17 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let _one = shared.token_numbers.lock().await;
-    let known = shared
-        .tokens
-        .rows()
-        .into_iter()
-        .find(|row| row.id.to_string() == id);
+    let rows = shared.tokens.rows();
+    let known = rows.iter().find(|row| row.id.to_string() == id).cloned();
     let known = known.ok_or_else(|| {
         ApiError::not_found(format!("no token {id}; `gleaner token list` lists them"))
     })?;
+    let rules = |row: &TokenRow| row.kind == TokenKind::Admin && !row.revoked;
+    if rules(&known) && rows.iter().filter(|row| rules(row)).count() == 1 {
+        let sentence = "this is the only admin's token that is left: without it nobody could make \
+                        another; make one first";
+        return Err(ApiError::new(StatusCode::CONFLICT, sentence));
+    }
     let row = TokenRow {
         revoked: true,
         ..known

@@ -7,6 +7,7 @@ use crate::out::{self, Failure, Outcome, REFUSED};
 use crate::progress::{self, Shown};
 use crate::session::{Session, block_on};
 use crate::table::{self, Look};
+use clap::builder::NonEmptyStringValueParser;
 use gleaner_client::Progress;
 use gleaner_image::{BYTES_MAX, ImageError};
 use gleaner_model::{BlobRef, Bytes, Digest};
@@ -25,6 +26,7 @@ enum Verb {
     /// `docker save` wrote, and give it to the pool
     Import {
         /// What jobs will call it; an image of this name is replaced, for jobs submitted later
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
         /// The directory or archive
         source: PathBuf,
@@ -43,6 +45,7 @@ enum Verb {
     /// Take an image's name away; jobs that were submitted with it keep it
     Remove {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
     /// Build the guest's kernel, first file system and base image from this PC's packages, where
@@ -95,14 +98,21 @@ fn make(
     max_size: Bytes,
     mut file: &std::fs::File,
 ) -> Result<(BlobRef, String), Failure> {
-    let failed = |error: ImageError| {
-        let code = match error {
-            ImageError::Io { .. } => REFUSED,
-            ImageError::Entry { .. } | ImageError::Source(_) | ImageError::Foreign(_) => out::USAGE,
-        };
-        Failure::new(code, format!("{}: {error}", source.display()))
+    let wrong = |error: ImageError| match error {
+        // It names the file.
+        ImageError::Io { .. } => Failure::usage(error.to_string()),
+        ImageError::Entry { .. } | ImageError::Source(_) | ImageError::Foreign(_) => {
+            Failure::usage(format!("{}: {error}", source.display()))
+        }
     };
-    let imported = gleaner_image::import(source, max_size.0).map_err(failed)?;
+    let failed = |error: ImageError| {
+        let image = format!(
+            "an image of {} cannot be written: {error}",
+            source.display()
+        );
+        Failure::new(REFUSED, image)
+    };
+    let imported = gleaner_image::import(source, max_size.0).map_err(wrong)?;
     let (size, digest) = imported.tree.write(&mut file).map_err(failed)?;
     for note in &imported.notes {
         out::say(note);
