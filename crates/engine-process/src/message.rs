@@ -127,6 +127,8 @@ pub(crate) enum ToZygote {
 pub(crate) struct Launch {
     /// User id in the cage.
     pub(crate) uid: u32,
+    /// Which of the bundle's slots it has: no other cage that runs has the same.
+    pub(crate) place: u32,
     /// The scratch directory's name below the bundle's cages.
     pub(crate) scratch: String,
     pub(crate) command: Vec<String>,

@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-/// Ray's usual way to run a program: a pooled worker calls it. Reads a count, prints seconds.
+/// Ray's usual way to run a program: a pooled worker calls it. Reads a count and a program, prints
+/// seconds.
 const RAY: &str = "
 import ray, subprocess, sys, time
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 @ray.remote
-def task():
-    return subprocess.call(['/bin/true'])
-ray.get([task.remote() for _ in range(20)])
+def task(program):
+    return subprocess.call([program])
+ray.get([task.remote('/bin/true') for _ in range(20)])
 print('ready', flush=True)
 for line in sys.stdin:
-    n = int(line)
+    n, program = line.rstrip('\\n').split(' ', 1)
     start = time.monotonic()
-    assert sum(ray.get([task.remote() for _ in range(n)])) == 0
+    assert sum(ray.get([task.remote(program) for _ in range(int(n))])) == 0
     print(time.monotonic() - start, flush=True)
 ";
 
@@ -34,17 +35,17 @@ from hyperqueue.cluster import WorkerConfig
 with LocalCluster() as cluster:
     cluster.start_worker(WorkerConfig(cores=2))
     client = cluster.client()
-    def run(n):
+    def run(n, program):
         job = Job()
         for _ in range(n):
-            job.program(['/bin/true'], stdout=None, stderr=None)
+            job.program([program], stdout=None, stderr=None)
         client.wait_for_jobs([client.submit(job)])
-    run(20)
+    run(20, '/bin/true')
     print('ready', flush=True)
     for line in sys.stdin:
-        n = int(line)
+        n, program = line.rstrip('\\n').split(' ', 1)
         start = time.monotonic()
-        run(n)
+        run(int(n), program)
         print(time.monotonic() - start, flush=True)
 ";
 
@@ -107,16 +108,16 @@ impl Peer {
         }
     }
 
-    /// Runs `tasks` no-op tasks; tasks a second.
-    pub(super) fn rate(&mut self, tasks: u32) -> Result<f64, BenchError> {
+    /// Runs `program` in so many tasks; tasks a second.
+    pub(super) fn rate(&mut self, tasks: u32, program: &Path) -> Result<f64, BenchError> {
         let seconds = match self {
-            Self::Ray(driver) | Self::HqInPython(driver) => driver.seconds(tasks)?,
+            Self::Ray(driver) | Self::HqInPython(driver) => driver.seconds(tasks, program)?,
             Self::Hq { dir, .. } => {
                 let started = Instant::now();
                 let array = format!("--array=1-{tasks}");
                 let status = hq(dir)
                     .args(["submit", &array, "--stdout=none", "--stderr=none", "--wait"])
-                    .arg("/bin/true")
+                    .arg(program)
                     .stdout(Stdio::null())
                     .status()
                     .doing("submit to HyperQueue")?;
@@ -185,8 +186,8 @@ impl Driver {
         Ok(text.trim().to_owned())
     }
 
-    fn seconds(&mut self, tasks: u32) -> Result<f64, BenchError> {
-        writeln!(self.orders, "{tasks}").doing("order tasks of python3")?;
+    fn seconds(&mut self, tasks: u32, program: &Path) -> Result<f64, BenchError> {
+        writeln!(self.orders, "{tasks} {}", program.display()).doing("order tasks of python3")?;
         let text = self.line()?;
         text.parse()
             .map_err(|_| BenchError::Broken(format!("a driver gave no time but {text:?}")))

@@ -2,10 +2,12 @@
 //!
 //! The release program with TLS, durable results and the real sandbox. Rates are measured in
 //! rounds that interleave the bare floor (`posix_spawn` of the same program), gleaner, and
-//! whatever peers are asked for and installed.
+//! whatever peers are asked for and installed. Beside the system's own no-op the same is measured
+//! with the smallest program there is, as context: see [`smallest`].
 
 mod beside;
 pub(crate) mod pool;
+mod smallest;
 
 use crate::progress::{Pace, Progress};
 use crate::stats::{bootstrap, median, paired_ratio, percentile};
@@ -14,7 +16,7 @@ use beside::Peer;
 use pool::Pool;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -41,6 +43,8 @@ const NO_OP: &str = "/bin/true";
 const FLOOR_THREADS: u32 = 2;
 /// Of the tasks of a round, one in so many is run with a fresh cage.
 const FRESH_SHARE: u32 = 4;
+/// No-ops that are measured: the system's, and the smallest.
+const KINDS: f64 = 2.0;
 /// Submissions of each kind; the median counts.
 const SUBMISSIONS: u32 = 5;
 
@@ -100,7 +104,7 @@ fn expected_s(options: &Options) -> f64 {
     let rounds = f64::from(options.rounds);
     3.0 * usual::SUBMISSIONS_S
         + f64::from(options.singles) * usual::SINGLE_S
-        + rounds * round_s(options)
+        + rounds * KINDS * round_s(options)
         + f64::from(options.bulk) / usual::OURS
         + rounds * fresh_s(options)
 }
@@ -215,46 +219,36 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Rates of no-op tasks, interleaved.
+    /// Rates of no-op tasks, interleaved: the system's no-op and, where it can be had, the smallest.
     fn rates(&mut self, pool: &Pool) -> Result<(), BenchError> {
-        let mut peers: Vec<(Peer, Vec<f64>)> = Vec::new();
         let options = self.options;
-        for name in &options.beside {
-            peers.push((Peer::start(name, pool.scratch())?, Vec::new()));
+        let mut kinds = vec![Kind::usual(options)];
+        if let Some(program) = smallest::give(pool)? {
+            kinds.push(Kind::smallest(options, program));
         }
-        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        let mut peers = Vec::new();
+        for name in &options.beside {
+            peers.push(Peer::start(name, pool.scratch())?);
+        }
         for round in 1..=options.rounds {
-            self.pace.begin(round_s(options));
-            let what = format!("no-op tasks, round {round} of {}", options.rounds);
-            (self.say)(self.pace.now(&what));
-            floor.push(floor_rate(options.tasks)?);
-            let (job, started) = (range_job(&[NO_OP, "{i}"], options.tasks), Instant::now());
-            let (id, _) = pool.submit(&job)?;
-            pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
-            ours.push(f64::from(options.tasks) / started.elapsed().as_secs_f64());
-            for (peer, rates) in &mut peers {
-                rates.push(peer.rate(options.tasks)?);
+            for kind in &mut kinds {
+                self.pace.begin(round_s(options));
+                let what = format!("{}, round {round} of {}", kind.name, options.rounds);
+                (self.say)(self.pace.now(&what));
+                kind.floor.push(floor_rate(options.tasks, &kind.program)?);
+                let started = Instant::now();
+                let (id, _) = pool.submit(&kind.job)?;
+                pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
+                let seconds = started.elapsed().as_secs_f64();
+                kind.ours.push(f64::from(options.tasks) / seconds);
+                kind.theirs.resize(peers.len(), Vec::new());
+                for (peer, rates) in peers.iter_mut().zip(&mut kind.theirs) {
+                    rates.push(peer.rate(options.tasks, &kind.program)?);
+                }
             }
         }
-        let rate = |name: &str, rates: &[f64]| {
-            Row::new(name, median(rates), "tasks/s").interval(bootstrap(rates, median))
-        };
-        self.rows
-            .push(rate("no-op tasks, sandboxed, durable", &ours));
-        self.rows
-            .push(rate("bare posix_spawn of the same program", &floor));
-        let (share, interval) = paired_ratio(&ours, &floor);
-        self.rows
-            .push(Row::new("rate against the bare floor", share, "x").interval(interval));
-        for (peer, rates) in &peers {
-            self.rows.push(rate(peer.what(), rates));
-            let (ratio, interval) = paired_ratio(&ours, rates);
-            let row =
-                Row::new(&format!("rate against {}", peer.name()), ratio, "x").interval(interval);
-            self.rows.push(match peer.goal() {
-                Some(goal) => row.goal(goal),
-                None => row,
-            });
+        for kind in &kinds {
+            self.rows.extend(kind.rows(&peers));
         }
         Ok(())
     }
@@ -267,7 +261,7 @@ impl Run<'_> {
             self.pace.begin(fresh_s(options));
             let what = format!("fresh cages, round {round} of {}", options.rounds);
             (self.say)(self.pace.now(&what));
-            floor.push(floor_rate(tasks)?);
+            floor.push(floor_rate(tasks, Path::new(NO_OP))?);
             let started = Instant::now();
             let (id, _) = pool.submit(&range_job(&[NO_OP, "{i}"], tasks))?;
             pool.wait(&id, || (self.say)(self.pace.now(&what)))?;
@@ -318,6 +312,83 @@ impl Run<'_> {
     }
 }
 
+/// One no-op, and how fast each went through it, round by round.
+struct Kind {
+    name: &'static str,
+    /// What the floor and the peers run.
+    program: PathBuf,
+    job: Value,
+    /// Whether the product's goals are for this one.
+    promised: bool,
+    floor: Vec<f64>,
+    ours: Vec<f64>,
+    /// By peer.
+    theirs: Vec<Vec<f64>>,
+}
+
+impl Kind {
+    fn new(name: &'static str, program: PathBuf, job: Value) -> Self {
+        Self {
+            name,
+            program,
+            job,
+            promised: false,
+            floor: Vec::new(),
+            ours: Vec::new(),
+            theirs: Vec::new(),
+        }
+    }
+
+    fn usual(options: &Options) -> Self {
+        let job = range_job(&[NO_OP, "{i}"], options.tasks);
+        let usual = Self::new("no-op tasks", NO_OP.into(), job);
+        Self {
+            promised: true,
+            ..usual
+        }
+    }
+
+    fn smallest(options: &Options, program: PathBuf) -> Self {
+        let mut job = range_job(&[smallest::NAME, "{i}"], options.tasks);
+        job["task"]["image"] = smallest::IMAGE.into();
+        Self::new("smallest tasks", program, job)
+    }
+
+    fn rows(&self, peers: &[Peer]) -> Vec<Row> {
+        let (of, note) = match self.promised {
+            true => ("", ""),
+            false => (
+                ", smallest program",
+                "a static program that only ends, on an image of its own: no loader in the figure",
+            ),
+        };
+        let rate = |name: &str, rates: &[f64]| {
+            let name = format!("{name}{of}");
+            let row = Row::new(&name, median(rates), "tasks/s");
+            let row = row.interval(bootstrap(rates, median));
+            if note.is_empty() { row } else { row.note(note) }
+        };
+        let ratio = |name: &str, other: &[f64]| {
+            let (ratio, interval) = paired_ratio(&self.ours, other);
+            Row::new(&format!("{name}{of}"), ratio, "x").interval(interval)
+        };
+        let mut rows = vec![
+            rate("no-op tasks, sandboxed, durable", &self.ours),
+            rate("bare posix_spawn of the same program", &self.floor),
+            ratio("rate against the bare floor", &self.floor),
+        ];
+        for (peer, rates) in peers.iter().zip(&self.theirs) {
+            rows.push(rate(peer.what(), rates));
+            let row = ratio(&format!("rate against {}", peer.name()), rates);
+            rows.push(match peer.goal().filter(|_| self.promised) {
+                Some(goal) => row.goal(goal),
+                None => row,
+            });
+        }
+        rows
+    }
+}
+
 /// 100,000 lines of about 50 bytes, different in each round so that nothing is deduplicated.
 fn write_lines(pool: &Pool, round: u32) -> Result<(), BenchError> {
     let text: String = (0..100_000)
@@ -327,13 +398,14 @@ fn write_lines(pool: &Pool, round: u32) -> Result<(), BenchError> {
 }
 
 /// Launches the no-op from as many threads as a small PC has slots; tasks a second.
-fn floor_rate(tasks: u32) -> Result<f64, BenchError> {
+fn floor_rate(tasks: u32, program: &Path) -> Result<f64, BenchError> {
     let started = Instant::now();
     let threads: Vec<_> = (0..FLOOR_THREADS)
         .map(|_| {
+            let program = program.to_owned();
             std::thread::spawn(move || {
                 (0..tasks / FLOOR_THREADS).try_for_each(|_| {
-                    Command::new(NO_OP)
+                    Command::new(&program)
                         .stdin(Stdio::null())
                         .status()
                         .map(|_| ())

@@ -1,11 +1,11 @@
 //! Process 1 of a cage: confines itself, starts the program, and outlives it just long enough
 //! to end all it left behind and to say what it used.
 //!
-//! It comes as a copy of the zygote with a pid, mount and ipc namespace of its own. Before the
+//! It comes as a copy of the zygote with a pid and a mount namespace of its own, and an ipc
+//! namespace that nobody else has meanwhile. Before the
 //! program runs it has the cage's user id, no capability, no way to any, a Landlock domain and
 //! the system call filter; whatever breaks it can do no more than the program itself.
 
-use super::etc::PROC_HIDDEN;
 use super::root::{CAGES, EMPTY, OUTSIDE};
 use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::sys::Instruction;
@@ -40,6 +40,8 @@ pub(crate) struct Setting {
     pub(crate) shared_programs: bool,
     /// Devices that the program may write to, for Landlock.
     pub(crate) devices: Vec<OwnedFd>,
+    /// Files of /proc that it must not read.
+    pub(crate) hidden: Vec<&'static str>,
 }
 
 /// Most open files of one process: the kernel's usual soft and hard bounds.
@@ -94,9 +96,6 @@ fn cage(
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
         .map_err(Trouble::at("count what is read and written"))?;
     let counts = File::open("/proc/self/io").ok();
-    if setting.allowed.sessions {
-        rustix::process::setsid().map_err(Trouble::at("begin a session"))?;
-    }
     bounds(launch).map_err(Trouble::at("set the limits of the process"))?;
     // Not sooner: who holds the kernel's locks on mounts should not be at idle priority.
     crate::cgroup::join(&groups).map_err(Trouble::at(
@@ -141,8 +140,8 @@ fn mounts(launch: &Launch, setting: &Setting) -> Result<(), Trouble> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", quiet | MountFlags::RDONLY, None)
         .map_err(Trouble::at("mount a /proc of its own"))?;
-    for path in PROC_HIDDEN {
-        match mount_bind("/dev/null", path) {
+    for path in &setting.hidden {
+        match mount_bind("/dev/null", *path) {
             // Not every kernel has every one.
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(Trouble::at("hide parts of /proc")(error)),
@@ -407,9 +406,7 @@ fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
             }
         }
     };
-    // A process with a pending SIGKILL cannot fork, so one round reaches all there will be.
-    sys::signal_all(libc::SIGKILL);
-    while sys::reap_one().is_ok() {}
+    end_the_rest();
     let usage = sys::children_usage();
     let micros =
         |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
@@ -425,6 +422,24 @@ fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
         read_bytes,
         written_bytes,
     }
+}
+
+/// Ends whatever the program left behind, and takes it off the kernel.
+///
+/// Every process of the namespace descends from a child of ours: orphans become ours, unless a
+/// descendant wants them, which is itself one. So whoever has no child is alone, and need not ask
+/// the kernel to look through all processes of the PC for others.
+fn end_the_rest() {
+    loop {
+        match sys::reap() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(_) => return,
+        }
+    }
+    // A process with a pending SIGKILL cannot fork, so one round reaches all there will be.
+    sys::signal_all(libc::SIGKILL);
+    while sys::reap_one().is_ok() {}
 }
 
 /// Bytes read and written, by us and all that we have waited for: `rchar` and `wchar`, or the

@@ -8,6 +8,7 @@
 
 pub(crate) mod etc;
 pub(crate) mod init;
+mod ipc;
 pub(crate) mod landlock;
 pub(crate) mod root;
 pub(crate) mod seccomp;

@@ -33,6 +33,9 @@ use std::path::{Path, PathBuf};
 pub(crate) const OUTSIDE: &str = "/.outside";
 pub(crate) const CAGES: &str = "/.outside/cages";
 
+/// The host's own, for as long as it is not covered.
+pub(crate) const HOST_PROC: &str = "/.outside/proc";
+
 /// An empty directory to cover others with.
 pub(crate) const EMPTY: &str = "/.outside/empty";
 

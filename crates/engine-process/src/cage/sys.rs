@@ -308,6 +308,33 @@ pub(crate) fn exit_now(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Puts this process, which must have one thread, into a new ipc namespace.
+pub(crate) fn new_ipc_namespace() -> io::Result<()> {
+    // SAFETY: takes a number only; memory and descriptors stay as they are.
+    check(c_long::from(unsafe { libc::unshare(libc::CLONE_NEWIPC) })).map(drop)
+}
+
+/// How many shared memories, sets of semaphores and queues of System V are in our ipc namespace.
+/// See shmctl(2), semctl(2) and msgctl(2): `SHM_INFO`, `SEM_INFO`, `MSG_INFO`.
+pub(crate) fn system_v_objects() -> io::Result<[c_int; 3]> {
+    /// Larger than any of the three structures, all of which begin with numbers of this size.
+    type Info = [c_int; 32];
+    let (mut memory, mut semaphores, mut messages): (Info, Info, Info) = Default::default();
+    // SAFETY: the kernel writes a `struct shm_info` of 48 bytes.
+    let done = unsafe { libc::syscall(libc::SYS_shmctl, 0, 14, memory.as_mut_ptr()) };
+    check(done)?;
+    // SAFETY: the kernel writes a `struct seminfo` of 40 bytes.
+    let done = unsafe { libc::syscall(libc::SYS_semctl, 0, 0, 19, semaphores.as_mut_ptr()) };
+    check(done)?;
+    // SAFETY: the kernel writes a `struct msginfo` of 32 bytes.
+    let done = unsafe { libc::syscall(libc::SYS_msgctl, 0, 12, messages.as_mut_ptr()) };
+    check(done)?;
+    // `used_ids`, `semusz` and `msgpool`.
+    let ([memory, ..], [_, _, _, _, _, _, _, semaphores, ..], [messages, ..]) =
+        (memory, semaphores, messages);
+    Ok([memory, semaphores, messages])
+}
+
 /// Brings the loopback interface of our network namespace up.
 pub(crate) fn loopback_up(socket: impl AsFd) -> io::Result<()> {
     // SAFETY: ifreq is plain data.

@@ -1,11 +1,13 @@
 //! The process that all cages of a bundle are copied from.
 //!
-//! It owns the bundle's user, network, ipc and uts namespaces and a mount namespace with the
-//! prepared root. It runs under a user id of its own that no task has, holds capabilities over
+//! It owns the bundle's user, network and uts namespaces, a mount namespace with the prepared
+//! root, and the ipc namespaces that cages get one after another (see [`super::ipc`]). It runs under a user id of its own that no task has, holds capabilities over
 //! those namespaces only, and does one thing: fork a cage when the shim asks. The cage's init
 //! is the shim's child, not its own, so that a dead zygote takes nothing with it.
 
-use super::root::{self, Parts, VIRTUALISATION};
+use super::etc::PROC_HIDDEN;
+use super::ipc::Namespaces;
+use super::root::{self, HOST_PROC, Parts, VIRTUALISATION};
 use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
@@ -29,10 +31,12 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP) as u64;
 
-/// What a cage has for itself. System V and POSIX message queues outlive their processes, so
-/// the ipc namespace is never shared.
-const CAGE_NAMESPACES: u64 =
-    (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_PARENT) as u64;
+/// What a cage gets anew.
+const CAGE_NAMESPACES: u64 = (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PARENT) as u64;
+
+/// What it gets anew besides where [`Namespaces`] has none for it. System V objects and POSIX
+/// message queues outlive their processes, so an ipc namespace is never shared.
+const IPC_TOO: u64 = libc::CLONE_NEWIPC as u64;
 
 /// The shim's hold on the zygote.
 #[derive(Debug)]
@@ -160,16 +164,20 @@ fn run(socket: OwnedFd, (bundle, image): (&Bundle, Option<&Root>), means: Means)
     let Some(setting) = setting.filter(|_| sent.is_ok()) else {
         sys::exit_now(1)
     };
+    let mut ipc = Some(Namespaces::default());
     loop {
         let message = receive::<ToZygote>(&socket, &mut buffer, RecvFlags::empty());
         // The shim is gone, or out of its mind: nothing is left to do.
         let Ok(Some((ToZygote::Launch(launch), descriptors))) = message else {
             sys::exit_now(0)
         };
-        let answer = match sys::fork(CAGE_NAMESPACES, None) {
+        // Where it failed once it would fail again.
+        ipc = ipc.and_then(|mut all| all.enter(launch.place).is_ok().then_some(all));
+        let more = if ipc.is_some() { 0 } else { IPC_TOO };
+        let answer = match sys::fork(CAGE_NAMESPACES | more, None) {
             Ok(Some(pid)) => FromZygote::Launched { pid },
             Ok(None) => {
-                drop(socket);
+                drop((socket, ipc));
                 init::run(*launch, descriptors, &setting)
             }
             Err(error) => FromZygote::Failed {
@@ -202,16 +210,28 @@ fn setting(bundle: &Bundle, means: Means) -> Result<init::Setting, Trouble> {
         guest: bundle.guest.is_some(),
         shared_programs: traced,
         devices,
+        hidden: hidden(),
     })
 }
 
+/// What there is to hide in a cage's /proc: to look for what this kernel does not have costs each
+/// cage as much as to hide what it has.
+fn hidden() -> Vec<&'static str> {
+    let on_host = |path: &str| format!("{HOST_PROC}{}", path.trim_start_matches("/proc"));
+    let exists = |path: &str| rustix::fs::stat(on_host(path)).is_ok();
+    // A host's /proc that shows processes only says nothing about the one of a cage.
+    let whole = exists("/proc/meminfo");
+    let all = PROC_HIDDEN.into_iter();
+    all.filter(|path| !whole || exists(path)).collect()
+}
+
 fn prepare(bundle: &Bundle, image: Option<&Root>, means: Means) -> Result<Vec<String>, Trouble> {
+    // A session apart from the shim's, without a terminal, which every cage inherits: one of its
+    // own would tell its processes nothing that their pid namespace does not hide.
+    rustix::process::setsid().map_err(Trouble::at("begin a session"))?;
     if means == Means::Autogroup {
-        // A session apart from the shim's, which every cage inherits: it is last as a whole.
-        rustix::process::setsid()
-            .map_err(io::Error::from)
-            .and_then(|_| lower_session())
-            .map_err(Trouble::at("put the tasks' session behind all others"))?;
+        // It is last as a whole.
+        lower_session().map_err(Trouble::at("put the tasks' session behind all others"))?;
     }
     // A task is what the kernel should end first where memory runs out.
     fs::write("/proc/self/oom_score_adj", "1000")

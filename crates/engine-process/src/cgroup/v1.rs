@@ -398,15 +398,14 @@ impl Leaf {
     }
 
     pub(crate) fn set_cpus(&self, quota_us: Option<u64>) -> bool {
-        let absent = !self
-            .path("cpu", "cpu.cfs_quota_us")
-            .is_some_and(|path| path.exists());
+        let quota = || self.path("cpu", "cpu.cfs_quota_us");
+        let absent = || !quota().is_some_and(|path| path.exists());
         match quota_us {
             Some(quota) => {
                 self.set("cpu", "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())
                     && self.set("cpu", "cpu.cfs_quota_us", &quota.to_string())
             }
-            None => absent || self.set("cpu", "cpu.cfs_quota_us", "-1"),
+            None => absent() || self.set("cpu", "cpu.cfs_quota_us", "-1"),
         }
     }
 

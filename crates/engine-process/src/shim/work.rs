@@ -72,7 +72,9 @@ impl Shim {
 
     fn start(&mut self, spec: AttemptSpec, bay: Bay) {
         let used: BTreeSet<u32> = self.runs.values().map(|run| run.slot).collect();
-        let free = (0..SLOTS).find(|slot| !used.contains(slot));
+        // A bay stays with the slot that had it where it can: its files need not change hands.
+        let mut slots = [bay % SLOTS].into_iter().chain(0..SLOTS);
+        let free = slots.find(|slot| !used.contains(slot));
         let Some(slot) = free.filter(|_| self.filling < FILLING_MAX) else {
             self.waiting.push_back((spec, bay));
             return;
@@ -488,6 +490,7 @@ fn launch_of(run: &Run, per_task_uid: bool, grouped: bool) -> Launch {
             .collect()
     };
     Launch {
+        place: slot,
         uid: INNER_UID_FIRST + if per_task_uid { slot } else { 0 },
         scratch: run.bay.to_string(),
         command: spec.command.clone(),

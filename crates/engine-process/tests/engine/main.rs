@@ -12,6 +12,7 @@
 mod agents;
 mod hostile;
 mod images;
+mod ipc;
 mod together;
 
 use gleaner_engine::Events;
@@ -117,6 +118,7 @@ fn main() -> ExitCode {
     let word = |at: usize| args.get(at).map_or("", |word| word.to_str().unwrap());
     match word(1) {
         "__hostile" => return hostile::main(),
+        "__ipc" => return ipc::payload(word(2)),
         "__payload" => return together::payload(word(2)),
         "__trial" => return agents::trial(Path::new(word(2)), word(3)),
         "__agent" => return agents::main(Path::new(word(2)), word(3)),
@@ -138,7 +140,7 @@ fn main() -> ExitCode {
             &AS_PLAIN_USER,
         );
         report.try_one("plain user: hostile calls", hostile::calls_are_refused);
-        for (name, test) in images::TESTS {
+        for (name, test) in images::TESTS.iter().chain(ipc::TESTS) {
             report.try_one(&format!("plain user: {name}"), test);
         }
     } else {
@@ -152,6 +154,7 @@ fn main() -> ExitCode {
             .iter()
             .chain(agents::TESTS)
             .chain(images::TESTS)
+            .chain(ipc::TESTS)
             .chain(together::TESTS)
         {
             report.try_one(name, test);

@@ -1,8 +1,12 @@
 //! Turns the table into a program for the kernel's classic BPF machine.
 //!
-//! Calls are sorted by number, neighbours with one action become one range, and a binary
-//! search finds the range: about eight comparisons a call. Source of the machine and of what
-//! it is given: seccomp(2), and "The BSD Packet Filter" (McCanne and Jacobson, 1993).
+//! Calls are sorted by number, neighbours with one action become one range, and a search tree
+//! finds the range. Each cage installs the program anew, so its price is part of every task's
+//! start: the kernel compiles each instruction, and runs the program once for each number there
+//! is to learn which calls are always allowed. Hence answers are shared by all ranges that give
+//! them, and the tree is balanced by how many numbers a range has, not by ranges. Source of the
+//! machine and of what it is given: seccomp(2), and "The BSD Packet Filter" (McCanne and Jacobson,
+//! 1993); of balance by weight: "The Art of Computer Programming", volume 3, 6.2.2.
 
 use super::table::{
     Action, CLONE_NAMESPACES, Check, FAMILIES, FILTER_LISTENER, PERSONALITIES, TERMINAL_REQUESTS,
@@ -67,8 +71,10 @@ pub(crate) fn program(refusal: Refusal, allowed: Allowed) -> Vec<Instruction> {
     ];
     #[cfg(target_arch = "x86_64")]
     all.extend([jump(JUMP_ANY_BIT, X32_BIT, 0, 1), give(absent())]);
-    let ranges = ranges(allowed);
-    search(&ranges, refusal, &mut all);
+    let mut tail = Tail::default();
+    tail.search(&ranges(allowed), refusal);
+    tail.backwards.reverse();
+    all.append(&mut tail.backwards);
     all
 }
 
@@ -107,30 +113,82 @@ fn ranges(allowed: Allowed) -> Vec<(u32, Action)> {
     ranges
 }
 
-fn search(ranges: &[(u32, Action)], refusal: Refusal, out: &mut Vec<Instruction>) {
-    let [_, _, ..] = ranges else {
-        let action = ranges.first().map_or(Action::Absent, |range| range.1);
-        return leaf(action, refusal, out);
-    };
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let middle = high.first().map_or(0, |range| range.0);
-    let mut lower = Vec::new();
-    search(low, refusal, &mut lower);
-    // A conditional jump reaches 255 instructions, the unconditional one any.
-    match u8::try_from(lower.len()) {
-        Ok(length) => out.push(jump(JUMP_AT_LEAST, middle, length, 0)),
-        Err(_) => {
-            out.push(jump(JUMP_AT_LEAST, middle, 0, 1));
-            out.push(Instruction {
-                code: JUMP,
-                jump_true: 0,
-                jump_false: 0,
-                constant: u32::try_from(lower.len()).unwrap_or(u32::MAX),
-            });
-        }
+/// The program from its end on: the machine jumps forward only, so whatever is jumped to is
+/// written first.
+#[derive(Debug, Default)]
+struct Tail {
+    backwards: Vec<Instruction>,
+    /// Answers that were written already: place of their first instruction.
+    answers: Vec<(Action, usize)>,
+}
+
+impl Tail {
+    /// Writes the search through `ranges`; returns the place where it begins.
+    fn search(&mut self, ranges: &[(u32, Action)], refusal: Refusal) -> usize {
+        let [_, _, ..] = ranges else {
+            let action = ranges.first().map_or(Action::Absent, |range| range.1);
+            return self.answer(action, refusal);
+        };
+        let (low, high) = ranges.split_at(middle(ranges));
+        let first = high.first().map_or(0, |range| range.0);
+        let upper = self.search(high, refusal);
+        let lower = self.search(low, refusal);
+        let upper = self.within_reach(upper);
+        let lower = self.within_reach(lower);
+        let (upper, lower) = (self.distance(upper), self.distance(lower));
+        self.backwards
+            .push(jump(JUMP_AT_LEAST, first, upper, lower));
+        self.backwards.len() - 1
     }
-    out.append(&mut lower);
-    search(high, refusal, out);
+
+    fn answer(&mut self, action: Action, refusal: Refusal) -> usize {
+        let known = self.answers.iter().find(|(of, _)| *of == action);
+        if let Some((_, place)) = known {
+            return *place;
+        }
+        let mut answer = Vec::new();
+        leaf(action, refusal, &mut answer);
+        self.backwards.extend(answer.into_iter().rev());
+        let place = self.backwards.len() - 1;
+        self.answers.push((action, place));
+        place
+    }
+
+    /// A place that the next instruction can jump to and then go on to `place`. A conditional jump
+    /// reaches 255 instructions, the unconditional one any.
+    fn within_reach(&mut self, place: usize) -> usize {
+        let between = self.backwards.len() - 1 - place;
+        // One more instruction may come before the jump itself.
+        if between < usize::from(u8::MAX) {
+            return place;
+        }
+        self.backwards.push(Instruction {
+            code: JUMP,
+            jump_true: 0,
+            jump_false: 0,
+            constant: u32::try_from(between).unwrap_or(u32::MAX),
+        });
+        self.backwards.len() - 1
+    }
+
+    fn distance(&self, place: usize) -> u8 {
+        u8::try_from(self.backwards.len() - 1 - place).unwrap_or(u8::MAX)
+    }
+}
+
+/// Where to part `ranges` so that both sides have as many numbers as can be.
+fn middle(ranges: &[(u32, Action)]) -> usize {
+    let (first, last) = (ranges.first(), ranges.last());
+    // The last range has no end; what is in it is no call that anybody makes.
+    let (start, end) = (
+        first.map_or(0, |range| range.0),
+        last.map_or(0, |range| range.0 + 1),
+    );
+    let off = |at: &usize| {
+        let split = ranges.get(*at).map_or(end, |range| range.0);
+        (split - start).abs_diff(end - split)
+    };
+    (1..ranges.len()).min_by_key(off).unwrap_or(1)
 }
 
 fn leaf(action: Action, refusal: Refusal, out: &mut Vec<Instruction>) {
@@ -267,6 +325,32 @@ mod tests {
                     Action::Check(_) => {}
                 }
             }
+        }
+    }
+
+    #[test]
+    fn any_tree_finds_the_range_of_any_number() {
+        // Alternating ranges, too many for a conditional jump to reach over.
+        let ranges: Vec<_> = (0..600)
+            .map(|at| match at % 3 {
+                0 => (at * 2, Action::Allow),
+                1 => (at * 2, Action::Absent),
+                _ => (at * 2, Action::Refuse),
+            })
+            .collect();
+        let mut tail = Tail::default();
+        tail.search(&ranges, Refusal::Counted);
+        tail.backwards.reverse();
+        let mut program = vec![load(NUMBER_AT)];
+        program.append(&mut tail.backwards);
+        for number in 0..1300_u32 {
+            let got = run(&program, ARCH, number, [0; 6]);
+            let want = match (number / 2).min(599) % 3 {
+                0 => ALLOW,
+                1 => ENOSYS,
+                _ => NOTIFY,
+            };
+            assert_eq!(got, want, "{number}");
         }
     }
 
