@@ -3,8 +3,8 @@
 //! Tests and the simulator restart from it; a real store must give the same snapshot.
 
 use crate::NewJob;
+use crate::cost::JobCost;
 use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow};
-use crate::suit::JobCost;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -5,9 +5,9 @@
 //! sets disjoint; it knows nothing of nodes' room, of shares, or of rows.
 
 use crate::attempt::{Kept, Place, Run, Shy, Trouble};
+use crate::cost::JobCost;
 use crate::needs::NeedId;
 use crate::row::JobRow;
-use crate::suit::JobCost;
 use crate::view::{JobView, TaskCounts};
 use crate::{MergeKind, NewJob};
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -18,6 +18,7 @@ mod book;
 mod check;
 mod checkpoint;
 mod collect;
+mod cost;
 mod dispatch;
 mod event;
 mod explain;
@@ -41,6 +42,7 @@ pub use action::{Action, Bundle, Refusal, Reply};
 pub use attempt::{POISON_LOSSES, POISON_NODES};
 pub use book::{Book, fresh_job_row};
 pub use checkpoint::{CHECKPOINTS_MAX, STALLS_MAX};
+pub use cost::{BOUNDS, Bound, Figure, JobCost, MEASURED_SECONDS, REMEMBERED_SECONDS};
 pub use event::{
     AskedBy, AttemptEnd, Event, Held, KernelUse, MergeKind, Need, NewJob, NodeHello, NodeOffer,
     NodeReport, NodeWish, Saved, Target,
@@ -49,6 +51,5 @@ pub use row::{
     AttemptRow, CheckpointRow, EndedRow, JobRow, LeaseRow, NodeRow, Row, Snapshot, UserRow,
 };
 pub use state::{LEASE, MAX_BUNDLE, SHUN_MAX, State};
-pub use suit::{BOUNDS, Bound, Figure, JobCost, MEASURED_SECONDS, REMEMBERED_SECONDS};
 pub use user::HALF_LIFE;
 pub use view::{Explanation, JobView, NodeView, Rule, TaskCounts, TaskView, UserView};

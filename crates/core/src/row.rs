@@ -3,8 +3,8 @@
 //! A task has no row until something happens to it. A lease is one row a bundle; an ended attempt
 //! is one row. Everything else is derived.
 
+use crate::cost::JobCost;
 use crate::event::{NewJob, Saved};
-use crate::suit::JobCost;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
