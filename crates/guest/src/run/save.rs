@@ -11,8 +11,9 @@ use crate::message::ToGuest;
 use crate::run::accelerator::Guest;
 use crate::task::{ANSWER_FILE, GuestTask, RESTORE_FILE, SAVE_FILE, SAVED_FILE, Saved};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Write as _, pipe};
 use std::path::Path;
+use std::thread;
 
 /// A saved guest in the making.
 const PART: &str = "guest.part";
@@ -85,12 +86,24 @@ impl Keeper {
         let streams = [stream("1")?, stream("2")?];
         let (machine, base) = (self.task.machine.clone(), self.task.base.clone());
         let head = Head::new(machine, base, self.task.guest_mib, self.stream.state());
-        let mut file = File::create(PART)?;
-        saved::write(head, &streams, &self.disk, &mut file)?;
-        if let Err(error) = self.guest.save(&file) {
+        let packer = saved::write(head, &streams, &self.disk, File::create(PART)?)?;
+        let (reader, writer) = pipe()?;
+        let packs = thread::spawn(move || saved::finish(packer, reader));
+        let told = self.guest.save(&writer);
+        drop(writer);
+        if let Err(error) = told {
+            // Where it is why, as on a full disk, it has ended.
+            let packed = packs.is_finished().then(|| packs.join());
+            let why = packed.and_then(|packed| packed.ok()?.err());
+            let why = why.map_or_else(String::new, |why| format!("{why}: "));
             let last = self.guest.last_words();
-            return Err(io::Error::other(format!("{error}; its last words: {last}")));
+            return Err(io::Error::other(format!(
+                "{why}{error}; its last words: {last}"
+            )));
         }
+        // Its own end was closed when it was done.
+        let packed = packs.join();
+        packed.map_err(|_| io::Error::other("what was saved could not be packed"))??;
         if self.stream.comes_within(0)? {
             return Err(io::Error::other("its guest spoke while it was saved"));
         }
@@ -121,15 +134,19 @@ pub(super) fn restore(task: &GuestTask) -> io::Result<Option<Restored>> {
         .create_new(true)
         .open(SCRATCH_IMAGE)?;
     let (mut out, mut err) = (io::stdout(), io::stderr());
+    let mut unpacker = saved::unpacker(file);
     saved::unpack(
         &head,
-        &mut file,
+        &mut unpacker,
         [&mut out, &mut err],
         &disk,
         disk::size(task).1,
     )?;
     out.flush()?;
-    let (mut guest, channel) = Guest::start(task, Path::new(SCRATCH_IMAGE), Some(&file))?;
+    let (reader, mut writer) = pipe()?;
+    let (mut guest, channel) = Guest::start(task, Path::new(SCRATCH_IMAGE), Some(reader))?;
+    // Ends with what there is, or with the guest that reads it.
+    thread::spawn(move || io::copy(&mut unpacker, &mut writer));
     let arrived = guest.arrived().and_then(|()| guest.run(true));
     if let Err(error) = arrived {
         let last = guest.last_words();

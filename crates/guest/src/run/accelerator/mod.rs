@@ -15,7 +15,7 @@ use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, PipeReader, Read as _, pipe};
+use std::io::{self, PipeReader, PipeWriter, Read as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,16 +69,16 @@ fn socket() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Guest {
-    /// Starts the kernel, or goes on with one that was saved, of which the file's offset is at
-    /// QEMU's part. Gives our end of the channel.
+    /// Starts the kernel, or goes on with one that was saved, of which QEMU's part comes by this
+    /// pipe. Gives our end of the channel.
     pub(super) fn start(
         task: &GuestTask,
         scratch: &Path,
-        incoming: Option<&File>,
+        incoming: Option<PipeReader>,
     ) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socket()?;
         let (line, its_line) = socket()?;
-        if let Some(file) = incoming {
+        if let Some(file) = &incoming {
             rustix::io::fcntl_setfd(file, FdFlags::empty())?;
         }
         let disk = [
@@ -92,7 +92,7 @@ impl Guest {
             disk: disk.each_ref().map(AsRawFd::as_raw_fd),
             channel: theirs.as_raw_fd(),
             line: its_line.as_raw_fd(),
-            incoming: incoming.map(AsRawFd::as_raw_fd),
+            incoming: incoming.as_ref().map(AsRawFd::as_raw_fd),
         };
         let (console, writer) = pipe()?;
         let call = match task.machine.accelerator {
@@ -141,8 +141,8 @@ impl Guest {
         self.monitor()?.ask(word, json!({})).map(drop)
     }
 
-    /// Writes memory and devices of one that stands still, from the file's offset on.
-    pub(super) fn save(&mut self, to: &File) -> io::Result<()> {
+    /// Writes memory and devices of one that stands still.
+    pub(super) fn save(&mut self, to: &PipeWriter) -> io::Result<()> {
         self.monitor()?.migrate(to.as_fd(), MOVE_MAX)
     }
 
