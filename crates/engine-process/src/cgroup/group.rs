@@ -198,7 +198,9 @@ impl Group {
         match &self.inner {
             Inner::V2(_) | Inner::V1(_) => true,
             // A process that cannot be signalled is not asked for ever.
-            Inner::None(tree) => tree.press(true).unwrap_or(true),
+            Inner::None(tree) => tree
+                .press(true)
+                .map_or(true, |(left, asleep)| left == asleep),
         }
     }
 

@@ -170,27 +170,40 @@ impl Tree {
             self.signal_all(false)?;
         }
         let end = Instant::now() + FREEZE_WAIT;
-        while !self.press(on)? {
+        loop {
+            let (left, asleep) = self.press(on)?;
+            if left == 0 {
+                return Ok(true);
+            }
             if Instant::now() >= end {
-                return Ok(false);
+                return Ok(left == asleep);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(true)
     }
 
-    /// Signals the members that do not do what was asked; says whether there was none.
-    pub(crate) fn press(&self, stop: bool) -> io::Result<bool> {
+    /// Signals the members that do not do what was asked; says how many those were, and how many of
+    /// them wait in the kernel for a child that has stopped. That is what vfork(2) makes of a parent
+    /// until its child is another program: it does nothing, and stops before it goes on.
+    pub(crate) fn press(&self, stop: bool) -> io::Result<(usize, usize)> {
         let number = if stop { libc::SIGSTOP } else { libc::SIGCONT };
-        let mut all = true;
-        for (pid, stat) in self.members() {
-            let stopped = matches!(stat.state, 'T' | 't');
-            if stopped != stop && !matches!(stat.state, 'Z' | 'X') {
-                all = false;
-                signal(pid, number)?;
+        let stopped = |stat: &Stat| matches!(stat.state, 'T' | 't');
+        let members = self.members();
+        let (mut left, mut asleep) = (0, 0);
+        for (pid, stat) in &members {
+            if stopped(stat) == stop || matches!(stat.state, 'Z' | 'X') {
+                continue;
             }
+            left += 1;
+            let waits = || {
+                members
+                    .values()
+                    .any(|child| child.parent == *pid && stopped(child))
+            };
+            asleep += usize::from(stop && stat.state == 'D' && waits());
+            signal(*pid, number)?;
         }
-        Ok(all)
+        Ok((left, asleep))
     }
 
     /// Kills the init, and with it the whole PID namespace.
