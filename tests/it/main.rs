@@ -35,6 +35,8 @@ mod pool;
 #[cfg(test)]
 mod recipes;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod steering;
 #[cfg(test)]
 mod watch;

@@ -61,12 +61,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["core", "harvest", "attempt", "store", "model"]),
     (
         "bench",
-        // The thresholds that agents go by, for conditions like theirs.
+        // The thresholds that agents go by, for conditions like theirs; and the agents' protocol,
+        // which pretended nodes speak.
         &[
             "client",
             "engine",
             "engine-process",
             "harvest",
+            "wire",
             "api",
             "model",
         ],

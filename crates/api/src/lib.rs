@@ -254,7 +254,7 @@ pub struct RuleView {
     pub nodes_failing: u32,
 }
 
-/// A node. `GET /api/v1/nodes`, `GET /api/v1/nodes/{id or name}`.
+/// A node. `GET /api/v1/nodes?after=NUMBER&limit=N`, `GET /api/v1/nodes/{id or name}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeView {
     /// Its number.

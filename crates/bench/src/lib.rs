@@ -13,7 +13,7 @@ pub mod impact;
 pub mod overhead;
 mod proc;
 mod progress;
-
+pub mod scale;
 mod stats;
 mod svg;
 

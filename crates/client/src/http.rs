@@ -25,6 +25,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Window of one HTTP/2 stream and of the connection, in bytes: uploads and downloads should not
 /// wait for window updates on a fast network.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// Nodes asked for in one call: neither side holds more than half a megabyte of text for it.
+const NODES_A_CALL: u32 = 1000;
 /// Most bytes of an error body that are read and shown.
 const ERROR_TEXT_BYTES_MAX: usize = 4096;
 
@@ -48,6 +50,15 @@ pub struct Client {
 pub struct JobQuery {
     /// Only jobs before this one.
     pub before: Option<u64>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+/// What to ask of the listing of nodes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeQuery {
+    /// Only nodes with a higher number.
+    pub after: Option<u32>,
     /// At most so many.
     pub limit: Option<u32>,
 }
@@ -280,7 +291,30 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn nodes(&self) -> Result<Vec<NodeView>, ClientError> {
-        self.get("nodes", &[]).await
+        let mut query = NodeQuery {
+            after: None,
+            limit: Some(NODES_A_CALL),
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = self.nodes_page(&query).await?;
+            let whole = page.len() < usize::try_from(NODES_A_CALL).unwrap_or(usize::MAX);
+            query.after = page.last().map(|node| node.id);
+            all.extend(page);
+            if whole {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Some nodes, by number.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn nodes_page(&self, query: &NodeQuery) -> Result<Vec<NodeView>, ClientError> {
+        let (after, limit) = (number(query.after), number(query.limit));
+        let query = [("after", after.as_deref()), ("limit", limit.as_deref())];
+        self.get("nodes", &query).await
     }
 
     /// One node, by name or number.

@@ -21,7 +21,7 @@ mod settings;
 pub use blobs::Progress;
 pub use error::{ClientError, JobFileError};
 pub use fetch::{Fetched, fetch};
-pub use http::{Client, JobQuery, TaskQuery};
+pub use http::{Client, JobQuery, NodeQuery, TaskQuery};
 pub use jobfile::{JobFile, read_job_file};
 pub use prepare::{Prepared, Sources, prepare, submit};
 pub use settings::{Places, Settings};

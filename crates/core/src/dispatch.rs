@@ -288,7 +288,7 @@ impl State {
     fn wake_round(&mut self, job: JobId, share: u32) -> bool {
         let mut after = Bound::Unbounded;
         let mut any = false;
-        while let Some(id) = self.idle.range((after, Bound::Unbounded)).next().copied() {
+        while let Some(id) = self.next_idle(job, after) {
             after = Bound::Excluded(id);
             let Some(owner) = self.jobs.get(&job).filter(|job| job.offers()) else {
                 return any;
@@ -297,9 +297,7 @@ impl State {
             else {
                 return any;
             };
-            let fits = entry.matching.contains(&id)
-                && node.room().holds(entry.room)
-                && self.suits(owner, node);
+            let fits = node.room().holds(entry.room) && self.suits(owner, node);
             if fits {
                 let before = owner.running.len();
                 self.fill_node(id, share);
@@ -308,6 +306,19 @@ impl State {
             }
         }
         any
+    }
+
+    /// The next node with room that would do for a job. The smaller set is walked: a job that few
+    /// nodes would do for is not offered to a hundred thousand that idle.
+    fn next_idle(&self, job: JobId, after: Bound<NodeId>) -> Option<NodeId> {
+        let owner = self.jobs.get(&job)?;
+        let (idle, matching) = (&self.idle, &self.needs.get(owner.need)?.matching);
+        let above = (after, Bound::Unbounded);
+        let next = match matching.len() < idle.len() {
+            true => matching.range(above).find(|id| idle.contains(id)),
+            false => idle.range(above).find(|id| matching.contains(id)),
+        };
+        next.copied()
     }
 
     /// Offers everything to every node with room, if there was new work since the last time: a

@@ -14,7 +14,8 @@ use crate::view::{JobView, NodeView, TaskView, UserView};
 use crate::{Action, Event};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use gleaner_model::{JobId, LeaseId, NodeId, Span, TaskId, Time, UserId};
+use core::ops::Bound;
+use gleaner_model::{JobId, LeaseId, NodeId, NodeState, Span, TaskId, Time, UserId};
 
 /// How long a node may be silent before its leases are over. Nodes renew every 10 s, so that two
 /// beats may be lost.
@@ -218,6 +219,24 @@ impl State {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.nodes.values().map(Node::view).collect()
+    }
+
+    /// The nodes above a number, by number; all of them above 0.
+    pub fn nodes_after(&self, id: NodeId) -> impl Iterator<Item = NodeView> {
+        let above = (Bound::Excluded(id), Bound::Unbounded);
+        self.nodes.range(above).map(|(_, node)| node.view())
+    }
+
+    /// How many nodes are in each state, and how many are connected, whatever their state. No
+    /// node is copied for it: a pool may have very many.
+    #[must_use]
+    pub fn count_nodes(&self) -> (BTreeMap<NodeState, u64>, u64) {
+        let (mut states, mut connected) = (BTreeMap::new(), 0);
+        for node in self.nodes.values() {
+            *states.entry(node.state()).or_default() += 1;
+            connected += u64::from(node.connected);
+        }
+        (states, connected)
     }
 
     /// One node.

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the state adds to the counters.
 pub(crate) struct Gauges {
-    nodes: Vec<(&'static str, usize)>,
-    jobs: Vec<(&'static str, usize)>,
+    nodes: Vec<(&'static str, u64)>,
+    jobs: Vec<(&'static str, u64)>,
     running: u64,
     ready: u64,
 }
 
 pub(crate) fn gauges(view: &View<'_>) -> Gauges {
-    let (nodes, jobs) = (view.state.nodes(), view.state.jobs());
-    let of_state = |state: NodeState| nodes.iter().filter(|node| node.state == state).count();
-    let of_job = |state: JobState| jobs.iter().filter(|job| job.state == state).count();
+    let ((nodes, _), jobs) = (view.state.count_nodes(), view.state.jobs());
+    let of_state = |state: NodeState| nodes.get(&state).copied().unwrap_or(0);
+    let of_job = |state: JobState| jobs.iter().filter(|job| job.state == state).count() as u64;
     Gauges {
         nodes: NodeState::ALL
             .iter()
@@ -50,7 +50,7 @@ impl Page {
         let _infallible = writeln!(self.0, "{name} {value}");
     }
 
-    fn states(&mut self, name: &str, help: &str, states: &[(&str, usize)]) {
+    fn states(&mut self, name: &str, help: &str, states: &[(&str, u64)]) {
         self.head(name, "gauge", help);
         for (state, count) in states {
             let _infallible = writeln!(self.0, "{name}{{state=\"{state}\"}} {count}");

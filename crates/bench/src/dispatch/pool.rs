@@ -57,12 +57,7 @@ impl Pool {
         if let Some(mut before) = self.agent.take() {
             end(&mut before);
         }
-        let settings = fs::read_to_string(self.config()).doing("read client.toml")?;
-        let address = settings
-            .lines()
-            .find_map(|line| line.strip_prefix("server = "))
-            .map(|text| text.trim_matches('"').to_owned())
-            .ok_or_else(|| BenchError::Broken("client.toml names no server".into()))?;
+        let address = self.setting("server")?;
         let log = fs::File::create(self.dir.path().join("agent.log")).doing("make a log")?;
         let agent = Command::new(&self.program)
             .args([
@@ -73,7 +68,7 @@ impl Pool {
                 &address,
                 "--token-file",
             ])
-            .arg(self.dir.path().join("server/node.token"))
+            .arg(self.node_token())
             .arg("--data")
             .arg(self.dir.path().join(name))
             .args(more)
@@ -98,8 +93,26 @@ impl Pool {
     }
 
     /// The settings file of this pool's client.
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("server/client.toml")
+    }
+
+    /// The file with the token of its nodes.
+    pub(crate) fn node_token(&self) -> PathBuf {
+        self.dir.path().join("server/node.token")
+    }
+
+    /// A setting of its client.
+    pub(crate) fn setting(&self, key: &str) -> Result<String, BenchError> {
+        let settings = fs::read_to_string(self.config()).doing("read client.toml")?;
+        let value = |line: &str| {
+            let (name, value) = line.split_once(" = ")?;
+            (name == key).then(|| value.trim_matches('"').to_owned())
+        };
+        settings
+            .lines()
+            .find_map(value)
+            .ok_or_else(|| BenchError::Broken(format!("client.toml names no {key}")))
     }
 
     /// A directory for files of the benchmark.

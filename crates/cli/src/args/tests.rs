@@ -68,6 +68,7 @@ fn what_the_contract_names_is_taken() {
         "gleaner doctor --json",
         "gleaner bench dispatch --json",
         "gleaner bench overhead",
+        "gleaner bench scale --nodes 1000 --tasks 5000 --seconds 10 --connections 8 --json",
         "gleaner sim --nodes 10 --days 0.5 --seed 7 --policy night --faults --json",
         "gleaner --config c.toml jobs",
         "gleaner jobs --config c.toml",

@@ -1,4 +1,4 @@
-//! `gleaner bench dispatch|overhead|impact`: measures promises on this PC. Figures, not feelings: the
+//! `gleaner bench dispatch|overhead|impact|scale`: measures promises on this PC. Figures, not feelings: the
 //! measuring is `gleaner-bench`'s; here are the arguments, the progress line and the table.
 
 use crate::out::{self, Failure, Outcome};
@@ -7,6 +7,7 @@ use gleaner_bench::{Report, Verdict, dispatch};
 
 mod impact;
 mod overhead;
+mod scale;
 mod shown;
 
 /// Measure what gleaner promises, on this PC
@@ -24,6 +25,8 @@ enum Bench {
     Overhead(overhead::OverheadArgs),
     /// What the owner of this PC feels of tasks, and how much of the idle CPU they get
     Impact(Box<impact::ImpactArgs>),
+    /// How many queued tasks and nodes one server carries
+    Scale(scale::ScaleArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +74,7 @@ impl Args {
             }
             Bench::Overhead(args) => args.run(program),
             Bench::Impact(args) => args.run(program),
+            Bench::Scale(args) => args.run(program),
         }
     }
 }

@@ -23,3 +23,5 @@ mod saves;
 mod shares;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
+mod views;

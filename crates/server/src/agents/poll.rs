@@ -17,11 +17,40 @@ use tonic::Status;
 /// Batches that may wait for the next call.
 const WAITING_BATCHES: usize = 256;
 
-/// How long a call waits for what it may have set off: its own acknowledgements, the next tasks.
-const ANSWER_WAIT: Duration = Duration::from_millis(100);
+/// How long a call that reports something waits for what that sets off: its acknowledgements, the
+/// next tasks. A commit of a loaded pool is within it; without it the node would hear only with its
+/// next call. A call that brings a beat alone sets nothing off and is answered at once.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
 
-/// When an agent with work calls again, and one without; both within a beat.
+/// When an agent with work calls again, and one without, in a pool of a few thousand nodes.
 const CALL_AGAIN_MS: (u32, u32) = (1000, 5000);
+
+/// Calls a second that all nodes together are asked for: they cost half a processor or so. More
+/// nodes are told to call less often.
+const CALLS_A_SECOND: u64 = 5000;
+
+/// The longest wait that a node is told: two calls fit into a lease, so that one may be lost.
+const CALL_AGAIN_MAX_MS: u32 = 12_000;
+
+/// By how much of a wait nodes differ, each by its number: those that said hello in one moment,
+/// after a restart of the server say, do not go on calling in one moment.
+const SPREAD: u32 = 4;
+
+/// Milliseconds until a node calls again, in a pool where so many poll.
+fn call_again_ms(nodes: usize, busy: bool, node: NodeId) -> u32 {
+    let wanted = if busy {
+        CALL_AGAIN_MS.0
+    } else {
+        CALL_AGAIN_MS.1
+    };
+    let fair = (nodes as u64).saturating_mul(1000) / CALLS_A_SECOND;
+    let most = u32::try_from(fair)
+        .unwrap_or(u32::MAX)
+        .clamp(wanted, CALL_AGAIN_MAX_MS);
+    // Fibonacci hashing (Knuth): numbers that follow each other lie far apart.
+    let part = node.0.wrapping_mul(2_654_435_769) >> 16;
+    most - ((most / SPREAD * part) >> 16)
+}
 
 /// The nodes that poll.
 #[derive(Debug, Default)]
@@ -52,11 +81,19 @@ pub(super) async fn answer(
     let hello = messages
         .iter()
         .position(|message| matches!(message.kind, Some(Kind::Hello(_))));
+    // What is more than a beat is answered by something.
+    let asks = messages.iter().any(|message| {
+        let kind = message.kind.as_ref();
+        kind.is_some_and(|kind| !matches!(kind, Kind::Beat(_) | Kind::LogChunk(_)))
+    });
     let node = match hello.map(|at| messages.remove(at).kind) {
         Some(Some(Kind::Hello(hello))) => begin(shared, hello).await?.node,
         _ => NodeId(batch.node),
     };
-    let session = shared.polls.sessions().get(&node).cloned();
+    let (session, nodes) = {
+        let sessions = shared.polls.sessions();
+        (sessions.get(&node).cloned(), sessions.len())
+    };
     let say_hello = || Status::failed_precondition("say hello first; the server restarted");
     let (connected, session) = session.ok_or_else(say_hello)?;
     let reports = hear::hear(shared, connected, messages).await?;
@@ -68,21 +105,21 @@ pub(super) async fn answer(
         shared.polls.sessions().remove(&node);
         return Err(say_hello());
     }
-    let mut said = v1::ServerBatch {
-        call_again_ms: CALL_AGAIN_MS.1,
-        ..v1::ServerBatch::default()
-    };
-    let first = tokio::time::timeout(ANSWER_WAIT, session.answers.recv()).await;
-    let mut next = first.ok().flatten();
+    let mut said = v1::ServerBatch::default();
+    let mut next = session.answers.try_recv().ok();
+    if asks && next.is_none() {
+        let first = tokio::time::timeout(ANSWER_WAIT, session.answers.recv()).await;
+        next = first.ok().flatten();
+    }
     while let Some(batch) = next {
         for part in session.speaker.say(batch).await {
             said.messages.extend(part?.messages);
         }
         next = session.answers.try_recv().ok();
     }
-    if !said.messages.is_empty() {
-        said.call_again_ms = CALL_AGAIN_MS.0;
-    }
+    // Where an answer is due it comes with the next call.
+    let busy = asks || !said.messages.is_empty();
+    said.call_again_ms = call_again_ms(nodes, busy, node);
     Ok(said)
 }
 
@@ -103,4 +140,43 @@ async fn begin(shared: &Arc<Shared>, hello: v1::Hello) -> Result<Connected, Stat
     let kept = (connected, session);
     shared.polls.sessions().insert(connected.node, kept);
     Ok(connected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_core::LEASE;
+
+    #[test]
+    fn more_nodes_call_less_often_and_two_calls_fit_into_a_lease() {
+        for (nodes, busy, longest) in [
+            (0, true, 1000),
+            (1, false, 5000),
+            (5_000, true, 1000),
+            (10_000, true, 2000),
+            (10_000, false, 5000),
+            (40_000, true, 8000),
+            (40_000, false, 8000),
+            (100_000, true, CALL_AGAIN_MAX_MS),
+            (usize::MAX, false, CALL_AGAIN_MAX_MS),
+        ] {
+            let waits = (0..1000).map(|node| call_again_ms(nodes, busy, NodeId(node)));
+            let (mut low, mut high) = (u32::MAX, 0);
+            for wait in waits {
+                (low, high) = (low.min(wait), high.max(wait));
+            }
+            assert!(high <= longest && high > longest - longest / 100, "{high}");
+            let least = longest - longest / SPREAD;
+            assert!(low >= least && low < least + longest / 100, "{low}");
+        }
+        assert!(u64::from(2 * CALL_AGAIN_MAX_MS) < LEASE.ms);
+    }
+
+    #[test]
+    fn neighbours_drift_apart() {
+        let wait = |node| call_again_ms(100_000, true, NodeId(node));
+        for node in 1..1000 {
+            assert!(wait(node).abs_diff(wait(node + 1)) > 500, "{node}");
+        }
+    }
 }

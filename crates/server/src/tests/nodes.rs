@@ -388,3 +388,26 @@ async fn what_a_later_agent_says_is_passed_over_and_the_stream_goes_on() {
     assert_eq!(detail.attempts_made.len(), 1, "it was never taken away");
     pool.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_come_page_by_page_or_all_at_once() {
+    let pool = TestPool::start().await;
+    let (token, mut door) = (pool.node_token(), door(&pool).await);
+    for identity in 1..=5 {
+        let hello = batch(vec![message(Say::Hello(hello(&identity.to_string())))]);
+        door.poll(bearer(hello, &token)).await.unwrap();
+    }
+    for (query, expected) in [
+        ("", vec![1, 2, 3, 4, 5]),
+        ("?limit=2", vec![1, 2]),
+        ("?after=2&limit=2", vec![3, 4]),
+        ("?after=4&limit=2", vec![5]),
+        ("?after=5", vec![]),
+        ("?limit=0", vec![]),
+    ] {
+        let nodes: Vec<NodeView> = pool.client.get(&format!("/api/v1/nodes{query}")).await;
+        let ids: Vec<u32> = nodes.iter().map(|node| node.id).collect();
+        assert_eq!(ids, expected, "{query}");
+    }
+    pool.server.shutdown().await.unwrap();
+}

@@ -1,5 +1,6 @@
 //! Nodes: list, look, and an admin's wishes.
 
+use super::body::Asked;
 use super::jobs::accepted;
 use super::views;
 use crate::auth::{Admin, User};
@@ -10,27 +11,58 @@ use axum::Json;
 use axum::extract::{Path, State};
 use gleaner_api::{Accepted, NodeView};
 use gleaner_core::{Event, NodeWish};
+use gleaner_model::NodeId;
+use serde::Deserialize;
 use std::sync::Arc;
 
 fn no_node(text: &str) -> ApiError {
     ApiError::not_found(format!("no node {text}; `gleaner nodes` lists them"))
 }
 
-/// All nodes, by number.
+/// Nodes that are looked at in one go: the driver, which copies them, is held for less than a
+/// millisecond.
+const PAGE: u32 = 1000;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    after: Option<u32>,
+    limit: Option<u32>,
+}
+
+/// Nodes by number: all, or with `after` those with a higher one, at most `limit`.
 #[utoipa::path(get, path = "/api/v1/nodes", responses((status = 200, body = Vec<NodeView>)))]
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     _user: User,
+    Asked(query): Asked<ListQuery>,
 ) -> Result<Json<Vec<NodeView>>, ApiError> {
-    let look = |view: &View<'_>| {
-        let nodes = view.state.nodes().into_iter();
-        let seen = nodes.map(|node| {
+    let mut after = NodeId(query.after.unwrap_or(0));
+    let mut left = query.limit.unwrap_or(u32::MAX);
+    let mut all = Vec::new();
+    // Node by node as it is when its page is looked at: between two pages others are served.
+    loop {
+        let most = left.min(PAGE);
+        let page = shared.driver.read(move |view| page(view, after, most));
+        let page = page.await?;
+        let count = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        after = page.last().map_or(after, |node| NodeId(node.id));
+        left -= count;
+        all.extend(page);
+        if count < most || left == 0 {
+            return Ok(Json(all));
+        }
+    }
+}
+
+fn page(view: &View<'_>, after: NodeId, most: u32) -> Vec<NodeView> {
+    let nodes = view.state.nodes_after(after);
+    let nodes = nodes.take(usize::try_from(most).unwrap_or(usize::MAX));
+    nodes
+        .map(|node| {
             let side = view.side.nodes.get(&node.id);
             views::node(node, side)
-        });
-        seen.collect::<Vec<_>>()
-    };
-    Ok(Json(shared.driver.read(look).await?))
+        })
+        .collect()
 }
 
 /// One node, by name or number.

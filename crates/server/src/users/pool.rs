@@ -29,12 +29,7 @@ pub(super) async fn pool(
     user: User,
 ) -> Result<Json<PoolView>, ApiError> {
     let look = move |view: &View<'_>| {
-        let connected = view
-            .state
-            .nodes()
-            .iter()
-            .filter(|node| node.connected)
-            .count();
+        let (_, connected) = view.state.count_nodes();
         (
             view.user(user.id),
             u32::try_from(connected).unwrap_or(u32::MAX),
