@@ -71,7 +71,8 @@ const WRAPPERS: &[(&str, &[&str])] = &[
     ("libc", &["engine-process", "engine-vm", "guest", "sense"]),
     ("rusqlite", &["store"]),
     ("axum", &["server"]),
-    ("tonic", &["agent", "server", "wire"]),
+    // The benchmark's pretended nodes speak as agents do.
+    ("tonic", &["agent", "bench", "server", "wire"]),
     ("clap", &["cli"]),
     ("wasmtime", &["engine-wasm"]),
     ("wasmtime-wasi", &["engine-wasm"]),
