@@ -13,6 +13,8 @@ fn pretended_nodes_are_enrolled_work_and_are_counted_once() {
         "50",
         "--tasks",
         "2000",
+        "--task-seconds",
+        "1",
         "--seconds",
         "3",
         "--connections",
@@ -30,7 +32,6 @@ fn pretended_nodes_are_enrolled_work_and_are_counted_once() {
         let row = row.unwrap_or_else(|| panic!("no row {name}: {report}"));
         row["figure"].as_f64().unwrap()
     };
-    // Each node is granted a task with its hello, and tells its end when it calls next.
     assert!(figure("calls") > 0.0);
     assert!(figure("all nodes enrolled") > 0.0);
     assert!(figure("reply to a node, p99") <= figure("reply to a node, longest"));

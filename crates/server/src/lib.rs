@@ -139,6 +139,7 @@ pub async fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
         stop.clone(),
         tasks.clone(),
     ));
+    agents::start(&shared);
     collect::start(&shared, merges);
     listen::start(&shared, listener, opened.tls);
     opened.welcome.write()?;

@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) keep_jobs: Option<Span>,
     pub(crate) plans: Plans,
     pub(crate) logs: LogRelay,
-    pub(crate) polls: crate::agents::poll::Polls,
+    pub(crate) polls: crate::agents::polls::Polls,
     /// Tokens are numbered one after the other: one is made at a time.
     pub(crate) token_numbers: tokio::sync::Mutex<()>,
     /// A name is looked at and given in one go.
@@ -71,7 +71,7 @@ impl Shared {
             default_engine: parts.default_engine,
             keep_jobs: parts.keep_jobs,
             logs: LogRelay::default(),
-            polls: crate::agents::poll::Polls::default(),
+            polls: crate::agents::polls::Polls::default(),
             token_numbers: tokio::sync::Mutex::new(()),
             image_names: tokio::sync::Mutex::new(()),
             sweep: SweepGate::default(),

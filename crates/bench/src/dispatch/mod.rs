@@ -3,7 +3,7 @@
 //! The release program with TLS, durable results and the real sandbox. Rates are measured in
 //! rounds that interleave the bare floor (`posix_spawn` of the same program), gleaner, and
 //! whatever peers are asked for and installed. Beside the system's own no-op the same is measured
-//! with the smallest program there is, as context: see [`smallest`].
+//! with the smallest program there is, as context: see `smallest`.
 
 mod beside;
 pub(crate) mod pool;

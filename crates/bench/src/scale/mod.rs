@@ -3,8 +3,8 @@
 //! The server is the real program with TLS, tokens and durable state. The nodes are pretended, in
 //! this process: each has an identity of its own and speaks the agents' protocol as an agent that
 //! calls now and then, when the server tells it to. They share a few connections: what many
-//! connections cost is not measured here. A task that a node is granted is done when the node
-//! calls next. Server and swarm share the PC, so that every time is an upper bound.
+//! connections cost is not measured here. A task that a node is granted is done once its time has
+//! passed. Server and swarm share the PC, so that every time is an upper bound.
 
 mod node;
 mod swarm;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use swarm::{Door, Seen, Swarm};
+use swarm::{Door, Seen, Size, Swarm};
 use times::REPLY_MS;
 use tokio::runtime::Runtime;
 use users::Users;
@@ -35,6 +35,8 @@ pub struct Options {
     pub tasks: u32,
     /// Pretended nodes.
     pub nodes: u32,
+    /// Seconds that a task takes.
+    pub task_seconds: u32,
     /// Seconds that are measured, once all nodes are enrolled.
     pub seconds: u32,
     /// Connections that the nodes share.
@@ -75,7 +77,11 @@ pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<Report, B
     let (job, submit_s) = pool.submit(&job)?;
     let door = door(&pool)?;
     let seen = Arc::new(Seen::new(options.tasks));
-    let size = (options.nodes, options.connections);
+    let size = Size {
+        nodes: options.nodes,
+        connections: options.connections,
+        task_ms: u64::from(options.task_seconds) * 1000,
+    };
     pace.begin(enrol_s);
     let swarm = runtime.block_on(Swarm::start(&door, size, &seen))?;
     let mut run = Run {

@@ -1,7 +1,7 @@
 //! One pretended node: what it says at its next call, and what it makes of the answer.
 //!
 //! Pure: times come in as milliseconds since the benchmark began. It runs nothing: a task that it
-//! was granted is done when it calls next, and lasted as long as that.
+//! was granted is done once its time has passed, and told with the call after that.
 
 use gleaner_model::{AttemptId, AttemptRecord, Engine, Reason, Time, Usage};
 use gleaner_wire::v1::agent_message::Kind as Say;
@@ -33,6 +33,8 @@ struct Granted {
 #[derive(Debug)]
 pub(super) struct Node {
     identity: u32,
+    /// How long its tasks take.
+    task_ms: u64,
     /// Its number in the pool; none before the welcome.
     number: Option<u32>,
     granted: Vec<Granted>,
@@ -50,9 +52,10 @@ fn message(kind: Say) -> v1::AgentMessage {
 }
 
 impl Node {
-    pub(super) const fn new(identity: u32) -> Self {
+    pub(super) const fn new(identity: u32, task_ms: u64) -> Self {
         Self {
             identity,
+            task_ms,
             number: None,
             granted: Vec::new(),
         }
@@ -79,7 +82,9 @@ impl Node {
         let mut messages = vec![message(Say::Beat(beat))];
         let mut told = Vec::new();
         for granted in &mut self.granted {
-            if granted.told_ms.is_none_or(|at| now_ms >= at + RESEND_MS) {
+            let done_ms = granted.since_ms + self.task_ms;
+            let tell_ms = granted.told_ms.map_or(done_ms, |at| at + RESEND_MS);
+            if now_ms >= tell_ms {
                 granted.told_ms = Some(now_ms);
                 told.push(granted.attempt);
                 messages.push(message(Say::Ended(ended(granted, now_ms))));
@@ -253,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_node_says_hello_then_beats_and_ends_each_task_once() {
-        let mut node = Node::new(7);
+        let mut node = Node::new(7, 0);
         assert_eq!(counts(&node.call(0).0), (1, 0, 0));
         node.hear(welcome(3), 0);
         let granted = node.hear(bundle(&[4, 5]), 1000).granted;
@@ -271,8 +276,17 @@ mod tests {
     }
 
     #[test]
+    fn a_task_takes_its_time() {
+        let mut node = Node::new(7, 60_000);
+        node.hear(welcome(3), 0);
+        node.hear(bundle(&[4]), 1000);
+        assert_eq!(counts(&node.call(60_999).0), (0, 1, 0));
+        assert_eq!(counts(&node.call(61_000).0), (0, 1, 1));
+    }
+
+    #[test]
     fn who_parts_says_what_it_holds_and_tells_its_ends_again() {
-        let mut node = Node::new(7);
+        let mut node = Node::new(7, 0);
         node.hear(welcome(3), 0);
         node.hear(bundle(&[4]), 0);
         node.call(1);

@@ -45,6 +45,14 @@ pub(super) struct Door {
     pub(super) token: String,
 }
 
+/// How large the swarm is, and what its tasks are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) nodes: u32,
+    pub(super) connections: u32,
+    pub(super) task_ms: u64,
+}
+
 /// What the swarm saw. Times count only while [`Seen::measuring`].
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -99,10 +107,10 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    /// Connects, and lets `nodes` nodes say hello as fast as the server takes them.
+    /// Connects, and lets all nodes say hello as fast as the server takes them.
     pub(super) async fn start(
         door: &Door,
-        (nodes, connections): (u32, u32),
+        size: Size,
         seen: &Arc<Seen>,
     ) -> Result<Self, BenchError> {
         let broken = |what: String| BenchError::Broken(what);
@@ -111,7 +119,8 @@ impl Swarm {
             .map_err(|_| broken("the node token has characters that no token has".into()))?;
         let stop = CancellationToken::new();
         let mut all = JoinSet::new();
-        let connections = connections.min(nodes).max(1);
+        let Size { nodes, task_ms, .. } = size;
+        let connections = size.connections.min(nodes).max(1);
         for connection in 0..connections {
             let channel = connect(door).await?;
             let own = (connection..nodes).step_by(usize::try_from(connections).unwrap_or(1));
@@ -121,7 +130,7 @@ impl Swarm {
                 token: token.clone(),
                 seen: Arc::clone(seen),
                 due: BinaryHeap::new(),
-                fresh: own.map(Node::new).collect(),
+                fresh: own.map(|number| Node::new(number, task_ms)).collect(),
                 nodes: Vec::new(),
                 hellos: 0,
             };

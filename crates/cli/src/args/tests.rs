@@ -85,7 +85,7 @@ fn wrong_usage_says_what_to_write() {
         ("gleaner run uname", "--"),
         ("gleaner run", "CMD"),
         ("gleaner run --memory lots -- a", "like \"512MiB\""),
-        ("gleaner run --cpus 0 -- a", "a number above 0"),
+        ("gleaner run --cpus 0 -- a", "a number from 0.001"),
         (
             "gleaner run --engine docker -- a",
             "process, vm, wasm or auto",

@@ -2,6 +2,7 @@
 //! moment, from the job's plan.
 
 use super::BEAT_MS;
+use super::carried::Carried;
 use crate::collect;
 use crate::driver::{FromNode, Outgoing, View};
 use crate::shared::{Shared, blocking};
@@ -11,22 +12,27 @@ use gleaner_model::{AttemptId, JobId, Reason, TaskId};
 use gleaner_wire::v1::server_message::Kind;
 use gleaner_wire::{PROTOCOL, v1};
 use prost::Message as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Status;
 
 /// From this many bytes on a batch is sent and another begun: far below what either side takes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Templates that one connection remembers to have carried. Beyond it, it forgets them all and
-/// sends them again.
-const TEMPLATES_KEPT: usize = 4096;
+/// Messages in the protocol's words, for an agent that was sent these templates before.
+pub(super) async fn say(
+    shared: &Arc<Shared>,
+    carried: &mut Carried,
+    messages: Vec<Outgoing>,
+) -> Vec<Result<v1::ServerBatch, Status>> {
+    Speaker { shared, carried }.say(messages).await
+}
 
 /// Speaks to one agent.
 #[derive(Debug)]
-pub(super) struct Speaker {
-    shared: Arc<Shared>,
-    carried: BTreeSet<JobId>,
+struct Speaker<'a> {
+    shared: &'a Arc<Shared>,
+    carried: &'a mut Carried,
 }
 
 /// A batch while it is filled.
@@ -68,18 +74,8 @@ const fn word(wish: NodeWish) -> &'static str {
     }
 }
 
-impl Speaker {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            carried: BTreeSet::new(),
-        }
-    }
-
-    pub(super) async fn say(
-        &mut self,
-        messages: Vec<Outgoing>,
-    ) -> Vec<Result<v1::ServerBatch, Status>> {
+impl Speaker<'_> {
+    async fn say(&mut self, messages: Vec<Outgoing>) -> Vec<Result<v1::ServerBatch, Status>> {
         let mut filling = Filling::default();
         for message in messages {
             match message {
@@ -128,7 +124,7 @@ impl Speaker {
         if let Some(plan) = self.shared.plans.cached(job) {
             return Ok(plan);
         }
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self.shared);
         let plan = blocking(move || shared.plans.get(job)).await;
         let plan = plan.map_err(|error| error.sentence().to_owned())?;
         plan.map_err(|error| error.to_string())
@@ -156,7 +152,7 @@ impl Speaker {
         let mut why = String::new();
         for (index, number) in &bundle.tasks {
             let task = match *index >= plan.count() {
-                true => collect::merge_task(&self.shared, bundle.job, &plan, *number).await,
+                true => collect::merge_task(self.shared, bundle.job, &plan, *number).await,
                 false => plan
                     .task(*index, *number)
                     .map_err(|error| error.to_string()),
@@ -201,7 +197,7 @@ impl Speaker {
         if bundle.saved.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let (shared, job) = (Arc::clone(&self.shared), bundle.job);
+        let (shared, job) = (Arc::clone(self.shared), bundle.job);
         let wanted: Vec<u32> = bundle.saved.keys().copied().collect();
         let read = blocking(move || {
             let mut found = BTreeMap::new();
@@ -221,13 +217,10 @@ impl Speaker {
     /// its own, which takes the place of the other at the agent.
     fn template(&mut self, job: JobId, plan: &JobPlan, merge: bool) -> Option<v1::Template> {
         if merge {
-            self.carried.remove(&job);
+            self.carried.forget(job);
             return plan.merge_template().cloned();
         }
-        if self.carried.len() >= TEMPLATES_KEPT {
-            self.carried.clear();
-        }
-        self.carried.insert(job).then(|| plan.template().clone())
+        self.carried.is_new(job).then(|| plan.template().clone())
     }
 
     /// Adds what the owner of the node is told: the job's name, and for whom it runs.

@@ -1,6 +1,8 @@
 //! One agent's stream: a reader that feeds the driver, and the answers as they come.
 
-use super::dispatch::Speaker;
+use super::SILENCE_MAX;
+use super::carried::Carried;
+use super::dispatch::say;
 use super::{connect, hear};
 use crate::driver::{Connected, Link, Outgoing};
 use crate::shared::Shared;
@@ -26,9 +28,6 @@ const HELLO_WAIT: Duration = Duration::from_secs(20);
 /// refused, say. Without an end, one that reads nothing would hold its answers for ever.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Three beats and a little: an agent that is silent for longer has lost its leases.
-const SILENCE_MAX: Duration = Duration::from_secs(45);
-
 /// Starts the reader and gives the stream of answers.
 pub(super) fn open(
     shared: &Arc<Shared>,
@@ -47,15 +46,18 @@ pub(super) fn open(
         let _token = token;
         reader.run(sender).await;
     });
-    let speaker = Speaker::new(Arc::clone(shared));
-    let state = (speaker, answers, VecDeque::new());
-    let said = stream::unfold(state, |(mut speaker, mut answers, mut ready)| async move {
-        loop {
-            if let Some(batch) = ready.pop_front() {
-                return Some((batch, (speaker, answers, ready)));
+    let shared = Arc::clone(shared);
+    let state = (Carried::default(), answers, VecDeque::new());
+    let said = stream::unfold(state, move |(mut carried, mut answers, mut ready)| {
+        let shared = Arc::clone(&shared);
+        async move {
+            loop {
+                if let Some(batch) = ready.pop_front() {
+                    return Some((batch, (carried, answers, ready)));
+                }
+                let batch = answers.recv().await?;
+                ready.extend(say(&shared, &mut carried, batch).await);
             }
-            let batch = answers.recv().await?;
-            ready.extend(speaker.say(batch).await);
         }
     });
     let over = async move {

@@ -3,11 +3,13 @@
 //! A connection holds no state that matters: what it needs to know after it broke, the agent says
 //! in its next hello and the driver knows anyway.
 
+mod carried;
 mod dispatch;
 mod hear;
 mod link;
 pub(crate) mod logs;
-pub(crate) mod poll;
+mod poll;
+pub(crate) mod polls;
 
 use crate::driver::{Connect, Connected, Link, Message};
 use crate::shared::Shared;
@@ -24,6 +26,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Milliseconds between beats: a lease outlives two that are lost.
 pub(crate) const BEAT_MS: u32 = 10_000;
+
+/// Three beats and a little: an agent that is silent for longer has lost its leases.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
 
 /// Longest name, identity or version of an agent, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -42,6 +47,11 @@ const TROUBLE_LOOK: Duration = Duration::from_millis(100);
 /// The gRPC service.
 #[derive(Debug, Clone)]
 pub(crate) struct Agents(Arc<Shared>);
+
+/// Starts what goes on beside the agents' calls.
+pub(crate) fn start(shared: &Arc<Shared>) {
+    shared.tasks.spawn(poll::let_go(Arc::clone(shared)));
+}
 
 /// The service as a part of the server's router.
 pub(crate) fn router(shared: &Arc<Shared>) -> axum::Router {

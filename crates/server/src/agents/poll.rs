@@ -1,16 +1,17 @@
 //! Agents that call now and then instead of holding a stream: one server carries many more.
 
-use super::dispatch::Speaker;
-use super::{connect, hear};
-use crate::driver::{Connected, Link, Outgoing};
+use super::dispatch::say;
+use super::polls::Session;
+use super::{SILENCE_MAX, connect, hear};
+use crate::driver::{Connected, Link};
 use crate::shared::Shared;
 use gleaner_model::NodeId;
 use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -53,27 +54,6 @@ fn call_again_ms(nodes: usize, busy: bool, node: NodeId) -> u32 {
     most - ((most / SPREAD * part) >> 16)
 }
 
-/// The nodes that poll.
-#[derive(Debug, Default)]
-pub(crate) struct Polls {
-    sessions: Mutex<BTreeMap<NodeId, (Connected, Kept)>>,
-}
-
-type Kept = Arc<tokio::sync::Mutex<Session>>;
-
-#[derive(Debug)]
-struct Session {
-    answers: mpsc::Receiver<Vec<Outgoing>>,
-    speaker: Speaker,
-    cut: CancellationToken,
-}
-
-impl Polls {
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Connected, Kept)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 pub(super) async fn answer(
     shared: &Arc<Shared>,
     batch: v1::AgentBatch,
@@ -91,19 +71,16 @@ pub(super) async fn answer(
         Some(Some(Kind::Hello(hello))) => begin(shared, hello).await?.node,
         _ => NodeId(batch.node),
     };
-    let (session, nodes) = {
-        let sessions = shared.polls.sessions();
-        (sessions.get(&node).cloned(), sessions.len())
-    };
-    let say_hello = || Status::failed_precondition("say hello first; the server restarted");
-    let (connected, session) = session.ok_or_else(say_hello)?;
+    let say_hello = || Status::failed_precondition("say hello first; this node is not known");
+    let found = shared.polls.called(node, Instant::now());
+    let (connected, session, nodes) = found.ok_or_else(say_hello)?;
     let reports = hear::hear(shared, connected, messages).await?;
     if !reports.is_empty() {
         shared.driver.report(reports).await;
     }
     let mut session = session.lock().await;
     if session.cut.is_cancelled() {
-        shared.polls.sessions().remove(&node);
+        shared.polls.remove(connected);
         return Err(say_hello());
     }
     let mut said = v1::ServerBatch::default();
@@ -113,7 +90,7 @@ pub(super) async fn answer(
         next = first.ok().flatten();
     }
     while let Some(batch) = next {
-        for part in session.speaker.say(batch).await {
+        for part in say(shared, &mut session.carried, batch).await {
             said.messages.extend(part?.messages);
         }
         next = session.answers.try_recv().ok();
@@ -132,15 +109,23 @@ async fn begin(shared: &Arc<Shared>, hello: v1::Hello) -> Result<Connected, Stat
         _cut: cut.clone().drop_guard(),
     };
     let connected = connect(shared, hello, link).await?;
-    let session = Session {
-        answers,
-        speaker: Speaker::new(Arc::clone(shared)),
-        cut,
-    };
-    let session = Arc::new(tokio::sync::Mutex::new(session));
-    let kept = (connected, session);
-    shared.polls.sessions().insert(connected.node, kept);
+    let session = Session::new(answers, cut);
+    shared.polls.insert(connected, session, Instant::now());
     Ok(connected)
+}
+
+/// Lets nodes go that have not called for long, as a stream that fell silent is let go.
+pub(super) async fn let_go(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SILENCE_MAX / 3) => {}
+            () = shared.stop.cancelled() => return,
+        }
+        for gone in shared.polls.silent(Instant::now(), SILENCE_MAX) {
+            tracing::info!(node = %gone.node, "an agent calls no more");
+            shared.driver.disconnect(gone).await;
+        }
+    }
 }
 
 #[cfg(test)]

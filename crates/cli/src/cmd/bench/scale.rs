@@ -14,6 +14,9 @@ pub(crate) struct ScaleArgs {
     /// Tasks in the queue at the start
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     tasks: u32,
+    /// How long a task takes; 0: it is done when its node calls next
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "S")]
+    task_seconds: u32,
     /// How long to measure once all nodes are in
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "S")]
     seconds: u32,
@@ -31,6 +34,7 @@ impl ScaleArgs {
         let options = Options {
             program,
             tasks: self.tasks,
+            task_seconds: self.task_seconds,
             nodes: self.nodes,
             seconds: self.seconds,
             connections: self.connections,
