@@ -18,6 +18,7 @@ pub mod cgroup;
 mod collect;
 mod host;
 mod image;
+mod log;
 mod message;
 mod place;
 pub mod priority;
@@ -44,8 +45,9 @@ pub const PROGRAM_PATH: &str = "/run/gleaner";
 /// before anything else in `main`: a shim must begin with a single thread.
 #[must_use]
 pub fn is_shim_call(args: &[OsString]) -> bool {
-    args.get(1)
-        .is_some_and(|word| word == host::link::SHIM_COMMAND || word == host::link::NURSERY_COMMAND)
+    args.get(1).is_some_and(|word| {
+        word == host::nursery::SHIM_COMMAND || word == host::nursery::NURSERY_COMMAND
+    })
 }
 
 /// Runs the shim that the arguments describe, until its bundle has nothing left to do.
@@ -53,7 +55,7 @@ pub fn is_shim_call(args: &[OsString]) -> bool {
 pub fn shim_main(args: &[OsString]) -> ExitCode {
     if args
         .get(1)
-        .is_some_and(|word| word == host::link::NURSERY_COMMAND)
+        .is_some_and(|word| word == host::nursery::NURSERY_COMMAND)
     {
         return host::nursery::main();
     }

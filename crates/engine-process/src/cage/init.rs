@@ -9,7 +9,8 @@
 use super::root::{CAGES, EMPTY, OUTSIDE};
 use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::sys::Instruction;
-use super::{Trouble, landlock, sys, zygote};
+use super::user::become_user;
+use super::{Trouble, landlock, sys};
 use crate::message::{Exited, GoOn, Launch, Status, buffer, receive, send};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountFlags, mount, mount_bind};
@@ -104,7 +105,7 @@ fn cage(
     drop(groups);
     sys::become_idle().map_err(Trouble::at("go to idle priority"))?;
     if setting.uid_given {
-        zygote::become_user(launch.uid)?;
+        become_user(launch.uid)?;
     }
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Trouble::at("die with the shim"))?;

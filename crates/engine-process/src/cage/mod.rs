@@ -13,6 +13,7 @@ pub(crate) mod landlock;
 pub(crate) mod root;
 pub(crate) mod seccomp;
 pub(crate) mod sys;
+mod user;
 pub(crate) mod zygote;
 
 use std::io;

@@ -1,14 +1,16 @@
 //! The process that all cages of a bundle are copied from.
 //!
 //! It owns the bundle's user, network and uts namespaces, a mount namespace with the prepared
-//! root, and the ipc namespaces that cages get one after another (see [`super::ipc`]). It runs under a user id of its own that no task has, holds capabilities over
-//! those namespaces only, and does one thing: fork a cage when the shim asks. The cage's init
-//! is the shim's child, not its own, so that a dead zygote takes nothing with it.
+//! root, and the ipc namespaces that cages get one after another (see [`super::ipc`]). It runs
+//! under a user id of its own that no task has, holds capabilities over those namespaces only, and
+//! does one thing: fork a cage when the shim asks. The cage's init is the shim's child, not its
+//! own, so that a dead zygote takes nothing with it.
 
 use super::etc::PROC_HIDDEN;
 use super::ipc::Namespaces;
 use super::root::{self, HOST_PROC, Parts, VIRTUALISATION};
 use super::seccomp::bpf::{Allowed, Refusal, program};
+use super::user::become_user;
 use super::{INNER_UID_FIRST, SLOTS, Trouble, UIDS_OF_BUNDLE, init, landlock, sys};
 use crate::bundle::Bundle;
 use crate::host::GuestNeeds;
@@ -18,7 +20,7 @@ use crate::priority::{Means, lower_session};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with, socketpair,
 };
-use rustix::process::{Gid, Signal, Uid};
+use rustix::process::Signal;
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 use std::fs;
 use std::io;
@@ -266,16 +268,6 @@ fn prepare(bundle: &Bundle, image: Option<&Root>, means: Means) -> Result<Vec<St
     // A file that grows past its bound gets an error instead of ending its writer.
     sys::set_signal(libc::SIGXFSZ, true);
     Ok(missing)
-}
-
-/// Takes a user id of the namespace, for good. Capabilities over the namespace stay.
-pub(crate) fn become_user(id: u32) -> Result<(), Trouble> {
-    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    rustix::thread::set_thread_groups(&[]).map_err(Trouble::at("leave all groups"))?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid)
-        .map_err(Trouble::at("take a group of the cage"))?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)
-        .map_err(Trouble::at("take a user of the cage"))
 }
 
 /// Nothing that is executed from here on can have any privilege.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The record of an attempt whose end nobody saw.
 pub(crate) fn lost_ending(detail: &str) -> Ending {
     let detail = detail.to_owned();
-    Ending::bare(Reason::Lost { detail }, crate::shim::now())
+    Ending::bare(Reason::Lost { detail }, crate::log::now())
 }
 
 pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {

@@ -45,7 +45,7 @@ impl Inner {
             // Renamed while nobody can start anything, since the lease may come back any moment.
             let gone = bundle
                 .dir
-                .with_extension(format!("gone{}", crate::shim::now().ms));
+                .with_extension(format!("gone{}", crate::log::now().ms));
             if std::fs::rename(&bundle.dir, &gone).is_ok() {
                 self.throw_away(gone);
             }

@@ -17,12 +17,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Name of the hidden command that makes the binary a shim.
-pub(crate) const SHIM_COMMAND: &str = "__shim";
-
-/// Name of the hidden command that makes it a process that shims are copied from.
-pub(crate) const NURSERY_COMMAND: &str = "__nursery";
-
 /// How long a shim may leave its socket full before it is taken to hang.
 const SEND_WAIT: Duration = Duration::from_secs(2);
 
@@ -147,7 +141,7 @@ fn ended_somehow(attempt: AttemptId) -> FromShim {
     };
     FromShim::Ended {
         attempt,
-        ending: Box::new(Ending::bare(reason, crate::shim::now())),
+        ending: Box::new(Ending::bare(reason, crate::log::now())),
     }
 }
 

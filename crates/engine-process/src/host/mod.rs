@@ -229,7 +229,7 @@ impl ProcessEngine {
             state: Mutex::default(),
             questions: Mutex::default(),
             next_question: AtomicU64::new(0),
-            next_fresh: AtomicU64::new(crate::shim::now().ms << FRESH_SHIFT),
+            next_fresh: AtomicU64::new(crate::log::now().ms << FRESH_SHIFT),
             rubbish,
         };
         let inner = Arc::new(inner);

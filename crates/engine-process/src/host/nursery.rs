@@ -9,7 +9,6 @@
 //!
 //! It must not know what a bundle is. It ends with its agent; its shims do not.
 
-use super::link::{NURSERY_COMMAND, SHIM_COMMAND};
 use crate::cage::sys;
 use crate::message::{buffer, receive, send};
 use crate::shim;
@@ -24,6 +23,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
+
+/// Name of the hidden command that makes the binary a shim.
+pub(crate) const SHIM_COMMAND: &str = "__shim";
+
+/// Name of the hidden command that makes it a process that shims are copied from.
+pub(crate) const NURSERY_COMMAND: &str = "__nursery";
 
 /// Room for the arguments by which a shim is told from others in listings of processes: the
 /// longest path there is.

@@ -86,7 +86,7 @@ fn root_of(image: &ImageFile, store: &std::path::Path, guest: bool) -> Result<Ro
     if rustix::process::geteuid().is_root() {
         match try_mount(&file) {
             Ok(mount) => return Ok(Root::Mounted(mount)),
-            Err(error) => super::shim::log(&format!("the image is unpacked, not mounted: {error}")),
+            Err(error) => crate::log::log(&format!("the image is unpacked, not mounted: {error}")),
         }
     }
     let unpacked = Unpacked::of(&tree, &image.digest, store);

@@ -22,11 +22,12 @@ use crate::cage::sys;
 use crate::cage::zygote::Zygote;
 use crate::cgroup::{Backend, DetectOptions, GroupPool};
 use crate::image::{self, Root};
+use crate::log::{log, now};
 use crate::message::{Foreign, FromShim, Share, ToShim, buffer, receive, send_text};
 use crate::priority::Means;
 use bay::Bays;
 use gleaner_engine::AttemptSpec;
-use gleaner_model::{AttemptId, Reason, Time};
+use gleaner_model::{AttemptId, Reason};
 use run::{Cause, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -43,7 +44,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Missed beats after which nobody is taken to watch.
 const MISSED_BEATS: u32 = 3;
@@ -66,16 +67,6 @@ const LAST_ORDERS: u32 = 64;
 /// Messages kept for an agent that does not read; then it is taken to be dead.
 const OUTBOX_MAX: usize = 10_000;
 
-/// The wall clock. It may be set back; spans are measured with `Instant`.
-pub(crate) fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Time {
-        ms: since.map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        }),
-    }
-}
-
 /// Runs a shim whose bundle is described in `dir`; standard input is the agent's socket.
 pub(crate) fn main(dir: &Path) -> ExitCode {
     sys::reset_signals();
@@ -95,12 +86,6 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Standard error is `shim.log`.
-pub(crate) fn log(text: &str) {
-    let line = format!("{} {text}\n", now().ms);
-    let _nowhere_to_tell = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
 }
 
 /// What the poll woke us for.
