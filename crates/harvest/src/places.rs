@@ -184,11 +184,23 @@ pub fn spread(
     asked: &BTreeMap<AttemptId, Cpus>,
     before: &BTreeMap<AttemptId, u32>,
 ) -> BTreeMap<AttemptId, u32> {
-    let mut load: BTreeMap<u32, u32> = processors.iter().map(|cpu| (*cpu, 0)).collect();
     let too_wide = asked.values().any(|cpus| cpus.milli > Cpus::ONE.milli);
-    if load.len() < 2 || asked.len() < load.len() || too_wide {
+    if processors.len() < 2 || asked.len() < processors.len() || too_wide {
         return BTreeMap::new();
     }
+    // Who stays may be in the way of a share for everyone that can be had from the beginning.
+    fill(processors, asked, before)
+        .or_else(|| fill(processors, asked, &BTreeMap::new()))
+        .unwrap_or_default()
+}
+
+/// As [`spread`]; none where a processor is left with too little.
+fn fill(
+    processors: &[u32],
+    asked: &BTreeMap<AttemptId, Cpus>,
+    before: &BTreeMap<AttemptId, u32>,
+) -> Option<BTreeMap<AttemptId, u32>> {
+    let mut load: BTreeMap<u32, u32> = processors.iter().map(|cpu| (*cpu, 0)).collect();
     let mut places = BTreeMap::new();
     let mut rest = Vec::new();
     for (attempt, cpus) in asked {
@@ -212,10 +224,8 @@ pub fn spread(
         }
         put(&mut places, &mut load, (attempt, to), milli);
     }
-    match load.values().all(|load| *load >= Cpus::ONE.milli) {
-        true => places,
-        false => BTreeMap::new(),
-    }
+    let all = load.values().all(|load| *load >= Cpus::ONE.milli);
+    all.then_some(places)
 }
 
 fn put(

@@ -1,46 +1,12 @@
 //! Which back end works on this PC, found out by trying.
 
+use super::options::{DetectOptions, own_groups};
 use super::{Backend, Kind, none, v1, v2};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-
-/// Where to look for groups, and what to call ours.
-#[derive(Debug, Clone)]
-pub struct DetectOptions {
-    /// Where the kernel's group file systems are mounted.
-    pub root: PathBuf,
-    /// Name of the parent group. Agents that divide one PC between them (a pool on one PC)
-    /// share one name.
-    pub parent_name: String,
-    /// Name of the group in the parent that holds the tasks of one agent: what freezes and
-    /// bounds them as one, without a hand on the tasks of another. None where they lie in the
-    /// parent itself.
-    pub domain: Option<String>,
-    /// Text in the form of `/proc/self/cgroup`: where this process is.
-    pub own: String,
-    /// Whether a plain user's systemd may be asked to put this process where its groups may be
-    /// written.
-    pub ask_systemd: bool,
-}
-
-impl Default for DetectOptions {
-    fn default() -> Self {
-        Self {
-            root: PathBuf::from("/sys/fs/cgroup"),
-            parent_name: "gleaner.slice".to_owned(),
-            domain: None,
-            own: own_groups(),
-            ask_systemd: true,
-        }
-    }
-}
-
-fn own_groups() -> String {
-    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
-}
 
 impl Backend {
     /// Finds what is really usable: makes the parent group, puts it at idle priority, makes and

@@ -7,6 +7,7 @@
 //! [`Limits`], figures go out as [`GroupUsage`] and [`GroupEvents`]. The agent and the launcher
 //! stay outside the groups, so nothing of theirs is ever charged to a task.
 
+mod controllers;
 mod describe;
 mod detect;
 mod device;
@@ -14,6 +15,7 @@ mod domain;
 mod files;
 mod group;
 mod none;
+mod options;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -22,12 +24,12 @@ mod v1;
 mod v2;
 
 pub(crate) use describe::capability;
-pub use detect::DetectOptions;
 use device::Device;
 pub(crate) use files::own_path;
 use group::Inner;
 pub use group::{Group, join};
 pub use none::{ResourceLimit, resource_limits, time_below};
+pub use options::DetectOptions;
 pub use pool::GroupPool;
 
 use gleaner_model::Limits;

@@ -4,6 +4,7 @@
 //! freezing and killing go through the version 2 tree.
 //! Source of the file formats: "Control Groups version 1", the kernel's admin guide.
 
+use super::controllers::{CPUSET, UNIFIED, V1};
 use super::{
     Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans, files,
     told,
@@ -16,14 +17,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-
-/// Whole processors for all tasks of an agent.
-const CPUSET: &str = "cpuset";
-
-pub(super) const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "freezer"];
-
-/// Name of the version 2 tree beside the controllers, as systemd's hybrid layout has it.
-pub(super) const UNIFIED: &str = "unified";
 
 /// Page cache of an earlier task that may stay charged to a group that is used again: as much
 /// as the kernel's own batch of charges, so a small program's record stays exact enough.
@@ -77,7 +70,7 @@ impl Tree {
         let mut parents = BTreeMap::new();
         let mut at_top = false;
         let mut reason = String::from("no version 1 hierarchy found");
-        for controller in CONTROLLERS.into_iter().chain([UNIFIED]) {
+        for controller in V1.into_iter().chain([UNIFIED]) {
             let top = root.join(controller);
             let key = if controller == UNIFIED {
                 ""

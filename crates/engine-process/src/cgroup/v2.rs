@@ -2,6 +2,7 @@
 //!
 //! Source of the file formats: "Control Group v2", the kernel's admin guide.
 
+use super::controllers::{CPUSET, V2};
 use super::files;
 use super::{
     Ask, Baseline, CPU_PERIOD_US, Counters, DetectOptions, Device, FREEZE_WAIT, IdleMeans,
@@ -11,13 +12,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// What a group of tasks needs. Each is switched on by itself: one that the kernel lacks makes
-/// a joint write fail as a whole.
-pub(super) const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
-
-/// Whole processors for all tasks of an agent; not needed for a group of its own.
-pub(super) const CPUSET: &str = "cpuset";
 
 /// The group in which all tasks of a PC lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,8 +129,7 @@ fn hand_down(dir: &Path, controller: &str) -> bool {
 
 /// Hands each controller down this way; says which ones arrived at its end's children.
 fn enable(way: &[&Path]) -> Vec<&'static str> {
-    CONTROLLERS
-        .into_iter()
+    V2.into_iter()
         .filter(|controller| way.iter().all(|dir| hand_down(dir, controller)))
         .collect()
 }

@@ -52,6 +52,23 @@ fn attempts_that_fill_the_pc_are_spread_and_others_are_not() {
         ),
         // Halves make a whole.
         (&[0, 1], &[500, 1000, 500], &[], &[(0, 1), (1, 0), (2, 1)]),
+        // Those that stay would leave one of seven processors with too little: all begin anew.
+        (
+            &[0, 1, 2, 3, 4, 5, 6],
+            &[1000, 259, 1000, 71, 1000, 812, 1000, 929, 1000],
+            &[(0, 2), (1, 2), (2, 0), (3, 0), (4, 0), (5, 1), (6, 0)],
+            &[
+                (0, 0),
+                (1, 6),
+                (2, 1),
+                (3, 5),
+                (4, 2),
+                (5, 6),
+                (6, 3),
+                (7, 5),
+                (8, 4),
+            ],
+        ),
         // Too few, too wide, too little on one of them, nothing to choose from.
         (&[0, 1], &[1000], &[(0, 0)], &[]),
         (&[0, 1], &[1000, 2000], &[(0, 0)], &[]),

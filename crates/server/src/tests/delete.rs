@@ -204,13 +204,13 @@ async fn the_pools_engine_is_that_of_jobs_that_name_none() {
     hello.cpus_milli = 1000;
     let mut agent = FakeAgent::connect_as(&pool, hello).await.unwrap();
     let job = pool.client.submit(json!({
-        "task": { "command": ["x"] }, "sweep": { "n": { "range": [1, 3] } },
+        "task": { "command": ["x"] }, "sweep": { "n": { "range": [1, 4] } },
     }));
     let job = job.await.id;
-    // The first is measured as a process; it computes, so the next is a guest. What is seen of
-    // that one is the guest.
+    // The first is measured as a process; it computes, so the next is a guest. The second guest's
+    // program calls much, so that its job comes back.
     let mut engines = Vec::new();
-    for system_seconds in [0.0, 60.0, 0.0] {
+    for system_seconds in [0.0, 1.0, 60.0, 0.0] {
         let (bundle, template) = agent.bundle().await;
         assert_eq!(template.engine, "process");
         engines.push(bundle.engine.clone());
@@ -226,13 +226,13 @@ async fn the_pools_engine_is_that_of_jobs_that_name_none() {
         };
         agent.tell(Say::Ended(end)).await;
     }
-    assert_eq!(engines, ["process", "vm", "vm"]);
+    assert_eq!(engines, ["process", "vm", "vm", "process"]);
     let why: ExplainView = pool
         .client
         .get(&format!("/api/v1/jobs/{job}/explain"))
         .await;
     let said = why.engine.unwrap();
-    assert!(said.contains("guests where a node has them"), "{said}");
+    assert!(said.contains("what calls took in guests"), "{said}");
     let named = pool
         .client
         .submit(json!({ "task": { "command": ["x"], "engine": "process" } }));
