@@ -8,6 +8,7 @@ use crate::shared::Shared;
 use gleaner_model::NodeId;
 use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
+use gleaner_wire::v1::server_message::Kind as Answer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,7 +24,8 @@ const WAITING_BATCHES: usize = 256;
 /// next call. A call that brings a beat alone sets nothing off and is answered at once.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 
-/// When an agent with work calls again, and one without, in a pool of up to two thousand nodes.
+/// When an agent with work calls again, and one without, in a pool of up to two thousand nodes. One
+/// whose task's output somebody reads calls as soon in every pool.
 const CALL_AGAIN_MS: (u32, u32) = (1000, 5000);
 
 /// Calls a second that all nodes together are asked for. One that ends a task and brings the next
@@ -67,6 +69,9 @@ pub(super) async fn answer(
         let kind = message.kind.as_ref();
         kind.is_some_and(|kind| !matches!(kind, Kind::Beat(_) | Kind::LogChunk(_)))
     });
+    let mut watched = messages
+        .iter()
+        .any(|message| matches!(message.kind, Some(Kind::LogChunk(_))));
     let node = match hello.map(|at| messages.remove(at).kind) {
         Some(Some(Kind::Hello(hello))) => begin(shared, hello).await?.node,
         _ => NodeId(batch.node),
@@ -95,9 +100,16 @@ pub(super) async fn answer(
         }
         next = session.answers.try_recv().ok();
     }
+    watched |= said
+        .messages
+        .iter()
+        .any(|message| matches!(message.kind, Some(Answer::LogRequest(_))));
     // Where an answer is due it comes with the next call.
     let busy = asks || !said.messages.is_empty();
-    said.call_again_ms = call_again_ms(nodes, busy, node);
+    said.call_again_ms = match watched {
+        true => CALL_AGAIN_MS.0,
+        false => call_again_ms(nodes, busy, node),
+    };
     Ok(said)
 }
 

@@ -68,6 +68,11 @@ impl Polls {
         Some((poller.connected, Arc::clone(&poller.session), nodes))
     }
 
+    /// Whether this node calls, so that a word reaches it with its next call.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.all().contains_key(&node)
+    }
+
     /// Forgets a node, unless it said hello again.
     pub(super) fn remove(&self, connected: Connected) {
         let mut all = self.all();

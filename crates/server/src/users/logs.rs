@@ -33,6 +33,9 @@ const PART_BYTES: usize = 256 << 10;
 /// How long a node may take to answer before it is asked again or given up.
 const NODE_WAIT: Duration = Duration::from_secs(5);
 
+/// The same of a node that polls: the request goes with one call and the answer comes with another.
+const POLL_WAIT: Duration = Duration::from_secs(30);
+
 /// How long a node may have nothing for who follows before it is asked again: it may not have been
 /// connected when it was asked. Longer than two calls of a node that polls.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -178,8 +181,12 @@ impl Reader {
         let tell = |ask| shared.driver.send(Message::Tell(node, Outgoing::Log(ask)));
         tell(ask.clone()).await;
         let stop = LogRequest { stop: true, ..ask };
+        let patience = match shared.polls.has(node) {
+            true => POLL_WAIT,
+            false => NODE_WAIT,
+        };
         let mut heard = Instant::now();
-        let mut silent_until = heard + NODE_WAIT;
+        let mut silent_until = heard + patience;
         loop {
             let next = tokio::select! {
                 next = wait.chunks.recv() => Some(next),
@@ -195,7 +202,7 @@ impl Reader {
             match next {
                 Some(Some(chunk)) => {
                     heard = Instant::now();
-                    silent_until = heard + NODE_WAIT;
+                    silent_until = heard + patience;
                     // A chunk from further on would leave a hole: ask again from here.
                     if chunk.offset != self.at && !chunk.data.is_empty() {
                         tell(stop).await;
@@ -224,7 +231,7 @@ impl Reader {
                             tell(stop).await;
                             return Ok(false);
                         }
-                        silent_until = Instant::now() + NODE_WAIT;
+                        silent_until = Instant::now() + patience;
                     }
                 }
             }
