@@ -75,7 +75,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "conformance",
-        budget_minutes: 6,
+        budget_minutes: 5,
         needs: PROGRAMS,
         work: Work::Cargo(&[&[
             "test",
@@ -104,7 +104,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uml",
-        budget_minutes: 9,
+        budget_minutes: 10,
         needs: &[GUEST, MKFS],
         work: Work::Uml,
     },
