@@ -16,7 +16,6 @@
 //! Nothing here is reachable by a task: DIR belongs to the agent alone, and a cage is shown its
 //! own scratch directory only.
 
-use crate::host::GuestNeeds;
 use gleaner_engine::{AttemptSpec, Ending, ImageFile};
 use gleaner_model::{AttemptId, LeaseId};
 use serde::de::DeserializeOwned;
@@ -28,6 +27,18 @@ use std::path::{Path, PathBuf};
 
 /// Names one bay of a bundle; see the module.
 pub(crate) type Bay = u32;
+
+/// What the program that runs a guest's kernel needs of its cage that no other program gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum GuestNeeds {
+    /// To trace the processes that it makes, and programs in shared memory: user-mode Linux.
+    #[default]
+    Tracing,
+    /// The device of the processor's own virtualisation.
+    Device,
+    /// Nothing: it simulates the whole machine.
+    Nothing,
+}
 
 /// What a shim is told when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,9 +26,10 @@ pub mod probe;
 mod remove;
 mod shim;
 
+pub use bundle::GuestNeeds;
 pub use caged::{Caged, Cages, Runner};
 pub use host::uids::default_range as default_uid_range;
-pub use host::{GuestNeeds, ProcessConfig, ProcessEngine, domain_name};
+pub use host::{ProcessConfig, ProcessEngine, domain_name};
 pub use place::own_processors;
 
 use std::ffi::OsString;

@@ -7,7 +7,7 @@
 //! again.
 
 use crate::blobs::{Blobs, SMALL_BYTES_MAX, TransferError};
-use crate::link::wait;
+use crate::link::backoff::wait;
 use gleaner_attempt::Saving;
 use gleaner_engine::{CollectedFile, Ending, Engine, EngineError};
 use gleaner_model::{

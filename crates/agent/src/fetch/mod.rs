@@ -7,7 +7,7 @@
 pub(crate) mod cache;
 
 use crate::blobs::{Blobs, TransferError, piece};
-use crate::link::wait;
+use crate::link::backoff::wait;
 use cache::Cache;
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};

@@ -4,13 +4,13 @@
 //! sent again is the dispatch loop's business. In: [`v1::AgentMessage`]s over a queue made new
 //! for each connection. Out: [`Input`]s.
 
-mod backoff;
+pub(crate) mod backoff;
 mod poll;
 mod stream;
 pub(crate) mod tls;
 pub(crate) mod token;
 
-pub(crate) use backoff::wait;
+use backoff::wait;
 
 use crate::AgentError;
 use crate::condition::Condition;

@@ -1,22 +1,9 @@
 //! What the engine is told when it is made.
 
 use crate::cgroup::DetectOptions;
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// What the program that runs a guest's kernel needs of its cage that no other program gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum GuestNeeds {
-    /// To trace the processes that it makes, and programs in shared memory: user-mode Linux.
-    #[default]
-    Tracing,
-    /// The device of the processor's own virtualisation.
-    Device,
-    /// Nothing: it simulates the whole machine.
-    Nothing,
-}
 
 /// How the engine works on this PC.
 #[derive(Debug, Clone)]
@@ -42,7 +29,7 @@ pub struct ProcessConfig {
     /// lies here.
     pub program: Option<PathBuf>,
     /// What guests are made of, shown at [`crate::GUEST_DIR`]. Its cages hold guests' kernels;
-    /// see [`GuestNeeds`].
+    /// see [`crate::GuestNeeds`].
     pub guest: Option<PathBuf>,
     /// Whether each attempt gets a shim and namespaces that no other ever has.
     pub fresh: bool,

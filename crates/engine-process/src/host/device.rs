@@ -4,8 +4,8 @@
 //! our own of the same device, in a directory that nobody else can reach; cages are shown that
 //! one. A plain user's tasks have the user's own rights to the system's node.
 
-use super::GuestNeeds;
 use super::link::io_error;
+use crate::bundle::GuestNeeds;
 use gleaner_engine::EngineError;
 use rustix::fs::{CWD, FileType, Mode, mknodat, stat};
 use std::fs::{self, Permissions};

@@ -17,13 +17,13 @@ pub(crate) mod spare;
 mod steer;
 pub(crate) mod uids;
 
-use crate::bundle::{self, Bay, Bundle};
+use crate::bundle::{self, Bay, Bundle, GuestNeeds};
 use crate::cage::UIDS_OF_BUNDLE;
 use crate::cgroup::{Backend, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
-pub use config::{GuestNeeds, ProcessConfig, domain_name};
+pub use config::{ProcessConfig, domain_name};
 use discard::Rubbish;
 use gleaner_engine::{
     Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,

@@ -263,7 +263,7 @@ fn changed(stat: &Stat) -> (i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::GuestNeeds;
+    use crate::bundle::GuestNeeds;
     use gleaner_model::LeaseId;
     use rustix::fs::{IFlags, XattrFlags, fchmod, fsetxattr, ioctl_getflags, ioctl_setflags};
     use std::fs;

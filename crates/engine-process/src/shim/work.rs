@@ -3,10 +3,10 @@
 use super::run::{Cause, Run, Said};
 use super::watch::Found;
 use super::{LINGER, Shim, log, now, scratch};
+use crate::bundle::GuestNeeds;
 use crate::bundle::{Bay, Line, add_line, add_text};
 use crate::cage::{INNER_UID_FIRST, SLOTS};
 use crate::cgroup::{Ask, Group, resource_limits};
-use crate::host::GuestNeeds;
 use crate::message::{Foreign, FromShim, GoOn, Launch, Share, send};
 use crate::place::place;
 use gleaner_engine::{AttemptSpec, Control, Ending};
