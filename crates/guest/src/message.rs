@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// The version of this protocol; both ends come from one build, so they must be equal.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Longest path of a file in the guest's scratch that can be named, in bytes.
 pub const NAME_MAX_BYTES: usize = 4096;
@@ -29,6 +29,8 @@ pub enum ToGuest {
     Clock(u64),
     /// Start the program: a guest that was booted ahead has waited for this.
     Begin,
+    /// Say that you are there: nothing was heard for long.
+    Speak,
 }
 
 /// From the guest to the host.
@@ -57,6 +59,8 @@ pub enum ToHost {
     /// What the program has used so far: a [`crate::task::Record`] as JSON. Whoever ends the guest
     /// from outside has nothing newer.
     Noted(Vec<u8>),
+    /// The answer to [`ToGuest::Speak`], at any time.
+    Here,
 }
 
 /// A name in the guest's scratch.
@@ -114,6 +118,7 @@ impl ToGuest {
             }
             Self::Clock(ms) => (4, ms.to_le_bytes().to_vec()),
             Self::Begin => (5, Vec::new()),
+            Self::Speak => (6, Vec::new()),
         }
     }
 
@@ -132,6 +137,7 @@ impl ToGuest {
                 .map(|(entry, offset)| Self::Get { entry, offset }),
             4 => rest.u64().map(Self::Clock),
             5 => Some(Self::Begin),
+            6 => Some(Self::Speak),
             _ => None,
         };
         message
@@ -156,6 +162,7 @@ impl ToHost {
             Self::DataEnd(digest) => (9, digest.to_vec()),
             Self::Trouble(text) => (10, text.as_bytes().to_vec()),
             Self::Noted(json) => (11, json.clone()),
+            Self::Here => (12, Vec::new()),
         }
     }
 
@@ -181,6 +188,7 @@ impl ToHost {
             (9, payload) => Self::DataEnd(payload.try_into().map_err(|_| wrong)?),
             (10, payload) => Self::Trouble(String::from_utf8_lossy(&payload).into_owned()),
             (11, payload) => Self::Noted(payload),
+            (12, _) if empty => Self::Here,
             _ => return Err(wrong),
         })
     }
@@ -266,6 +274,7 @@ mod tests {
             },
             ToGuest::Clock(1 << 41),
             ToGuest::Begin,
+            ToGuest::Speak,
         ] {
             let frame = frame(message.encode());
             assert!(frame.payload.len() <= crate::frame::TO_GUEST_MAX_BYTES);
@@ -289,6 +298,7 @@ mod tests {
             ToHost::DataEnd([3; 32]),
             ToHost::Trouble("no root".to_owned()),
             ToHost::Noted(b"{}".to_vec()),
+            ToHost::Here,
         ] {
             assert_eq!(ToHost::decode(frame(message.encode())), Ok(message));
         }

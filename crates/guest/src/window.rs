@@ -15,8 +15,9 @@ pub const TELL_BYTES: u64 = 128 << 10;
 /// A terminal of user-mode Linux hangs where this many bytes wait to be read in the guest.
 const TERMINAL_BYTES: u64 = 4000;
 
-/// Most frames on the way to the guest: one for each part of the window, a stop, a get, a clock.
-const FRAMES: u64 = WINDOW_BYTES / TELL_BYTES + 3;
+/// Most frames on the way to the guest: one for each part of the window, a stop, a get, a clock,
+/// and a question whether it is there.
+const FRAMES: u64 = WINDOW_BYTES / TELL_BYTES + 4;
 const _: () =
     assert!(FRAMES * (HEAD_BYTES + TO_GUEST_MAX_BYTES + CHECK_BYTES) as u64 <= TERMINAL_BYTES);
 

@@ -1,13 +1,12 @@
 //! Guests that are booted ahead of their tasks: that the next start is quick, that nothing of
 //! the task before is in them, and that nothing that becomes of them costs more than time.
 
-use crate::guests::{kernels, until};
+use crate::guests::{kernel, kernels, kill, parent, until};
 use gleaner_engine::conformance::{BEAT, Bench, record};
 use gleaner_engine::{AttemptSpec, Control, Engine as _, EngineEvent, Events};
 use gleaner_engine_vm::Accelerator;
 use gleaner_engine_vm::image::Image;
 use gleaner_model::{Bytes, JobId, LeaseId, LimitKind, Reason, Span, TaskId};
-use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -152,9 +151,7 @@ fn boot_id(said: &str) -> String {
 
 /// Whether this is anywhere in the memory of our guest, as its kernel's first process has it.
 fn in_memory(text: &str) -> bool {
-    let Some(pid) = kernels().into_iter().min() else {
-        return false;
-    };
+    let pid = kernel();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let Ok(mut memory) = File::open(format!("/proc/{pid}/mem")) else {
         return false;
@@ -207,11 +204,6 @@ fn limits(image: &Image) {
     assert!(ending.paused_seconds < waited.elapsed().as_secs_f64() / 2.0);
 }
 
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-}
-
 fn killed(image: &Image) {
     let dir = tempfile::tempdir().unwrap();
     let bench = bench(image, dir.path(), Accelerator::Uml);
@@ -220,16 +212,13 @@ fn killed(image: &Image) {
     spec.inputs
         .push(bench.input("in", b"what it was given\n", 0o644));
     prepare(&bench, &spec);
-    kill(kernels().into_iter().min().unwrap());
+    kill(kernel());
     let (ending, _) = bench.run(&spec);
     assert_eq!(ending.reason, Reason::Exit { code: 7 }, "{ending:?}");
     // The host end, and all with it: the engine makes another cage.
     let (spec, _) = task(&bench, 1, "exit 8");
     prepare(&bench, &spec);
-    let first = kernels().into_iter().min().unwrap();
-    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    kill(parent.unwrap().trim().parse().unwrap());
+    kill(parent(kernel()));
     let (ending, _) = bench.run(&spec);
     assert_eq!(ending.reason, Reason::Exit { code: 8 }, "{ending:?}");
     until("no guest", || kernels().is_empty());

@@ -23,6 +23,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         "a kernel that is killed ends its task with the reason",
         killed,
     ),
+    (
+        "a guest may be quiet, and is ended when it answers no more",
+        lost,
+    ),
     ("a guest that panics says so", panics),
     ("guests that lie, flood or say nothing are ended", fakes),
     ("a new agent takes a running guest over", taken_over),
@@ -69,19 +73,38 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The parent of a process; 0 where there is none.
+pub(crate) fn parent(pid: u32) -> u32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The kernel of the one guest that this process began; what is left of others goes first. The
+/// processes that serve it have its name too, and numbers tell nothing: they begin anew after the
+/// largest.
+pub(crate) fn kernel() -> u32 {
+    let mut first = Vec::new();
+    until("one guest", || {
+        let all = kernels();
+        first = all.clone();
+        first.retain(|pid| !all.contains(&parent(*pid)));
+        first.len() == 1
+    });
+    first[0]
+}
+
+pub(crate) fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
 /// Kernels of guests that this process began, by the chain of parents.
 pub(crate) fn kernels() -> Vec<u32> {
-    let field = |pid: u32, name: &str| -> Option<String> {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().to_owned())
-    };
     let ours = |pid: u32| {
         let mut at = pid;
         while at > 1 && at != std::process::id() {
-            at = field(at, "PPid:")
-                .and_then(|pid| pid.parse().ok())
-                .unwrap_or(0);
+            at = parent(at);
         }
         at == std::process::id()
     };
@@ -107,9 +130,7 @@ fn killed(bench: &Bench, _: &Image) {
         assert!(Instant::now() < end, "the guest never got ready");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let first = kernels().into_iter().min().unwrap();
-    let pid = rustix::process::Pid::from_raw(first.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill(kernel());
     let ending = bench.ending(spec.attempt);
     assert!(
         matches!(ending.reason, Reason::Engine { .. }),
@@ -139,16 +160,15 @@ pub(crate) fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Ima
     Image { dir, manifest }
 }
 
-/// Runs `true` on an image with this bound of silence; why it ended.
-pub(crate) fn reason_on(image: &Image, silence: Duration) -> Reason {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = dir.path().join("blobs");
+/// A bench whose guests may be silent for so long.
+fn silent_for(image: &Image, dir: &Path, silence: Duration) -> Bench {
+    let blobs = dir.join("blobs");
     fs::create_dir(&blobs).unwrap();
-    let bench = Bench::new(blobs, |events: Events| {
+    Bench::new(blobs, |events: Events| {
         let process = ProcessConfig {
             beat: BEAT,
             group_parent: group_parent(),
-            ..ProcessConfig::new(dir.path().join("engine"))
+            ..ProcessConfig::new(dir.join("engine"))
         };
         let config = VmConfig {
             silence,
@@ -156,9 +176,38 @@ pub(crate) fn reason_on(image: &Image, silence: Duration) -> Reason {
             ..VmConfig::new(process, image.dir.clone())
         };
         VmEngine::new(config, events).unwrap()
-    });
+    })
+}
+
+/// Runs `true` on an image with this bound of silence; why it ended.
+pub(crate) fn reason_on(image: &Image, silence: Duration) -> Reason {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = silent_for(image, dir.path(), silence);
     let (ending, _) = bench.run(&bench.spec(&["true"]));
     ending.reason
+}
+
+/// The kernel lives on without the processes that carry its input and output.
+fn lost(_: &Bench, image: &Image) {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = silent_for(image, dir.path(), Duration::from_secs(6));
+    let spec = bench.script("echo a; sleep 8; echo b; sleep 1000");
+    bench.start(&spec);
+    crate::qemu::said(&bench, &spec, 4);
+    let first = kernel();
+    let serves = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        *pid != first && status.contains("TracerPid:\t0\n")
+    };
+    let serving: Vec<u32> = kernels().into_iter().filter(serves).collect();
+    assert!(!serving.is_empty());
+    serving.into_iter().for_each(kill);
+    let reason = bench.ending(spec.attempt).reason;
+    assert!(
+        reason.to_string().contains("was silent for 6 s"),
+        "{reason:?}"
+    );
+    bench.engine().discard(spec.attempt);
 }
 
 fn panics(_: &Bench, image: &Image) {
@@ -269,12 +318,10 @@ fn used(bench: &Bench, _: &Image) {
         let stop = Control::Stop { grace_ms: 0 };
         bench.engine().control(spec.attempt, stop).unwrap();
     };
-    let kill = |_: &AttemptSpec| {
-        let first = kernels().into_iter().min().unwrap();
-        let pid = rustix::process::Pid::from_raw(first.try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let lose = |_: &AttemptSpec| {
+        kill(kernel());
     };
-    let ends: [&dyn Fn(&AttemptSpec); 2] = [&stop, &kill];
+    let ends: [&dyn Fn(&AttemptSpec); 2] = [&stop, &lose];
     for end in ends {
         let spec = bench.script(script);
         bench.start(&spec);

@@ -100,7 +100,10 @@ impl Channel {
             match ToGuest::decode(&frame).map_err(io::Error::other)? {
                 ToGuest::Taken(total) => self.sending.taken(total),
                 ToGuest::Clock(ms) => set_clock(ms),
-                request @ (ToGuest::Stop | ToGuest::Begin | ToGuest::Get { .. }) => {
+                request @ (ToGuest::Stop
+                | ToGuest::Begin
+                | ToGuest::Speak
+                | ToGuest::Get { .. }) => {
                     self.requests.push_back(request);
                 }
             }

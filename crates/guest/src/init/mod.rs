@@ -85,7 +85,8 @@ fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::
         Ok((program, streams)) => {
             record.boot_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
             channel.send(&ToHost::Started)?;
-            watch(channel, program, streams, &mut record)?;
+            let disk = mounts::Disk::open(wanted)?;
+            watch(channel, program, streams, &disk, &mut record)?;
         }
         Err(error) => record.end = End::Failed(error.to_string()),
     }
@@ -123,6 +124,7 @@ fn watch(
     channel: &mut Channel,
     mut program: Program,
     streams: [File; 2],
+    disk: &mounts::Disk,
     record: &mut Record,
 ) -> io::Result<()> {
     let mut streams = streams.map(Some);
@@ -134,8 +136,13 @@ fn watch(
             channel.receive()?;
         }
         while let Some(message) = channel.next_request() {
-            if message == ToGuest::Stop {
-                program.stop();
+            match message {
+                ToGuest::Stop => program.stop(),
+                ToGuest::Speak => {
+                    disk.answers()?;
+                    channel.send(&ToHost::Here)?;
+                }
+                ToGuest::Taken(_) | ToGuest::Get { .. } | ToGuest::Clock(_) | ToGuest::Begin => {}
             }
         }
         if woken.program {

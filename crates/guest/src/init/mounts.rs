@@ -2,12 +2,13 @@
 
 use super::{CGROUP, DISK, ROOT};
 use crate::task::{GuestTask, WORK};
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, open, symlinkat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, socket};
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Names in `/dev` of the program's root: harmless, and what every program expects.
@@ -94,7 +95,7 @@ pub(super) fn kernel() -> io::Result<()> {
 pub(super) fn modules() -> io::Result<()> {
     let names = fs::read_to_string(Path::new(MODULES).join(ORDER))?;
     for name in names.lines() {
-        let file = fs::File::open(Path::new(MODULES).join(format!("{name}.ko")))?;
+        let file = File::open(Path::new(MODULES).join(format!("{name}.ko")))?;
         match rustix::system::finit_module(&file, c"", 0) {
             // Built in, or loaded by another one.
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -111,6 +112,27 @@ pub(super) fn disks(wanted: &Wanted) -> io::Result<()> {
     mount(device, ROOT, kind.as_str(), flags, None).map_err(at("mount the image"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     mount(&wanted.scratch, DISK, "ext4", flags, None).map_err(at("mount the scratch disk"))
+}
+
+/// A look at the scratch disk past all that is kept of it in memory.
+pub(super) struct Disk(File);
+
+/// What the kernel reads without keeping it begins at such a place in memory.
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+impl Disk {
+    pub(super) fn open(wanted: &Wanted) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let file =
+            open(&wanted.scratch, flags, Mode::empty()).map_err(at("look at the scratch disk"))?;
+        Ok(Self(file.into()))
+    }
+
+    /// Comes back when the disk has answered: never where whoever serves it is gone.
+    pub(super) fn answers(&self) -> io::Result<()> {
+        self.0.read_exact_at(&mut Page([0; 4096]).0, 0)
+    }
 }
 
 /// Completes the program's root and sets its limits. Says what could not be had.

@@ -107,6 +107,7 @@ fn attempt() -> io::Result<Record> {
         disk,
         stop,
         silence: Duration::ZERO,
+        asked: false,
         looked: Instant::now(),
         phase,
         begun,
@@ -163,6 +164,8 @@ struct Keeper {
     stop: OwnedFd,
     outputs: Outputs,
     silence: Duration,
+    /// Whether it was asked to speak, and has said nothing since.
+    asked: bool,
     looked: Instant,
     phase: Phase,
     begun: Instant,
@@ -191,7 +194,7 @@ impl Keeper {
                 self.stream.send(ToGuest::Stop)?;
             }
             if channel {
-                self.silence = Duration::ZERO;
+                (self.silence, self.asked) = (Duration::ZERO, false);
                 if !self.stream.receive()? {
                     return Err(self.died());
                 }
@@ -201,6 +204,7 @@ impl Keeper {
                     }
                 }
             }
+            self.ask_if_silent()?;
             if self
                 .longest_silence()
                 .is_some_and(|most| self.silence > most)
@@ -214,10 +218,20 @@ impl Keeper {
     fn longest_silence(&self) -> Option<Duration> {
         let usual = Duration::from_secs(self.task.silence_seconds.into());
         match self.phase {
-            Phase::Waiting | Phase::Program => None,
+            Phase::Waiting => None,
             Phase::Beginning => Some(usual.min(BEGIN_SILENCE)),
-            Phase::Boot | Phase::Listing(_) | Phase::Fetching(_) => Some(usual),
+            Phase::Boot | Phase::Program | Phase::Listing(_) | Phase::Fetching(_) => Some(usual),
         }
+    }
+
+    /// A program may be quiet for days; its guest may not.
+    fn ask_if_silent(&mut self) -> io::Result<()> {
+        let long = Duration::from_secs(self.task.silence_seconds.into()) / 4;
+        if matches!(self.phase, Phase::Program) && self.silence >= long && !self.asked {
+            self.stream.send(ToGuest::Speak)?;
+            self.asked = true;
+        }
+        Ok(())
     }
 
     fn wait(&mut self) -> io::Result<(bool, bool, bool)> {
@@ -311,6 +325,7 @@ impl Keeper {
                 self.outputs.end(digest)?;
                 return self.ask_next();
             }
+            (_, ToHost::Here) => {}
             (_, ToHost::Trouble(text)) => {
                 let text: String = text
                     .chars()
