@@ -1,10 +1,13 @@
 //! Does nothing get lost or run into the results twice when parts die?
 
 use crate::fleet::Fleet;
-use crate::pool::{Desk, begun, command, finish, long, processes_with, until};
+use crate::pool::{
+    Desk, Pool, begun, command, finish, long, processes, processes_with, signal, until,
+};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -231,7 +234,7 @@ fn a_killed_shim_takes_its_sandbox_along() {
         String::from_utf8_lossy(&line).contains("__shim")
     };
     let shim = above.iter().rfind(is_shim).unwrap();
-    crate::pool::signal(*shim, "KILL");
+    signal(*shim, "KILL");
     until("nothing of it is left, or it runs anew", || {
         processes_with("98761")
             .iter()
@@ -269,7 +272,7 @@ fn a_full_disk_is_a_sentence_and_passes() {
         println!("skipped: mounting a small disk needs root");
         return;
     };
-    let pool = crate::pool::Pool::start_in(disk.dir.path(), 1);
+    let pool = Pool::start_in(disk.dir.path(), 1);
     let desk = Desk::new();
     let small = ["run", "--disk", "8MiB", "--", "echo", "before"];
     pool.gleaner(&desk, &small).exits(0);
@@ -297,7 +300,7 @@ fn a_full_disk_is_a_sentence_and_passes() {
 
 #[test]
 fn a_dev_pool_that_is_killed_takes_all_it_started_along() {
-    let pool = crate::pool::Pool::start(1);
+    let pool = Pool::start(1);
     let desk = Desk::new();
     let mark = format!("{}.5", 30_000_000 + std::process::id());
     pool.gleaner(&desk, &["run", "--detach", "--", "sleep", &mark])
@@ -311,7 +314,7 @@ fn a_dev_pool_that_is_killed_takes_all_it_started_along() {
 }
 
 /// Writes until the disk is full.
-fn fill(path: &std::path::Path) {
+fn fill(path: &Path) {
     let mut dd = Command::new("dd");
     dd.arg("if=/dev/zero")
         .arg(format!("of={}", path.display()))
@@ -438,4 +441,52 @@ fn who_follows_a_log_sees_all_of_it_through_a_death_of_the_server() {
     fleet.restart_server();
     let seen = crate::pool::outcome(logs).exits(0);
     assert_eq!(seen.stdout, "1\n2\n3\n4\n5\n6\n7\n8\n");
+}
+
+/// The word after this one in a command line.
+fn word_after<'l>(line: &'l str, name: &str) -> Option<&'l str> {
+    line.split(' ').skip_while(|word| *word != name).nth(1)
+}
+
+/// The directories of a group, in every hierarchy.
+fn groups(name: &str) -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(top).into_iter().flatten().flatten();
+    let tops = hierarchies.map(|entry| entry.path());
+    let all = tops.chain([top.to_owned()]).map(|top| top.join(name));
+    all.filter(|dir| dir.is_dir()).collect()
+}
+
+#[test]
+fn groups_of_a_killed_pool_go_when_another_starts_anywhere() {
+    let (desk, dead, beside) = (Desk::new(), Desk::new(), Desk::new());
+    let live = Pool::start_in(beside.path(), 1);
+    let killed = Pool::start_in(dead.path(), 2);
+    killed.gleaner(&desk, &["run", "--", "true"]).exits(0);
+    let of = |folder: &Desk| -> Vec<(u32, String)> {
+        let folder = folder.path().to_str().unwrap();
+        let mut all = processes();
+        all.retain(|(_, line)| line.contains(folder));
+        all
+    };
+    let group = |folder: &Desk| {
+        let all = of(folder);
+        let found = all.iter().find_map(|(_, line)| word_after(line, "--group"));
+        found.expect("an agent runs").to_owned()
+    };
+    let (gone, stays) = (group(&dead), group(&beside));
+    let were = groups(&stays);
+    until("the whole pool is killed", || {
+        let left = of(&dead);
+        for (pid, _) in &left {
+            signal(*pid, "KILL");
+        }
+        left.is_empty()
+    });
+    // Without groups, or as a plain user with none of the top, there is nothing to leave.
+    assert_eq!(groups(&gone).is_empty(), were.is_empty());
+    let _third = Pool::start(1);
+    until("its groups are gone", || groups(&gone).is_empty());
+    assert_eq!(groups(&stays), were, "whose agent lives, although idle");
+    live.gleaner(&desk, &["run", "--", "true"]).exits(0);
 }

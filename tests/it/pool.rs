@@ -588,7 +588,7 @@ pub(crate) fn processes_with(word: &str) -> Vec<(u32, String)> {
 }
 
 /// All processes: id, and the command line with spaces.
-fn processes() -> Vec<(u32, String)> {
+pub(crate) fn processes() -> Vec<(u32, String)> {
     let entries = fs::read_dir("/proc").unwrap();
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())

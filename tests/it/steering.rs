@@ -32,6 +32,17 @@ fn listings_have_id_name_and_state() {
     assert!(at(&newer) < at(&older), "newest first");
     assert_eq!(jobs[at(&newer)]["state"], "done");
     assert_eq!(jobs[at(&newer)]["name"], "newer");
+    // Either node may have run it; both have a history of their own.
+    let mut history = Vec::new();
+    for node in ["node-1", "node-2"] {
+        let data = pool.config().with_file_name(node);
+        let asked = ["owner", "--data", data.to_str().unwrap(), "history"];
+        let lines = pool.gleaner(&desk, &[&asked[..], &["--json"]].concat());
+        history.extend(lines.exits(0).json().as_array().unwrap().clone());
+    }
+    let of_newer = history.iter().find(|line| line["name"] == "newer").unwrap();
+    assert_eq!(of_newer["state"], "working");
+    assert!(id_of(of_newer).starts_with(&format!("{newer}@")));
     let quiet = pool.gleaner(&desk, &["jobs", "--quiet"]).exits(0).stdout;
     assert!(quiet.lines().any(|line| line == newer), "{quiet}");
     let tasks = pool

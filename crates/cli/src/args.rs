@@ -1,6 +1,7 @@
 //! The command line as data. What a command takes is declared beside the command.
 
 use crate::cmd;
+use crate::out::Colour;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -11,6 +12,15 @@ pub(crate) struct Cli {
     /// Client settings; else $GLEANER_CONFIG, else ~/.config/gleaner/client.toml
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Colours in tables and logs; auto: on a terminal, unless $NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) color: Colour,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -31,7 +31,7 @@ impl DaemonOptions {
             // It would say so on standard error, which is what could not be written: a full disk
             // under the log must not end a daemon.
             .log_internal_errors(false)
-            .with_ansi(crate::out::is_watched())
+            .with_ansi(crate::out::has_colour(crate::out::is_watched()))
             .init();
         Ok(())
     }

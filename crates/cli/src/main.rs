@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         return gleaner_sense::user_session::session_main(&arguments);
     }
     let cli = Cli::parse_from(arguments);
+    out::choose_colour(cli.color);
     let code = match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => {

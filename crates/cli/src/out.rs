@@ -5,6 +5,7 @@ use gleaner_client::ClientError;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 /// Exit code when a task failed.
 pub(crate) const TASK_FAILED: u8 = 1;
@@ -16,6 +17,38 @@ pub(crate) const REFUSED: u8 = 4;
 pub(crate) const INTERRUPTED: u8 = 130;
 /// Stands for a character that a terminal would obey.
 const NOT_SHOWN: &str = "\u{fffd}";
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal that can, unless NO_COLOR is set
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// What the command line says of colours, from its first moment on.
+static COLOUR: OnceLock<Colour> = OnceLock::new();
+
+/// Sets when colours are used. The first call holds.
+pub(crate) fn choose_colour(choice: Colour) {
+    COLOUR.get_or_init(|| choice);
+}
+
+/// Whether what goes there may have colours.
+pub(crate) fn has_colour(terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match COLOUR.get().unwrap_or(&Colour::Auto) {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            terminal && !set("NO_COLOR") && !dumb
+        }
+    }
+}
 
 /// A command ends early.
 #[derive(Debug)]

@@ -87,7 +87,18 @@ pub(crate) fn open_one(scratch: &Path, name: &str) -> Result<File, EngineError> 
     open_output(top.as_fd(), Path::new(name)).map(|(_, file)| file)
 }
 
+/// The attempt's streams, which come home whether they are asked for or not.
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+/// Whether an output is a stream by its name. Patterns are for what the program writes.
+fn is_stream(output: &str) -> bool {
+    STREAMS.contains(&output.strip_prefix("./").unwrap_or(output))
+}
+
 /// Every output below `top`, and the streams; together at most `max_bytes`.
+///
+/// An output with the name of a stream is that stream. A file with such a name is refused: which of
+/// the two was meant cannot be known.
 pub(crate) fn collect(
     top: &Top<'_>,
     run: &Path,
@@ -96,12 +107,12 @@ pub(crate) fn collect(
 ) -> Result<Vec<CollectedFile>, EngineError> {
     let mut files = Vec::new();
     let mut left = max_bytes;
-    for name in ["stdout", "stderr"] {
+    for name in STREAMS {
         let doing = format!("open {name}");
         let open = File::open(run.join(name)).map_err(|error| io_error(&doing, error))?;
         files.push(charge(name.to_owned(), open, &mut left)?);
     }
-    files.extend(below(top, outputs, &mut left)?);
+    files.extend(matched(top, outputs, &mut left, is_stream)?);
     Ok(files)
 }
 
@@ -112,13 +123,23 @@ pub(crate) fn below(
     outputs: &[String],
     left: &mut u64,
 ) -> Result<Vec<CollectedFile>, EngineError> {
+    matched(top, outputs, left, |_| false)
+}
+
+/// As [`below`], but nothing has to match an output that `is_there` already.
+fn matched(
+    top: &Top<'_>,
+    outputs: &[String],
+    left: &mut u64,
+    is_there: impl Fn(&str) -> bool,
+) -> Result<Vec<CollectedFile>, EngineError> {
     let mut files = Vec::new();
     if outputs.is_empty() {
         return Ok(files);
     }
     let set = globs(outputs)?;
     let top = top.open()?;
-    let mut seen = vec![false; outputs.len()];
+    let mut seen: Vec<bool> = outputs.iter().map(|output| is_there(output)).collect();
     for path in matches(&top, &set)? {
         for at in set.matches(&path) {
             if let Some(seen) = seen.get_mut(at) {
@@ -126,7 +147,7 @@ pub(crate) fn below(
             }
         }
         let (name, file) = open_output(top.as_fd(), &path)?;
-        if matches!(name.as_str(), "stdout" | "stderr") {
+        if STREAMS.contains(&name.as_str()) {
             return Err(wrong(
                 name,
                 "has the name of a stream; give the file another one",
@@ -299,6 +320,39 @@ mod tests {
             names.unwrap(),
             ["stdout", "stderr", "a.txt", "deep/er/x", "out/1.png"]
         );
+    }
+
+    #[test]
+    fn an_output_with_the_name_of_a_stream_is_the_stream() {
+        for outputs in [
+            &["stdout"][..],
+            &["stderr"],
+            &["./stdout", "stderr", "stdout"],
+        ] {
+            let names = try_collect(outputs, 100, |_| {});
+            assert_eq!(names.unwrap(), STREAMS, "{outputs:?}");
+        }
+        let names = try_collect(&["stdout", "a"], 100, |dir| {
+            fs::write(dir.join("a"), "a").unwrap();
+        });
+        assert_eq!(names.unwrap(), ["stdout", "stderr", "a"]);
+        // What is written decides whether a pattern, or another directory's file, is missing.
+        for output in ["std*", "deep/stdout", "stdout/x"] {
+            let refused = try_collect(&[output], 100, |_| {}).unwrap_err();
+            assert!(refused.contains("is missing"), "{output}: {refused}");
+        }
+        let refused = try_collect(&["stdout"], 100, |dir| {
+            fs::write(dir.join("stdout"), "not the stream").unwrap();
+        });
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("name of a stream"), "{refused}");
+    }
+
+    #[test]
+    fn a_saved_file_is_no_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = below(&Top::whole(dir.path()), &["stdout".to_owned()], &mut 9);
+        assert!(files.unwrap_err().to_string().contains("is missing"));
     }
 
     #[test]

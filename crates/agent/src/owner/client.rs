@@ -37,6 +37,17 @@ pub enum AskError {
         /// Theirs.
         names: Vec<String>,
     },
+    /// More than one has it: agents of several pools may.
+    #[error(
+        "several agents here are called {name:?}, in {}; say which with --data DIR",
+        directories.join(" and ")
+    )]
+    Namesakes {
+        /// The name.
+        name: String,
+        /// Where each of them works.
+        directories: Vec<String>,
+    },
     /// The agent says no.
     #[error("{}", .0.sentence)]
     Refused(super::protocol::Refusal),
@@ -66,28 +77,16 @@ impl Agent {
     /// Where there is none, or it is not clear which one is meant.
     pub fn find(name: Option<&str>) -> Result<Self, AskError> {
         let found = Self::list()?;
-        let names =
-            |found: &[(Self, Overview)]| found.iter().map(|one| one.1.name.clone()).collect();
-        match name {
-            None => match &found[..] {
-                [(only, _)] => Ok(only.clone()),
-                several => Err(AskError::Several {
-                    names: names(several),
-                }),
-            },
-            Some(name) => {
-                let mut named = found
-                    .iter()
-                    .filter(|one| one.1.name == name || one.1.id == name);
-                named
-                    .next()
-                    .map(|one| one.0.clone())
-                    .ok_or_else(|| AskError::Unknown {
-                        name: name.to_owned(),
-                        names: names(&found),
-                    })
-            }
-        }
+        let known: Vec<Known<'_>> = found
+            .iter()
+            .map(|(_, one)| [&*one.name, &*one.id, &*one.data])
+            .collect();
+        let at = meant(&known, name)?;
+        found
+            .into_iter()
+            .nth(at)
+            .map(|one| one.0)
+            .ok_or_else(strange)
     }
 
     /// Every agent of this PC that answers us, with its status.
@@ -180,8 +179,61 @@ impl Agent {
     }
 }
 
+/// Name, id and directory of an agent.
+type Known<'k> = [&'k str; 3];
+
+/// Which of them is meant: the only one, or the only one with this name or id.
+fn meant(known: &[Known<'_>], name: Option<&str>) -> Result<usize, AskError> {
+    let all = |at: usize| known.iter().map(|one| one[at].to_owned()).collect();
+    let Some(name) = name else {
+        return match known {
+            [_] => Ok(0),
+            _ => Err(AskError::Several { names: all(0) }),
+        };
+    };
+    let named = known.iter().enumerate();
+    let named: Vec<(usize, &Known<'_>)> = named.filter(|one| one.1[..2].contains(&name)).collect();
+    match &named[..] {
+        [(at, _)] => Ok(*at),
+        [] => Err(AskError::Unknown {
+            name: name.to_owned(),
+            names: all(0),
+        }),
+        several => Err(AskError::Namesakes {
+            name: name.to_owned(),
+            directories: several.iter().map(|one| one.1[2].to_owned()).collect(),
+        }),
+    }
+}
+
 fn strange() -> AskError {
     AskError::Broken(io::Error::other(
         "its answer makes no sense; is it of another version?",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_meant_has_to_be_clear() {
+        let two = [["node-1", "aa", "/one"], ["node-2", "bb", "/two"]];
+        let namesakes = [["node-1", "aa", "/one"], ["node-1", "bb", "/two"]];
+        assert_eq!(meant(&two[..1], None).unwrap(), 0);
+        assert_eq!(meant(&two, Some("node-2")).unwrap(), 1);
+        assert_eq!(meant(&namesakes, Some("bb")).unwrap(), 1);
+        for (known, name, said) in [
+            (&two, None, "node-1, node-2; say which with --node NAME"),
+            (&two, Some("b12"), "no agent here is called \"b12\""),
+            (
+                &namesakes,
+                Some("node-1"),
+                "in /one and /two; say which with --data DIR",
+            ),
+        ] {
+            let problem = meant(known, name).unwrap_err().to_string();
+            assert!(problem.contains(said), "{name:?}: {problem}");
+        }
+    }
 }

@@ -5,8 +5,8 @@ use super::guests::Guests;
 use super::ledger::{Ledger, MINUTE_MS};
 use super::limits::{NodeSettings, must_be_stricter};
 use super::overview::{Beside, Identity, Judged, judge, overview, why};
-use super::page::Page;
 use super::page::html::Shown;
+use super::page::{Behind, Page};
 use super::protocol::{Answer, Ask, LimitsView, Mode, Offered, Overview, Refusal, Slot, Today};
 use super::record::{Moment, Recorder};
 use super::wall;
@@ -220,44 +220,6 @@ impl Desk {
             slot: u32::try_from(SLOT_MINUTES * 60).unwrap_or(u32::MAX),
             slots: lock(&self.ledger).slots(start, wall::now(), SLOT_MINUTES),
         }
-    }
-
-    /// Everything that the page shows.
-    pub(crate) async fn shown(self: &Arc<Self>) -> Result<Shown, Refusal> {
-        let overview = self.overview().await?;
-        let Answer::History(history) = self.history(PAGE_DAYS) else {
-            return Err(Refusal::no("the history cannot be read"));
-        };
-        Ok(Shown {
-            overview,
-            today: self.today(),
-            history,
-        })
-    }
-
-    /// Gives an order and waits until it holds: whoever pauses wants to know that it did.
-    pub(crate) async fn wish(self: &Arc<Self>, wish: OwnerWish) -> Result<Answer, Refusal> {
-        if let OwnerWish::Pause { until: Some(until) } = wish
-            && until <= wall::now()
-        {
-            return Err(Refusal::usage("this pause would have ended already"));
-        }
-        let mut status = self.has.status.clone();
-        self.has.bell.order(Order::Wish(wish));
-        let holds = |status: &Status| match wish {
-            OwnerWish::Pause { .. } => status.wish == Some(wish),
-            OwnerWish::Resume => !matches!(status.wish, Some(OwnerWish::Pause { .. })),
-        };
-        match tokio::time::timeout(ORDER_WAIT, status.wait_for(holds)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(Refusal::no("the agent is stopping")),
-            Err(_) => {
-                let words = "the agent has not taken it yet; `gleaner owner status` tells when";
-                return Err(Refusal::no(words));
-            }
-        }
-        self.note_mode().await;
-        self.overview().await.map(Answer::from)
     }
 
     fn limits_view(&self) -> Answer {
@@ -494,6 +456,45 @@ impl Desk {
                 bytes
             }
         }
+    }
+}
+
+impl Behind for Desk {
+    async fn shown(self: &Arc<Self>) -> Result<Shown, Refusal> {
+        let overview = self.overview().await?;
+        let Answer::History(history) = self.history(PAGE_DAYS) else {
+            return Err(Refusal::no("the history cannot be read"));
+        };
+        Ok(Shown {
+            overview,
+            today: self.today(),
+            history,
+        })
+    }
+
+    /// Gives an order and waits until it holds: whoever pauses wants to know that it did.
+    async fn wish(self: &Arc<Self>, wish: OwnerWish) -> Result<Answer, Refusal> {
+        if let OwnerWish::Pause { until: Some(until) } = wish
+            && until <= wall::now()
+        {
+            return Err(Refusal::usage("this pause would have ended already"));
+        }
+        let mut status = self.has.status.clone();
+        self.has.bell.order(Order::Wish(wish));
+        let holds = |status: &Status| match wish {
+            OwnerWish::Pause { .. } => status.wish == Some(wish),
+            OwnerWish::Resume => !matches!(status.wish, Some(OwnerWish::Pause { .. })),
+        };
+        match tokio::time::timeout(ORDER_WAIT, status.wait_for(holds)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(Refusal::no("the agent is stopping")),
+            Err(_) => {
+                let words = "the agent has not taken it yet; `gleaner owner status` tells when";
+                return Err(Refusal::no(words));
+            }
+        }
+        self.note_mode().await;
+        self.overview().await.map(Answer::from)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `gleaner cancel`, `pause`, `resume`, `retry` and `delete`: steering jobs and tasks.
 
+use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use gleaner_api::Accepted;
@@ -32,16 +33,6 @@ impl std::fmt::Display for Target {
             Self::Task(task) => write!(f, "task {task}"),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, clap::Args)]
-struct Form {
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-    /// Nothing on standard output
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 /// Cancel a job or a task; running attempts end
@@ -159,13 +150,15 @@ async fn steer(
 /// Says what became of how many tasks.
 fn tell(target: Target, past: &str, accepted: Accepted, form: Form) -> Outcome {
     let Accepted { touched } = accepted;
+    let id = match target {
+        Target::Job(job) => job.to_string(),
+        Target::Task(task) => task.to_string(),
+    };
     if form.json {
-        let id = match target {
-            Target::Job(job) => job.to_string(),
-            Target::Task(task) => task.to_string(),
-        };
         out::json(&Steered { id, touched })?;
-    } else if !form.quiet {
+    } else if form.quiet {
+        out::line(id)?;
+    } else {
         let tasks = if touched == 1 { "task" } else { "tasks" };
         out::line(format!("{target}: {touched} {tasks} {past}"))?;
     }

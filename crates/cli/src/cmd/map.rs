@@ -22,6 +22,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "absent, a flag, or with its file")]
     lines: Option<Option<String>>,
+    /// The job's id only
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
     /// A quoted glob, as in 'data/*.txt'
     #[arg(value_name = "PATTERN")]
     pattern: Vec<String>,
@@ -48,7 +51,7 @@ impl Args {
             axes: [(name.to_owned(), axis)].into(),
             ..Sweep::default()
         };
-        let shown = if self.options.json {
+        let shown = if self.options.json || self.quiet {
             Shown::Nothing
         } else {
             Shown::Progress
@@ -59,7 +62,7 @@ impl Args {
         let after = After {
             wait: !self.options.detach,
             json: self.options.json,
-            quiet: false,
+            quiet: self.quiet,
             results: self.options.results,
         };
         after.go_on(session, job, interrupt).await

@@ -24,9 +24,8 @@ enum Verb {
         /// The user it stands for, or a name to know the node's token by
         #[arg(long)]
         name: String,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// List tokens, without their secrets
     List {
@@ -38,6 +37,8 @@ enum Verb {
         /// Its id in the listing
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         id: String,
+        #[command(flatten)]
+        form: Form,
     },
 }
 
@@ -53,7 +54,7 @@ impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         let client = &session.client;
         match self.verb {
-            Verb::New { kind, name, json } => {
+            Verb::New { kind, name, form } => {
                 let kind = match kind {
                     Kind::User => "user",
                     Kind::Node => "node",
@@ -64,8 +65,10 @@ impl Args {
                         name,
                     })
                     .await?;
-                if json {
+                if form.json {
                     out::json(&token)?;
+                } else if form.quiet {
+                    out::line(token.secret.as_deref().unwrap_or(""))?;
                 } else {
                     out::line(token.secret.as_deref().unwrap_or(""))?;
                     out::say(format!(
@@ -86,9 +89,9 @@ impl Args {
                     out::print(&table::tokens::list(&tokens, Look::of_stdout()))?;
                 }
             }
-            Verb::Revoke { id } => {
+            Verb::Revoke { id, form } => {
                 client.revoke_token(&id).await?;
-                out::say(format!("token {id} is revoked"));
+                form.done(&id, "revoked", || format!("token {id} is revoked"))?;
             }
         }
         Ok(0)

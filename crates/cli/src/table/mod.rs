@@ -1,5 +1,5 @@
 //! Tables for people: one file a table. Colour means something (good, bad, in between) and only
-//! stands on a terminal; NO_COLOR is honoured.
+//! stands on a terminal, unless `--color` or NO_COLOR say otherwise.
 
 pub(crate) mod bench;
 pub(crate) mod images;
@@ -15,6 +15,9 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use gleaner_model::{Bytes, LimitKind, Span};
 use std::io::IsTerminal as _;
 
+/// Fewer columns in $COLUMNS are a mistake: no table can be read in them.
+const NARROWEST: u16 = 20;
+
 /// How tables look where they go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
@@ -29,11 +32,13 @@ impl Look {
     /// As standard output is.
     pub(crate) fn of_stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+        let width = || columns().filter(|columns| *columns >= NARROWEST);
         Self {
-            colour: terminal && !set("NO_COLOR") && !dumb,
-            width: terminal.then(|| Table::new().width()).flatten(),
+            colour: crate::out::has_colour(terminal),
+            width: terminal
+                .then(|| width().or_else(|| Table::new().width()))
+                .flatten(),
             now: jiff::Timestamp::now(),
         }
     }

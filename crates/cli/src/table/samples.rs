@@ -3,7 +3,8 @@
 use crate::table::Look;
 use crate::table::owner::Shape;
 use gleaner_agent::owner::{
-    CpuView, DiskView, MemoryView, Mode, NetworkView, Overview, RunningView, Totals,
+    CpuView, DiskView, Entry, MemoryView, Mode, NetworkView, Overview, Pause, RunningView, Totals,
+    Work,
 };
 use gleaner_api::{AttemptView, JobView, NodeView, TaskCounts, TaskDetail, TaskView, TokenView};
 use gleaner_model::{
@@ -213,4 +214,33 @@ pub(crate) fn overview() -> Overview {
             network: 12 << 20,
         },
     }
+}
+
+/// Two hours of one job, and what kept it waiting in between.
+pub(crate) fn history() -> Vec<Entry> {
+    let work = |from: &str, to: &str| {
+        Entry::Work(Work {
+            job: JobId(7),
+            name: "screening".into(),
+            user: "ada".into(),
+            from: ms(from),
+            to: ms(to),
+            tasks: 3,
+            cpu_seconds: 120.0,
+            memory: 500 << 20,
+            disk: 0,
+            network: 0,
+        })
+    };
+    vec![
+        work("2026-01-02T03:00:00.5Z", "2026-01-02T03:04:00Z"),
+        Entry::Pause(Pause {
+            from: ms("2026-01-02T02:10:00Z"),
+            to: Some(ms("2026-01-02T03:00:00Z")),
+            mode: Mode::Paused,
+            rule: "owner".into(),
+            reason: "you paused it".into(),
+        }),
+        work("2026-01-02T02:00:00Z", "2026-01-02T02:10:00Z"),
+    ]
 }

@@ -7,6 +7,7 @@
 //! [`Limits`], figures go out as [`GroupUsage`] and [`GroupEvents`]. The agent and the launcher
 //! stay outside the groups, so nothing of theirs is ever charged to a task.
 
+mod claim;
 mod controllers;
 mod describe;
 mod detect;
@@ -23,6 +24,7 @@ mod told;
 mod v1;
 mod v2;
 
+pub(crate) use claim::{Claim, PART};
 pub(crate) use describe::capability;
 use device::Device;
 pub(crate) use files::own_path;

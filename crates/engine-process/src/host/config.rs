@@ -1,6 +1,6 @@
 //! What the engine is told when it is made.
 
-use crate::cgroup::DetectOptions;
+use crate::cgroup::{DetectOptions, PART};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,7 +65,16 @@ impl ProcessConfig {
 /// A name for the group of those who belong to this directory: no two have the same.
 #[must_use]
 pub fn domain_name(dir: &Path) -> String {
+    format!("{PART}{}", hash(dir))
+}
+
+/// What the names of the groups of an engine's tasks begin with.
+pub(super) fn tag(dir: &Path) -> String {
+    format!("t{}", hash(dir))
+}
+
+fn hash(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let digest = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
-    format!("t{}", digest.as_str().split_at(8).0)
+    digest.as_str().split_at(8).0.to_owned()
 }

@@ -19,7 +19,7 @@ pub(crate) mod uids;
 
 use crate::bundle::{self, Bay, Bundle, GuestNeeds};
 use crate::cage::UIDS_OF_BUNDLE;
-use crate::cgroup::{Backend, DetectOptions};
+use crate::cgroup::{Backend, Claim, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     tag: String,
     domain: String,
     backend: Backend,
+    /// While it is held nobody takes the agent's part of the groups for a dead one's.
+    _claim: Option<Claim>,
     /// What each attempt may have now.
     share: Mutex<Share>,
     /// What guests in cages made from now on need.
@@ -198,15 +200,16 @@ impl ProcessEngine {
         } else {
             None
         };
-        let tag = domain_name(&dir);
-        let domain = config.domain.clone().unwrap_or_else(|| tag.clone());
+        let tag = config::tag(&dir);
+        let domain = config.domain.clone();
+        let domain = domain.unwrap_or_else(|| domain_name(&dir));
         let options = DetectOptions {
             parent_name: config.group_parent.clone(),
             domain: Some(domain.clone()),
             ..DetectOptions::default()
         };
         let (rubbish, removed) = mpsc::channel::<Rubbish>();
-        let backend = Backend::detect(&options);
+        let (backend, claim) = Backend::settle(&options);
         // An agent that was killed may have left everything held.
         if let Err(error) = backend.hold(false) {
             tracing::warn!(%error, "tasks of an earlier agent stay frozen");
@@ -221,6 +224,7 @@ impl ProcessEngine {
             tag,
             domain,
             backend,
+            _claim: claim,
             share: Mutex::default(),
             needs: Mutex::default(),
             steer,

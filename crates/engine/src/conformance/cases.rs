@@ -431,6 +431,12 @@ fn outputs(bench: &Bench) {
     let (_, files) = bench.run(&spec);
     let names: Vec<String> = files.unwrap_or_default().into_keys().collect();
     assert_eq!(names, ["3.txt", "a/1.txt", "a/b/2.txt", "stderr", "stdout"]);
+    let mut spec = bench.script("echo said");
+    spec.outputs = vec!["stdout".to_owned(), "stderr".to_owned()];
+    let (_, files) = bench.run(&spec);
+    let files = files.unwrap_or_default();
+    assert_eq!(files.get("stdout").map(Vec::as_slice), Some(&b"said\n"[..]));
+    assert_eq!(files.len(), 2, "a stream is an output by its name too");
 }
 
 fn out_of_reach(bench: &Bench) {

@@ -10,7 +10,7 @@ pub(super) mod html;
 #[cfg(test)]
 mod tests;
 
-use super::desk::Desk;
+use super::protocol::{Answer, Refusal};
 use crate::AgentError;
 use bytes::Bytes;
 use gleaner_harvest::OwnerWish;
@@ -62,17 +62,28 @@ struct Secrets {
     csrf: String,
 }
 
+/// Who is asked behind the page.
+pub(super) trait Behind: Send + Sync + 'static {
+    /// Everything that the page shows.
+    fn shown(self: &Arc<Self>) -> impl Future<Output = Result<html::Shown, Refusal>> + Send;
+    /// Gives an order, and answers when it holds.
+    fn wish(
+        self: &Arc<Self>,
+        wish: OwnerWish,
+    ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
 /// The page of one agent.
-pub(super) struct Page {
-    desk: Arc<Desk>,
+pub(super) struct Page<D> {
+    desk: Arc<D>,
     address: SocketAddr,
     secrets: Secrets,
 }
 
-impl Page {
+impl<D: Behind> Page<D> {
     /// Opens the page on loopback; port 0 takes a free one. Gives its address with the token.
     pub(super) async fn open(
-        desk: Arc<Desk>,
+        desk: Arc<D>,
         port: u16,
         stop: CancellationToken,
     ) -> Result<String, AgentError> {

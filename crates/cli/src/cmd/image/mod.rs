@@ -33,9 +33,8 @@ enum Verb {
         /// Most bytes of all its files
         #[arg(long, value_name = "SIZE", default_value_t = Bytes(BYTES_MAX))]
         max_size: Bytes,
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// List the pool's images
     List {
@@ -47,6 +46,8 @@ enum Verb {
         /// Its name
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
+        #[command(flatten)]
+        form: Form,
     },
     /// Build the guest's kernel, first file system and base image from this PC's packages, where
     /// they are missing or older, and try them
@@ -66,7 +67,7 @@ impl Args {
                 name,
                 source,
                 max_size,
-                json,
+                form,
             } => {
                 // Before the work: a pool that is not there is no reason to wait for it.
                 let session = session()?;
@@ -74,17 +75,17 @@ impl Args {
                     Failure::new(REFUSED, format!("no temporary file: {error}"))
                 })?;
                 let (blob, note) = make(&source, max_size, file.as_file())?;
-                block_on(import(&session, &name, (file.path(), blob, &note), json))
+                block_on(import(&session, &name, (file.path(), blob, &note), form))
             }
             Verb::List { form } => {
                 let session = session()?;
                 block_on(list(&session, form))
             }
-            Verb::Remove { name } => {
+            Verb::Remove { name, form } => {
                 let session = session()?;
                 block_on(async {
                     session.client.remove_image(&name).await?;
-                    out::say(format!("image {name} is removed"));
+                    form.done(&name, "removed", || format!("image {name} is removed"))?;
                     Ok(0)
                 })
             }
@@ -128,13 +129,20 @@ async fn import(
     session: &Session,
     name: &str,
     (file, blob, note): (&Path, BlobRef, &str),
-    json: bool,
+    form: Form,
 ) -> Outcome {
     let moved = Progress::default();
     let work = session.client.new_image(name, (file, blob), note, &moved);
-    let image = progress::transfer(Shown::Progress, "sending", &moved, work).await?;
-    if json {
+    let shown = if form.json || form.quiet {
+        Shown::Nothing
+    } else {
+        Shown::Progress
+    };
+    let image = progress::transfer(shown, "sending", &moved, work).await?;
+    if form.json {
         out::json(&image)?;
+    } else if form.quiet {
+        out::line(&image.id)?;
     } else {
         out::line(format!(
             "{} {} {}",

@@ -1,10 +1,12 @@
 //! `gleaner owner …`: what the person at a PC sees, stops and sets. It talks to the agents of
 //! this PC over their sockets; no server and no token is needed.
 
+mod history;
 mod limits;
 mod top;
 mod when;
 
+use crate::form::Form;
 use crate::out::{self, Failure, Outcome, REFUSED, USAGE};
 use crate::table::owner as tables;
 use crate::table::{Look, owner::Shape};
@@ -39,6 +41,9 @@ struct Which {
     /// One JSON object; history: an array
     #[arg(long, global = true)]
     json: bool,
+    /// Ids only; why: the rule, page: the address
+    #[arg(long, short, global = true, conflicts_with = "json")]
+    quiet: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -94,19 +99,19 @@ impl Args {
         if matches!(self.command, Command::Status) {
             return self.which.status();
         }
-        let (json, agent) = (self.which.json, self.which.agent()?);
+        let (form, agent) = (self.which.form(), self.which.agent()?);
         match self.command {
-            Command::Status => show(&agent.ask(&Ask::Status)?, json),
+            Command::Status => show(&agent.ask(&Ask::Status)?, form),
             Command::Top => top::run(&agent),
             Command::Pause { how_long } => {
                 let until = when::until(&how_long).map_err(Failure::usage)?;
-                show(&agent.ask(&Ask::Pause { until })?, json)
+                show(&agent.ask(&Ask::Pause { until })?, form)
             }
-            Command::Resume => show(&agent.ask(&Ask::Resume)?, json),
-            Command::Limits(args) => show(&args.ask(&agent)?, json),
-            Command::History { days } => show(&agent.ask(&Ask::History { days })?, json),
-            Command::Why => show(&agent.ask(&Ask::Why)?, json),
-            Command::Page { print } => page(&agent.ask(&Ask::Page)?, print || json, json),
+            Command::Resume => show(&agent.ask(&Ask::Resume)?, form),
+            Command::Limits(args) => show(&args.ask(&agent)?, form),
+            Command::History { days } => show(&agent.ask(&Ask::History { days })?, form),
+            Command::Why => show(&agent.ask(&Ask::Why)?, form),
+            Command::Page { print } => page(&agent.ask(&Ask::Page)?, print, form),
             Command::Record { verb } => {
                 let ask = match verb {
                     None => Ask::Record { on: None },
@@ -114,13 +119,20 @@ impl Args {
                     Some(RecordVerb::Off) => Ask::Record { on: Some(false) },
                     Some(RecordVerb::Export) => Ask::RecordExport,
                 };
-                show(&agent.ask(&ask)?, json)
+                show(&agent.ask(&ask)?, form)
             }
         }
     }
 }
 
 impl Which {
+    const fn form(&self) -> Form {
+        Form {
+            json: self.json,
+            quiet: self.quiet,
+        }
+    }
+
     fn agent(&self) -> Result<Agent, Failure> {
         match &self.data {
             Some(data) => Ok(Agent::in_directory(data)),
@@ -131,16 +143,19 @@ impl Which {
     /// The one that is meant, or a line for each where several run here.
     fn status(&self) -> Outcome {
         if self.data.is_some() || self.node.is_some() {
-            return show(&self.agent()?.ask(&Ask::Status)?, self.json);
+            return show(&self.agent()?.ask(&Ask::Status)?, self.form());
         }
         let mut found: Vec<Overview> = Agent::list()?.into_iter().map(|one| one.1).collect();
         if found.len() == 1
             && let Some(only) = found.pop()
         {
-            return show(&Answer::Status(Box::new(only)), self.json);
+            return show(&Answer::Status(Box::new(only)), self.form());
         }
         if self.json {
             out::json(&found)?;
+        } else if self.quiet {
+            let ids: String = found.iter().map(|one| format!("{}\n", one.id)).collect();
+            out::print(&ids)?;
         } else {
             out::print(&tables::several(&found, Look::of_stdout()))?;
             out::say("several agents run here; --node NAME tells more of one");
@@ -153,7 +168,9 @@ impl From<AskError> for Failure {
     fn from(problem: AskError) -> Self {
         let code = match &problem {
             AskError::NoAgent { .. } | AskError::Broken(_) => NO_ANSWER,
-            AskError::Several { .. } | AskError::Unknown { .. } => USAGE,
+            AskError::Several { .. } | AskError::Unknown { .. } | AskError::Namesakes { .. } => {
+                USAGE
+            }
             AskError::Refused(refusal) if refusal.usage => USAGE,
             AskError::Refused(_) => REFUSED,
         };
@@ -162,16 +179,18 @@ impl From<AskError> for Failure {
 }
 
 /// Prints an answer.
-fn show(answer: &Answer, json: bool) -> Outcome {
+fn show(answer: &Answer, form: Form) -> Outcome {
     let shape = Shape::of_stdout();
     let text = match answer {
-        Answer::Status(overview) if json => return object(overview),
-        Answer::Why(why) if json => return object(why),
-        Answer::History(entries) if json => return object(entries),
+        Answer::Refused(refusal) => return Err(Failure::new(REFUSED, refusal.sentence.clone())),
+        _ if form.quiet => ids(answer),
         Answer::Today(today) => return object(today),
-        Answer::Limits(limits) if json => return object(limits),
         Answer::Histogram(histogram) => return object(histogram),
-        Answer::Record { on, gaps, since } if json => {
+        Answer::Status(overview) if form.json => return object(overview),
+        Answer::Why(why) if form.json => return object(why),
+        Answer::History(entries) if form.json => return object(&history::rows(entries)?),
+        Answer::Limits(limits) if form.json => return object(limits),
+        Answer::Record { on, gaps, since } if form.json => {
             return object(&serde_json::json!({
                 "on": on, "gaps": gaps, "since": since.map(when::text),
             }));
@@ -182,10 +201,24 @@ fn show(answer: &Answer, json: bool) -> Outcome {
         Answer::Limits(limits) => tables::limits(limits, &shape),
         Answer::Record { on, gaps, since } => tables::record(*on, *gaps, *since, &shape),
         Answer::Page { url } => format!("{url}\n"),
-        Answer::Refused(refusal) => return Err(Failure::new(REFUSED, refusal.sentence.clone())),
     };
     out::print(&text)?;
     Ok(0)
+}
+
+/// What `--quiet` prints: what another command takes, or a program asks for.
+fn ids(answer: &Answer) -> String {
+    let line = |text: &str| format!("{text}\n");
+    match answer {
+        Answer::Status(overview) => line(&overview.id),
+        Answer::Why(why) => line(&why.rule),
+        Answer::History(entries) => entries.iter().map(|one| line(&history::id(one))).collect(),
+        Answer::Limits(limits) => line(&limits.name),
+        Answer::Record { on, .. } => line(if *on { "on" } else { "off" }),
+        Answer::Page { url } => line(url),
+        Answer::Histogram(histogram) => line(&histogram.to_string()),
+        Answer::Today(_) | Answer::Refused(_) => String::new(),
+    }
 }
 
 fn object(value: &impl serde::Serialize) -> Outcome {
@@ -194,18 +227,18 @@ fn object(value: &impl serde::Serialize) -> Outcome {
 }
 
 /// Prints the page's address, and opens it where there is a desktop.
-fn page(answer: &Answer, print: bool, json: bool) -> Outcome {
+fn page(answer: &Answer, print: bool, form: Form) -> Outcome {
     let Answer::Page { url } = answer else {
-        return show(answer, json);
+        return show(answer, form);
     };
-    if json {
+    if form.json {
         return object(&serde_json::json!({ "url": url }));
     }
     out::line(url)?;
     let desktop = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
-    if !print && desktop {
+    if !print && !form.quiet && desktop {
         // A browser that cannot be started is no failure: the address stands above.
         let opened = std::process::Command::new("xdg-open")
             .arg(url)
