@@ -3,7 +3,10 @@
 //! Trees deeper than any path can name, directories without permissions, links to anywhere:
 //! every step is relative to an open directory and follows nothing.
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RawDir, fchmod, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, RawDir, RenameFlags, fchmod, openat, renameat, renameat_with,
+    unlinkat,
+};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -74,8 +77,7 @@ fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(at, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            let all = Mode::from_raw_mode(0o700);
-            rustix::fs::chmodat(at, name, all, AtFlags::empty())?;
+            crate::shim::unlock(&openat(at, name, flags | OFlags::PATH, Mode::empty())?);
             openat(at, name, flags, Mode::empty())
         }
         done => done,
@@ -102,8 +104,7 @@ fn empty(dir: &OwnedFd, top: BorrowedFd<'_>, depth: u32, moved: &mut u64) -> Res
             Err(error) => return Err(error),
         }
         if depth >= DEPTH_MAX {
-            *moved += 1;
-            renameat(dir, name, top, format!(".removed-{moved}"))?;
+            move_up(dir, name, top, moved)?;
             continue;
         }
         let below = match open(dir.as_fd(), name) {
@@ -115,6 +116,23 @@ fn empty(dir: &OwnedFd, top: BorrowedFd<'_>, depth: u32, moved: &mut u64) -> Res
         absent_is_fine(unlinkat(dir, name, AtFlags::REMOVEDIR))?;
     }
     Ok(())
+}
+
+/// Moves what lies too deep to the top. The task may have used any name there.
+fn move_up(dir: &OwnedFd, name: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
+    loop {
+        *moved += 1;
+        let to = format!(".removed-{moved}");
+        match renameat_with(dir, name, top, &to, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            // Some file systems cannot be asked to keep what is there; few directories are in the way.
+            Err(Errno::INVAL) => match renameat(dir, name, top, to) {
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                done => return done,
+            },
+            done => return done,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +150,11 @@ mod tests {
         fs::write(outside.join("kept"), "x").unwrap();
         let top = dir.path().join("top");
         fs::create_dir(&top).unwrap();
+        // Names that we use ourselves are no hindrance.
+        for at in 1..40 {
+            fs::create_dir_all(top.join(format!("a/.removed-{at}/x"))).unwrap();
+            fs::create_dir_all(top.join(format!(".removed-{at}/x"))).unwrap();
+        }
         symlink(&outside, top.join("link")).unwrap();
         let closed = top.join("closed");
         fs::create_dir(&closed).unwrap();

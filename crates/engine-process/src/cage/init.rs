@@ -49,6 +49,13 @@ pub(crate) struct Setting {
 const FILES_SOFT: u64 = 1024;
 const FILES_HARD: u64 = 65_536;
 
+/// Signals that wait and timers (which reserve one each), and bytes of message queues, of one
+/// attempt: the kernel counts them for whoever made the user namespace as well, and gives each user
+/// some 30,000 and 800,000. Enough for a timer a thread and for one queue of the usual size. Source:
+/// getrlimit(2).
+const SIGNALS_MAX: u64 = 1024;
+const QUEUES_MAX_BYTES: u64 = 128 << 10;
+
 /// Where programs without a slash are looked for.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -172,6 +179,8 @@ fn bounds(launch: &Launch) -> io::Result<()> {
     set(Resource::Nice, both(0))?;
     set(Resource::Rtprio, both(0))?;
     set(Resource::Fsize, both(launch.file_max))?;
+    set(Resource::Sigpending, both(SIGNALS_MAX))?;
+    set(Resource::Msgqueue, both(QUEUES_MAX_BYTES))?;
     let files = rustix::process::getrlimit(Resource::Nofile);
     let hard = files.maximum.unwrap_or(FILES_HARD).min(FILES_HARD);
     let limit = Rlimit {

@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 /// Stack of the process that becomes the program. It makes a dozen calls and then `execve`s.
 const LAUNCH_STACK_BYTES: usize = 64 * 1024;
 
+/// `KCMP_FILES` of kcmp(2).
+const KCMP_FILES: c_int = 2;
+
 /// SCHED_IDLE of sched(7).
 const SCHED_IDLE: c_int = 5;
 
@@ -291,6 +294,13 @@ pub(crate) fn reap_one() -> io::Result<(i32, c_int)> {
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
     check(c_long::from(pid))?;
     Ok((pid, status))
+}
+
+/// Whether two threads have the same table of open files; none where the kernel does not say.
+pub(crate) fn same_files(one: i32, other: i32) -> Option<bool> {
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) };
+    check(result).ok().map(|order| order == 0)
 }
 
 /// What all our ended children used, their own ended children included.

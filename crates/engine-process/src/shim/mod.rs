@@ -35,7 +35,7 @@ use rustix::net::{
     bind, listen, socket_with,
 };
 use rustix::process::Resource;
-pub(crate) use scratch::TEMPORARY;
+pub(crate) use scratch::{TEMPORARY, unlock};
 use serde::Deserialize as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Bytes copied and hashed at a time.
@@ -25,8 +25,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// The kernel accounts disk space in blocks of this many bytes in every stat.
 const BLOCK_BYTES: u64 = 512;
 
-/// Charged for each entry besides its blocks, so that empty files have an end too.
-const ENTRY_BYTES: u64 = 256;
+/// Charged for each entry at least, so that empty files have an end too: a disk has room for one
+/// file in 16 KiB as it is usually made, and what is left of that is the owner's.
+const ENTRY_BYTES: u64 = 4096;
 
 /// What temporary files are kept in; also reached as /tmp.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -169,7 +170,8 @@ pub(crate) fn measure(dir: BorrowedFd<'_>, outputs: Option<&GlobSet>) -> io::Res
             else {
                 continue;
             };
-            sum.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES + ENTRY_BYTES;
+            let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+            sum.bytes += (blocks * BLOCK_BYTES).max(ENTRY_BYTES);
             let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes());
             let whole = path.join(name);
             let kind = FileType::from_raw_mode(stat.st_mode);
@@ -201,12 +203,21 @@ fn open_below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
     match openat2(dir, path, flags, Mode::empty(), within) {
         Ok(open) => Ok(Some(open)),
         Err(Errno::ACCESS) => {
-            let all = Mode::from_raw_mode(0o700);
-            let _not_ours = rustix::fs::chmodat(dir, path, all, AtFlags::empty());
+            if let Ok(found) = openat2(dir, path, flags | OFlags::PATH, Mode::empty(), within) {
+                unlock(&found);
+            }
             Ok(openat2(dir, path, flags, Mode::empty(), within).ok())
         }
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::AGAIN | Errno::XDEV) => Ok(None),
         // A tree too deep to name is not made by programs that mean well.
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives us back a directory that was opened as a place only. Not by its path: the task may have put
+/// a link there meanwhile.
+pub(crate) fn unlock(found: &OwnedFd) {
+    // Such a descriptor has no mode to change but by this name of it.
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let _not_ours = rustix::fs::chmod(name, Mode::from_raw_mode(0o700));
 }

@@ -6,7 +6,7 @@
 use super::marks::number;
 use super::run::Run;
 use super::scratch::measure;
-use super::unlinked;
+use super::unlinked::{self, Held};
 use crate::cgroup::{Group, GroupEvents, GroupUsage};
 use gleaner_model::{LimitKind, Reason, Time};
 use std::os::fd::AsFd as _;
@@ -17,8 +17,10 @@ const FIRST: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_millis(250);
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// A look at a large tree may take this share of the shim's time at most: one part in 16.
+/// A look at a large tree may take this share of the shim's time at most: one part in 16, and one
+/// in four while the disk loses more than the task may still write.
 const LOOK_SHARE: u32 = 16;
+const LOOK_SHARE_LOSING: u32 = 4;
 
 /// Bytes a second that a program is taken to write at most, to tell when to look again.
 const WRITE_RATE: u64 = 2 << 30;
@@ -32,9 +34,49 @@ const FAULTS_FROZEN: Duration = Duration::from_secs(10);
 pub(crate) struct Watch {
     pub(crate) next: Instant,
     interval: Duration,
+    space: Space,
     faults: u64,
     faults_at: Instant,
     faults_frozen: Option<Instant>,
+}
+
+/// What the last look at the disk saw, and when the next is due.
+#[derive(Debug)]
+struct Space {
+    due: Instant,
+    due_losing: Instant,
+    /// Bytes that may be written before a limit is passed.
+    room: u64,
+    /// Bytes free on the disk, whoever takes them.
+    free: u64,
+    /// When all that the task holds was to be seen last: what it used, and what was free.
+    known: Option<(u64, u64)>,
+}
+
+impl Space {
+    const fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            due_losing: now,
+            room: 0,
+            free: 0,
+            known: None,
+        }
+    }
+
+    /// What the task may use, at most, where it holds files that cannot be seen: what it used
+    /// when all was to be seen, and all that the disk has lost since.
+    fn suspect(&mut self, used: u64, held: Held, free: u64) -> u64 {
+        match self.known {
+            Some((used_then, free_then)) if held.under_way => {
+                used.max(used_then.saturating_add(free_then.saturating_sub(free)))
+            }
+            _ => {
+                self.known = Some((used, free));
+                used
+            }
+        }
+    }
 }
 
 /// What a look led to.
@@ -52,6 +94,7 @@ impl Watch {
         Self {
             next: now + FIRST,
             interval: FIRST,
+            space: Space::new(now),
             faults: 0,
             faults_at: now,
             faults_frozen: None,
@@ -69,13 +112,12 @@ impl Run {
         let figures = self.group.as_ref().map(Group::figures);
         let (passed, _) = self.look_at_group(figures, at);
         let time = self.look_at_time(now, at);
-        let (space, room) = self.look_at_space(at, self.unlinked_bytes());
+        let space = self.look_at_space_if_due(now, at);
         let took = now.elapsed();
         let watch = &mut self.watch;
         watch.interval = (watch.interval * 2).min(LONGEST);
-        let until_full = Duration::from_millis(room / (WRITE_RATE / 1000));
-        let pause = watch.interval.min(until_full).max(SHORTEST);
-        watch.next = now + took + pause.max(took * LOOK_SHARE);
+        let until_full = Duration::from_millis(watch.space.room / (WRITE_RATE / 1000));
+        watch.next = now + took + watch.interval.min(until_full).max(SHORTEST);
         match passed.or(time).or(space) {
             Some(reason) => Found::End(reason),
             None => self.look_at_faults(now, at),
@@ -88,7 +130,7 @@ impl Run {
         let figures = self.group.as_ref().map(Group::last_figures);
         let (passed, usage) = self.look_at_group(figures, at);
         // No process is left that could hold an unlinked file.
-        let (space, _) = self.look_at_space(at, 0);
+        let space = self.look_at_space(at, Held::default());
         (passed.or(space), usage)
     }
 
@@ -147,28 +189,46 @@ impl Run {
         (None, usage)
     }
 
-    /// Also says how many bytes may be written before a limit could be passed.
-    fn look_at_space(&mut self, at: Time, unlinked: u64) -> (Option<Reason>, u64) {
+    /// A large tree is seldom looked through, but never late where the disk fills up.
+    fn look_at_space_if_due(&mut self, now: Instant, at: Time) -> Option<Reason> {
+        let space = &self.watch.space;
+        let losing = space.free.saturating_sub(self.free_bytes()) > space.room;
+        let due = if losing { space.due_losing } else { space.due };
+        if now < due {
+            return None;
+        }
+        let begun = Instant::now();
+        let held = self.unlinked();
+        let passed = self.look_at_space(at, held);
+        let took = begun.elapsed();
+        let ended = begun + took;
+        let space = &mut self.watch.space;
+        space.due = ended + took * LOOK_SHARE;
+        space.due_losing = ended + took * LOOK_SHARE_LOSING;
+        passed
+    }
+
+    fn look_at_space(&mut self, at: Time, held: Held) -> Option<Reason> {
         let limits = &self.spec.limits;
         let streams = self.streams.iter().flatten();
         let streamed: u64 = streams
             .filter_map(|file| Some(file.metadata().ok()?.len()))
             .sum();
-        let Some(scratch) = &self.scratch else {
-            return (None, 0);
-        };
+        let scratch = self.scratch.as_ref()?;
         // A tree that cannot be measured cannot be bounded either.
         let found = measure(scratch.as_fd(), self.outputs.as_ref());
         let used = found.as_ref().map_or(u64::MAX, |found| found.bytes);
         let used = used.saturating_sub(self.input_bytes);
-        let used = used.saturating_add(unlinked);
+        let used = used.saturating_add(held.bytes);
+        let free = self.free_bytes();
+        let used = self.watch.space.suspect(used, held, free);
         let output = streamed + found.as_ref().map_or(0, |found| found.outputs);
         let (disk_max, output_max) = (limits.disk.0, limits.output.0);
         self.marks.see(LimitKind::Disk, number(used));
         self.marks.see(LimitKind::Output, number(output));
-        let room = disk_max
-            .saturating_sub(used)
-            .min(output_max.saturating_sub(output));
+        let room = disk_max.saturating_sub(used);
+        self.watch.space.room = room.min(output_max.saturating_sub(output));
+        self.watch.space.free = free;
         let passed = if used > disk_max {
             Some(LimitKind::Disk)
         } else if output > output_max {
@@ -179,13 +239,20 @@ impl Run {
         if let Some(limit) = passed {
             self.marks.pass(limit, "ended", at);
         }
-        (passed.map(over), room)
+        passed.map(over)
     }
 
-    /// Disk space of files that have no name any more but are still in use.
-    fn unlinked_bytes(&self) -> u64 {
+    /// Bytes free on the disk that scratch lies on.
+    fn free_bytes(&self) -> u64 {
+        let scratch = self.scratch.as_ref();
+        let disk = scratch.and_then(|scratch| rustix::fs::fstatvfs(scratch).ok());
+        disk.map_or(0, |disk| disk.f_bfree.saturating_mul(disk.f_frsize))
+    }
+
+    /// Files that have no name any more but are still in use.
+    fn unlinked(&self) -> Held {
         let (Some(group), Some(scratch)) = (&self.group, &self.scratch) else {
-            return 0;
+            return Held::default();
         };
         let device = rustix::fs::fstat(scratch).map(|stat| stat.st_dev);
         let device = device.unwrap_or_default();

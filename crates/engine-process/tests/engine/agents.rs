@@ -374,7 +374,11 @@ pub(crate) fn main(dir: &Path, parent: &str) -> ExitCode {
 /// Makes an empty file in every scratch directory, whichever it is that waits for it.
 fn write_to_all(cages: &Path, name: &str) {
     for cage in std::fs::read_dir(cages).unwrap().flatten() {
-        std::fs::write(cage.path().join(name), "").unwrap();
+        // That of one which has ended may go meanwhile.
+        match std::fs::write(cage.path().join(name), "") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            written => written.unwrap(),
+        }
     }
 }
 

@@ -3,13 +3,22 @@
 use crate::{engine, group_parent};
 use gleaner_engine::Events;
 use gleaner_engine::conformance::{BEAT, Bench};
-use gleaner_model::Reason;
+use gleaner_model::{Bytes, LimitKind, Reason};
 use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
 
-pub(crate) const TESTS: &[(&str, fn())] =
-    &[("hostile calls are refused and counted", calls_are_refused)];
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("hostile calls are refused and counted", calls_are_refused),
+    (
+        "what the kernel counts for us stays ours",
+        counts_are_bounded,
+    ),
+    (
+        "descriptors on their way hide no disk space",
+        nothing_is_hidden,
+    ),
+];
 
 /// One try: what it is called, and what the kernel said (0 for success).
 type Try = (&'static str, fn() -> i64);
@@ -96,6 +105,7 @@ const TRIES: &[Try] = &[
     call!("socket", libc::SYS_socket, 17, 3, 0),
     call!("ioctl", libc::SYS_ioctl, 0, 0x5412, 0),
     call!("seccomp", libc::SYS_seccomp, 1, 8, 0),
+    call!("prctl", libc::SYS_prctl, 62, 1, 0, 0, 0),
     call!("personality", libc::SYS_personality, 0x8),
 ];
 
@@ -204,4 +214,60 @@ pub(crate) fn calls_are_refused() {
     assert_ne!(said["root"], [0]);
     assert_eq!(said["processes"], [2], "itself and its init");
     assert!(said["uid"][0] >= 1000);
+}
+
+/// Takes as much as there is of what the kernel counts for each user; says how much that was.
+const TAKES_ALL: &str = "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def count(call):
+    at = 0
+    while at < 5000 and call() >= 0: at += 1
+    return at
+print(count(lambda: libc.inotify_init1(0)))
+timer = ctypes.c_void_p()
+print(count(lambda: libc.timer_create(1, None, ctypes.byref(timer))))
+";
+
+fn counts_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mut spec = bench.spec(&["/usr/bin/python3", "takes_all.py"]);
+    spec.inputs = vec![bench.input("takes_all.py", TAKES_ALL.as_bytes(), 0o644)];
+    let text = bench.stdout_of(&spec);
+    let counts: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    // As many as programs need, and a small part of what a user has.
+    let [inotify, timers] = counts[..] else {
+        panic!("{text}")
+    };
+    assert!((8..=16).contains(&inotify), "{inotify}");
+    assert!((100..=1024).contains(&timers), "{timers}");
+}
+
+/// Files without a name, whose descriptors lie in a socket.
+const HIDES: &str = "
+import os, socket, time
+ours, theirs = socket.socketpair()
+for at in range(200):
+    file = os.open('f', os.O_CREAT | os.O_RDWR)
+    os.unlink('f')
+    for _ in range(16): os.write(file, b'x' * (1 << 20))
+    os.fsync(file)
+    socket.send_fds(ours, [b'x'], [file])
+    os.close(file)
+    time.sleep(0.05)
+time.sleep(60)
+";
+
+fn nothing_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mut spec = bench.spec(&["/usr/bin/python3", "hides.py"]);
+    spec.inputs = vec![bench.input("hides.py", HIDES.as_bytes(), 0o644)];
+    spec.limits.disk = Bytes(96 << 20);
+    let (ending, _) = bench.run(&spec);
+    let limit = LimitKind::Disk;
+    assert_eq!(ending.reason, Reason::Limit { limit }, "{ending:?}");
 }

@@ -9,8 +9,8 @@
 //! 1993); of balance by weight: "The Art of Computer Programming", volume 3, 6.2.2.
 
 use super::table::{
-    Action, CLONE_NAMESPACES, Check, FAMILIES, FILTER_LISTENER, PERSONALITIES, TERMINAL_REQUESTS,
-    groups,
+    Action, CLONE_NAMESPACES, Check, FAMILIES, FILTER_LISTENER, PERSONALITIES, PROCESS_OPTIONS,
+    TERMINAL_REQUESTS, groups,
 };
 use crate::cage::sys::Instruction;
 
@@ -208,13 +208,8 @@ fn leaf(action: Action, refusal: Refusal, out: &mut Vec<Instruction>) {
         Action::Check(Check::SocketFamily) => one_of(0, &FAMILIES, refused, out),
         Action::Check(Check::PairFamily) => one_of(0, FAMILIES.split_at(1).0, refused, out),
         Action::Check(Check::Personality) => one_of(0, &PERSONALITIES, refused, out),
-        Action::Check(Check::TerminalRequests) => {
-            out.push(load(ARGS_AT + 8));
-            for request in TERMINAL_REQUESTS {
-                out.extend([jump(JUMP_EQUAL, request, 0, 1), refused]);
-            }
-            out.push(give(ALLOW));
-        }
+        Action::Check(Check::TerminalRequests) => none_of(1, &TERMINAL_REQUESTS, refused, out),
+        Action::Check(Check::ProcessOptions) => none_of(0, &PROCESS_OPTIONS, refused, out),
         Action::Check(Check::FilterFlags) => {
             out.push(load(ARGS_AT + 8));
             out.push(jump(JUMP_ANY_BIT, FILTER_LISTENER, 0, 1));
@@ -231,6 +226,15 @@ fn one_of(argument: u32, values: &[u32], refused: Instruction, out: &mut Vec<Ins
         out.extend([jump(JUMP_EQUAL, *value, 0, 1), give(ALLOW)]);
     }
     out.push(refused);
+}
+
+/// The other way round, for arguments of the same kind.
+fn none_of(argument: u32, values: &[u32], refused: Instruction, out: &mut Vec<Instruction>) {
+    out.push(load(ARGS_AT + 8 * argument));
+    for value in values {
+        out.extend([jump(JUMP_EQUAL, *value, 0, 1), refused]);
+    }
+    out.push(give(ALLOW));
 }
 
 const fn load(at: u32) -> Instruction {

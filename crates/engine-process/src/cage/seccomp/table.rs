@@ -37,6 +37,8 @@ pub(crate) enum Check {
     TerminalRequests,
     /// Only execution domains that change nothing but the address layout.
     Personality,
+    /// Not the options that act on others.
+    ProcessOptions,
     /// No second listener on a filter.
     FilterFlags,
 }
@@ -50,6 +52,11 @@ pub(crate) const FAMILIES: [u32; 3] = [1, 2, 10];
 
 /// TIOCSTI and TIOCLINUX type into a terminal; TIOCCONS and TIOCSETD take it over.
 pub(crate) const TERMINAL_REQUESTS: [u32; 4] = [0x5412, 0x541C, 0x541D, 0x5423];
+
+/// `PR_SCHED_CORE`: where processors are threads of one core, the kernel would keep every other
+/// program off the sibling of one that has asked not to share, the owner's too. See "Core
+/// Scheduling" in the kernel's documentation.
+pub(crate) const PROCESS_OPTIONS: [u32; 1] = [62];
 
 /// Linux, 32-bit layout, no address randomisation, old mmap layout, and "tell me".
 pub(crate) const PERSONALITIES: [u32; 6] = [0, 0x8, 0x4_0000, 0x20_0000, 0x24_0000, 0xFFFF_FFFF];
@@ -96,7 +103,7 @@ pub(crate) const COMMON: &[Group] = groups! {
         mseal get_mempolicy set_mempolicy mbind remap_file_pages;
     Action::Allow, "processes and threads of the task": execve execveat exit exit_group wait4
         waitid kill tkill tgkill getpid getppid gettid getpgid setpgid getsid setsid
-        set_tid_address set_robust_list get_robust_list futex futex_waitv rseq prctl
+        set_tid_address set_robust_list get_robust_list futex futex_waitv rseq
         pidfd_open pidfd_send_signal restart_syscall process_mrelease;
     Action::Allow, "signals, which stay within the cage": rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending
         rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo rt_sigsuspend sigaltstack;
@@ -126,6 +133,7 @@ pub(crate) const COMMON: &[Group] = groups! {
     Action::Check(Check::SocketFamily), "AF_VSOCK reaches the hypervisor": socket;
     Action::Check(Check::PairFamily), "pairs are local": socketpair;
     Action::Check(Check::TerminalRequests), "no typing on the owner's terminal": ioctl;
+    Action::Check(Check::ProcessOptions), "nobody else is kept off a core": prctl;
     Action::Check(Check::Personality), "no foreign execution domain": personality;
     Action::Absent, "its flags lie in memory, where a filter cannot see them": clone3;
     Action::Refuse, "mounts would undo the private root": mount umount2 pivot_root chroot
