@@ -490,3 +490,25 @@ fn groups_of_a_killed_pool_go_when_another_starts_anywhere() {
     assert_eq!(groups(&stays), were, "whose agent lives, although idle");
     live.gleaner(&desk, &["run", "--", "true"]).exits(0);
 }
+
+/// A server that may open few files, which are fewer than there are connections that say nothing.
+#[test]
+fn silent_connections_keep_nobody_out() {
+    const FILES: u64 = 160;
+    let fleet = Fleet::start_bounded(FILES);
+    let silent: Vec<_> = (0..FILES + 60)
+        .filter_map(|_| {
+            let address = ([127, 0, 0, 1], fleet.port()).into();
+            // Those that find no place wait in line, and the line has an end.
+            TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()
+        })
+        .collect();
+    assert!(silent.len() as u64 > FILES, "{}", silent.len());
+    let desk = Desk::new();
+    desk.write("input", "some bytes");
+    // The silent ones are sent away by and by, and the server could always write down a job.
+    let submit = ["run", "--detach", "--input", "input", "--", "cat", "input"];
+    until("a job is taken", || fleet.gleaner(&desk, &submit).code == 0);
+    let log = fleet.server.log();
+    assert!(!log.contains("could not be accepted"), "{log}");
+}

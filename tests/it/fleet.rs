@@ -1,10 +1,11 @@
 //! A server and agents as separate programs, so that each can die alone.
 
-use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, finish, id_of, until};
+use crate::pool::{Daemon, Desk, Outcome, PATIENCE, command, dies_with_us, finish, id_of, until};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -54,6 +55,25 @@ impl Fleet {
             fleet.agents.push(agent);
         }
         fleet.wait_for_nodes(agents);
+        fleet
+    }
+
+    /// A server without agents that may open so many files.
+    pub(crate) fn start_bounded(files: u64) -> Self {
+        let mut fleet = Self::start(0);
+        fleet.server.kill();
+        let data = fleet.server_data();
+        let mut command = Command::new("prlimit");
+        let server = dies_with_us();
+        command
+            .arg(format!("--nofile={files}:{files}"))
+            .arg("--")
+            .arg(server.get_program())
+            .args(server.get_args())
+            .args(["server", "--data", data.to_str().unwrap(), "--listen"])
+            .arg(format!("127.0.0.1:{}", fleet.port));
+        fleet.server = Daemon::start_by(&mut command, fleet.dir.path().join("server.log"));
+        fleet.wait_for_server();
         fleet
     }
 

@@ -206,25 +206,31 @@ impl Daemon {
         environment: &[(&str, &str)],
         log: PathBuf,
     ) -> Self {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
         let mut command = dies_with_us();
         if let Some(user) = user {
             command.uid(user).gid(user).current_dir("/");
             // Of its own: what root made there is not for it.
             command.env("HOME", log.with_file_name("home"));
         }
-        let child = command
+        command
             .args(arguments)
             // Guests are tried where they were built for these tests, and nowhere else.
             .env(
                 "GLEANER_GUEST",
                 std::env::var_os("GLEANER_GUEST").unwrap_or_default(),
             )
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::start_by(&mut command, log)
+    }
+
+    /// The same by a command of one's own.
+    pub(crate) fn start_by(command: &mut Command, log: PathBuf) -> Self {
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -558,7 +564,7 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 /// The binary under test, told to end when we do, however we end.
-fn dies_with_us() -> Command {
+pub(crate) fn dies_with_us() -> Command {
     if !Path::new("/usr/bin/setpriv").exists() {
         return Command::new(binary());
     }

@@ -22,6 +22,11 @@ use std::sync::Arc;
 /// The first user of a pool: the token in `client.toml` is theirs.
 const FIRST_USER: UserId = UserId(1);
 
+/// The store, and the file that is written when everything else is there: a directory that has it
+/// belongs to a pool that has run.
+const STORE: &str = "store.sqlite";
+const WELCOME: &str = "client.toml";
+
 /// Everything that a start needs from the disk.
 pub(crate) struct Opened {
     pub(crate) driver: DriverParts,
@@ -43,7 +48,7 @@ impl Welcome {
             &self.data.join("node.token"),
             &format!("{}\n", self.node_token),
         )?;
-        write_secret(&self.data.join("client.toml"), &self.client)
+        write_secret(&self.data.join(WELCOME), &self.client)
     }
 }
 
@@ -52,13 +57,18 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Ser
     move |source| ServerError::Data { what, path, source }
 }
 
-/// Writes beside and renames: a reader sees all of it or nothing.
 fn write_secret(path: &Path, text: &str) -> Result<(), ServerError> {
+    write_whole(path, text, 0o600)
+}
+
+/// Writes beside and renames: a reader sees all of it or nothing, and so does the next start where
+/// this one is killed.
+fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), ServerError> {
     let beside = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
     let mut file = options.open(&beside).map_err(failed("write", &beside))?;
     file.write_all(text.as_bytes())
         .map_err(failed("write", &beside))?;
@@ -86,6 +96,9 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
     let store = open_store(config.store_url.as_deref(), &data)?;
     let blobs = open_blobs(config.blobs_url.as_deref(), &data)?;
     let mut loaded = store.load()?;
+    if config.store_url.is_none() && loaded.tokens.is_empty() {
+        never_used(&data)?;
+    }
     let first = first_tokens(&data, &fingerprint, store.as_ref(), &mut loaded)?;
     let tls = match config.plain_http {
         true => None,
@@ -143,19 +156,39 @@ fn lock(data: &Path) -> Result<File, ServerError> {
 
 fn authority(data: &Path) -> Result<Authority, ServerError> {
     let (pem, key) = (data.join("ca.pem"), data.join("ca.key"));
-    if let (Some(certificate), Some(key)) = (read_text(&pem)?, read_text(&key)?) {
-        return Ok(Authority { certificate, key });
+    let lost = match (read_text(&pem)?, read_text(&key)?) {
+        (Some(certificate), Some(key)) => return Ok(Authority { certificate, key }),
+        // Written first, so no start that was killed leaves the other alone.
+        (Some(_), None) => Some(key.clone()),
+        (None, Some(_)) => data.join(WELCOME).exists().then(|| pem.clone()),
+        (None, None) => None,
+    };
+    // Nodes and users may have been told whom to trust.
+    if let Some(lost) = lost {
+        return Err(ServerError::KeyLost(lost));
     }
     let made = Authority::make()?;
     write_secret(&key, &made.key)?;
-    fs::write(&pem, &made.certificate).map_err(failed("write", &pem))?;
+    write_whole(&pem, &made.certificate, 0o644)?;
     Ok(made)
+}
+
+/// An empty store beside a pool that has run is a store that was lost. To begin anew in silence
+/// would be worse than not to begin.
+fn never_used(data: &Path) -> Result<(), ServerError> {
+    match data.join(WELCOME).exists() {
+        true => Err(ServerError::StoreLost {
+            store: data.join(STORE),
+            welcome: data.join(WELCOME),
+        }),
+        false => Ok(()),
+    }
 }
 
 fn open_store(url: Option<&str>, data: &Path) -> Result<Arc<dyn Store>, ServerError> {
     let expected = "write sqlite:PATH, or leave it out";
     match url {
-        None => Ok(Arc::new(SqliteStore::open(&data.join("store.sqlite"))?)),
+        None => Ok(Arc::new(SqliteStore::open(&data.join(STORE))?)),
         Some("memory:") => Ok(Arc::new(MemoryStore::new())),
         Some(url) => match url.strip_prefix("sqlite:") {
             Some(path) => Ok(Arc::new(SqliteStore::open(Path::new(path))?)),

@@ -38,6 +38,23 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// One half of the authority is missing.
+    #[error(
+        "{0} is missing: put it back from a copy; or remove both ca.pem and ca.key to make a new \
+         authority, which every node and user has to join anew"
+    )]
+    KeyLost(PathBuf),
+    /// The store of a pool that has run holds nothing.
+    #[error(
+        "{store} holds nothing, but this pool has run before: put it back from a copy, with its \
+         -wal file where it had one; or remove {welcome} to begin a new pool without its jobs"
+    )]
+    StoreLost {
+        /// The store.
+        store: PathBuf,
+        /// What says that it has run.
+        welcome: PathBuf,
+    },
     /// Another server uses the data directory.
     #[error("another server runs with {0}; stop it first or choose another --data")]
     Busy(PathBuf),

@@ -5,6 +5,7 @@ use crate::{agents, users};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +15,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// Most connections at once: the agents of the largest pool promised, and users.
 const CONNECTIONS_MAX: usize = 120_000;
+
+/// One descriptor in four is kept from connections: for the store, and for blobs on their way. With
+/// all of them taken the server could not even write down what it knows.
+const DESCRIPTORS_KEPT: u64 = 4;
 
 /// How long a client may take for its TLS handshake, and for the head of a request.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
@@ -45,9 +50,30 @@ pub(crate) fn start(
         shared: Arc::clone(shared),
         router,
         tls: tls.map(TlsAcceptor::from),
-        room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        room: Arc::new(Semaphore::new(connections_max(raise_file_limit()))),
     };
     shared.tasks.spawn(door.open(listener));
+}
+
+/// Raises the bound of open files as far as it goes, and returns it. Most systems give a program
+/// 1,024 to begin with and half a million for the asking; every agent takes one.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Connections at once where this many files may be open. Who comes when there are as many waits
+/// until one ends; those that say nothing end soon.
+fn connections_max(files: u64) -> usize {
+    let connections = files - files / DESCRIPTORS_KEPT;
+    usize::try_from(connections).map_or(CONNECTIONS_MAX, |max| max.clamp(1, CONNECTIONS_MAX))
 }
 
 #[derive(Clone)]
@@ -130,6 +156,24 @@ impl Door {
         };
         if let Err(error) = ended {
             tracing::debug!(error = %error, "a connection ended with an error");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_the_rest() {
+        for (files, most) in [
+            (0, 1),
+            (256, 192),
+            (1024, 768),
+            (524_288, CONNECTIONS_MAX),
+            (u64::MAX, CONNECTIONS_MAX),
+        ] {
+            assert_eq!(connections_max(files), most, "{files}");
         }
     }
 }

@@ -176,6 +176,7 @@ fn wrong_questions() -> Vec<(Method, &'static str, &'static str, u16, &'static s
         (get.clone(), "/api/v1/tasks/7.0", "", 404, "no job 7"),
         (get.clone(), "/api/v1/nodes/x", "", 404, "no node x"),
         (get.clone(), "/api/v1/jobs?limit=-1", "", 400, "limit"),
+        (get.clone(), "/api/v1/blobs/%ff%fe", "", 400, "UTF-8"),
         (get, "/api/v1/jobs/1?after=x", "", 400, "after"),
         (
             post.clone(),

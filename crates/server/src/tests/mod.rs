@@ -6,5 +6,6 @@ mod delete;
 mod full;
 mod images;
 mod life;
+mod lost;
 mod nodes;
 mod pool;

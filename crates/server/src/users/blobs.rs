@@ -2,14 +2,14 @@
 //!
 //! A frame is a length (`u64`, little-endian) and that many bytes. Ranges: RFC 9110, one range.
 
-use super::body::{Asked, JsonBody};
+use super::body::{Asked, JsonBody, Path};
 use crate::auth::Anyone;
 use crate::contents::{self, Content};
 use crate::error::{ApiError, OFFSET_HEADER};
 use crate::shared::{Shared, blocking};
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;

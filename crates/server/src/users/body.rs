@@ -48,6 +48,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// The parts of an address that name something.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let named = axum::extract::Path::from_request_parts(parts, state).await;
+        named
+            .map(|axum::extract::Path(named)| Self(named))
+            .map_err(|rejection| ApiError::bad(rejection.body_text()))
+    }
+}
+
 /// An id in a path.
 pub(crate) fn id<T: FromStr<Err = ParseIdError>>(text: &str) -> Result<T, ApiError> {
     text.parse()

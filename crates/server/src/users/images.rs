@@ -1,7 +1,7 @@
 //! Images: named, listed, and their names taken away. Only what `gleaner image import` built
 //! gets a name: the file is read and compared with what its tree makes.
 
-use super::body::JsonBody;
+use super::body::{JsonBody, Path};
 use super::views;
 use crate::auth::{User, forbidden};
 use crate::contents::{self, Content};
@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use crate::wall;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use gleaner_api::{ImageView, NewImage};
 use gleaner_image::ImageError;

@@ -1,6 +1,6 @@
 //! Jobs: submit, list, look, wait, steer.
 
-use super::body::{Asked, JsonBody, id};
+use super::body::{Asked, JsonBody, Path, id};
 use super::views;
 use crate::auth::{User, forbidden};
 use crate::driver::View;
@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use crate::split;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use gleaner_api::{Accepted, ExplainView, JobView, RuleView};
 use gleaner_core::{Event, Reply, Target};

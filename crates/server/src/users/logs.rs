@@ -1,6 +1,6 @@
 //! stdout and stderr of a task: relayed from its node while it runs, from the store afterwards.
 
-use super::body::{Asked, id};
+use super::body::{Asked, Path, id};
 use super::tasks::now;
 use crate::auth::User;
 use crate::collect::outputs_of;
@@ -9,7 +9,7 @@ use crate::driver::{Message, Outgoing};
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use gleaner_core::TaskView;

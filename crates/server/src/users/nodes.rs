@@ -1,6 +1,6 @@
 //! Nodes: list, look, and an admin's wishes.
 
-use super::body::Asked;
+use super::body::{Asked, Path};
 use super::jobs::accepted;
 use super::views;
 use crate::auth::{Admin, User};
@@ -8,7 +8,7 @@ use crate::driver::View;
 use crate::error::ApiError;
 use crate::shared::Shared;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use gleaner_api::{Accepted, NodeView};
 use gleaner_core::{Event, NodeWish};
 use gleaner_model::NodeId;

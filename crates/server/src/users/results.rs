@@ -1,13 +1,13 @@
 //! What a job made: files of its tasks in their order, then the merged ones.
 
-use super::body::{Asked, id};
+use super::body::{Asked, Path, id};
 use super::jobs::no_job;
 use crate::auth::User;
 use crate::collect::{declared, outputs_of};
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use gleaner_api::{ResultFile, ResultPage};
 use gleaner_model::{JobId, Merge, OutputFile};
 use serde::Deserialize;

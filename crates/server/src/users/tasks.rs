@@ -1,6 +1,6 @@
 //! Tasks of a job, a page at a time, and one task with its attempts.
 
-use super::body::{Asked, id};
+use super::body::{Asked, Path, id};
 use super::jobs::{accepted, may_steer, no_job};
 use super::views::{self, EndedAttempt, TaskNow};
 use crate::auth::User;
@@ -8,7 +8,7 @@ use crate::driver::View;
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use gleaner_api::{Accepted, AttemptView, TaskDetail, TaskView};
 use gleaner_core::{AttemptRow, Event, Refusal, Target};
 use gleaner_model::{JobId, NodeId, TaskId, TaskState};

@@ -1,6 +1,6 @@
 //! Tokens: made, listed and revoked by admins. A secret leaves once, in the answer that made it.
 
-use super::body::JsonBody;
+use super::body::{JsonBody, Path};
 use super::views;
 use crate::auth::Admin;
 use crate::error::ApiError;
@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::tokens;
 use crate::wall;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use gleaner_api::{NewToken, TokenView};
 use gleaner_model::UserId;

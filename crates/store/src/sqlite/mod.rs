@@ -33,8 +33,10 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
-    writer: Mutex<write::Writer>,
+    /// Closed before the writer: the last connection writes the log back into the file and removes
+    /// it, which one that only reads cannot do.
     readers: Mutex<Vec<Connection>>,
+    writer: Mutex<write::Writer>,
 }
 
 impl SqliteStore {
