@@ -60,7 +60,11 @@ fn wishes() -> Vec<Need> {
 ///
 /// # Errors
 /// The program does not build.
-pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Counts), String> {
+pub(crate) fn test(
+    workspace: &Workspace,
+    long: bool,
+    deadline: Instant,
+) -> Result<(End, Counts), String> {
     debian::wish(&wishes());
     let left = || deadline.saturating_duration_since(Instant::now());
     let program = build(workspace, left())?;
@@ -91,6 +95,9 @@ pub(crate) fn test(workspace: &Workspace, deadline: Instant) -> Result<(End, Cou
                 .args(again::only(names))
                 .env(PROGRAM, &program)
                 .env(IMAGE, program.with_file_name("image"));
+            if long {
+                command.env(process::LONG, "1");
+            }
             process::run(&mut command, left())
         });
         let outcome = outcome.map_err(|e| format!("cargo: {e}"))?;

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+/// Environment variable that asks tests for their long form.
+pub(crate) const LONG: &str = "GLEANER_LONG";
+
 /// How long output may still come after a program ended, from something it left behind.
 const DRAIN: Duration = Duration::from_secs(5);
 

@@ -19,9 +19,6 @@ const DEADLINE_BUDGETS: u32 = 2;
 /// With `--long` suites do more rounds and seeds; the deadline grows by this.
 const LONG_FACTOR: u32 = 10;
 
-/// Environment variable that asks tests for their long form.
-const LONG: &str = "GLEANER_LONG";
-
 /// One suite: what it needs from the distribution and how long it may take, cold.
 struct Suite {
     name: &'static str,
@@ -188,7 +185,7 @@ fn one(suite: &Suite, long: bool) -> Result<Report, Failure> {
         Work::Check => (End::Success, check::checks(Extent::Whole)?),
         Work::Cargo(steps) => calls(steps, long, start + deadline)?,
         Work::Uml => uml::run(&Workspace::load()?, deadline)?,
-        Work::Guest => guest::test(&Workspace::load()?, start + deadline)?,
+        Work::Guest => guest::test(&Workspace::load()?, long, start + deadline)?,
     };
     let took = start.elapsed();
     let result = match end {
@@ -216,7 +213,7 @@ fn calls(steps: &[&[&str]], long: bool, deadline: Instant) -> Result<(End, Count
             let mut command = cargo_command();
             command.args(*step).args(again::only(names));
             if long {
-                command.env(LONG, "1");
+                command.env(process::LONG, "1");
             }
             let left = deadline.saturating_duration_since(Instant::now());
             process::run(&mut command, left)
