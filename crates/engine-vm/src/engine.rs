@@ -1,7 +1,7 @@
 //! The engine: tasks in, guests in cages, endings out.
 
 use crate::ahead::{self, Ahead};
-use crate::image::{Image, ImageError, Manifest, Program};
+use crate::image::{Image, ImageError, Manifest, Program, Sealed};
 use crate::machine;
 use crate::probe::{self, Remembered};
 use crate::saving::{self, Known};
@@ -12,7 +12,7 @@ use gleaner_engine::{
 };
 use gleaner_engine_process::{Caged, Cages, ProcessConfig, Runner};
 use gleaner_guest::task::{Accelerator, GuestTask, NOTED_FILE, OUT_DIR, RECORD_FILE};
-use gleaner_model::{AttemptId, GuestPrice};
+use gleaner_model::{AttemptId, GuestPrice, Reason};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -63,6 +63,8 @@ pub struct Guests {
     /// Guests whose tasks have not begun.
     pub(crate) ahead: Ahead,
     pub(crate) events: Events,
+    /// The image when its files were hashed.
+    sealed: Sealed,
     /// What the last trial chose.
     chosen: Mutex<Option<Accelerator>>,
 }
@@ -98,6 +100,34 @@ impl Guests {
         }
     }
 
+    /// What the image says of itself. One whose files were changed since they were built is built
+    /// anew where it can be.
+    fn whole_image(&self) -> Result<Manifest, ImageError> {
+        let whole = self.sealed.whole(&self.config.image);
+        match (whole, &self.config.program) {
+            (Err(ImageError::Altered(what)), Some(program)) => {
+                tracing::warn!(
+                    what,
+                    "is not what was built; the guest's image is built anew"
+                );
+                Image::open_or_build(&self.config.image, program).map(|image| image.manifest)
+            }
+            (whole, _) => whole,
+        }
+    }
+
+    /// Why what a guest did is not to be believed: a file that it ran on was changed under it.
+    fn spoilt(&self) -> Option<Reason> {
+        let spoilt = self.sealed.whole(&self.config.image);
+        // One that is gone was replaced by another, and the guest had the old one to the end.
+        let altered = spoilt
+            .err()
+            .filter(|error| matches!(error, ImageError::Altered(_)));
+        altered.map(|error| Reason::Engine {
+            detail: format!("the guest's image was changed while it ran: {error}"),
+        })
+    }
+
     /// What runs the next guest: as set, as tried, or as an agent before us had tried.
     pub(crate) fn accelerator(&self, manifest: &Manifest) -> Accelerator {
         let chosen = *self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +144,7 @@ impl Guests {
         spec: &AttemptSpec,
         waits: bool,
     ) -> Result<AttemptSpec, EngineError> {
-        let manifest = Manifest::read(&self.config.image).map_err(no_machine)?;
+        let manifest = self.whole_image().map_err(no_machine)?;
         let accelerator = self.accelerator(&manifest);
         let moves = saving::moves(spec);
         let machine = machine::machine(&manifest, accelerator, moves).map_err(no_machine)?;
@@ -156,6 +186,7 @@ impl Runner for Guests {
             known: Known::default(),
             ahead: Ahead::default(),
             events: Arc::clone(events),
+            sealed: Sealed::default(),
             chosen: Mutex::new(config.accelerator),
             config,
         };
@@ -188,7 +219,12 @@ impl Runner for Guests {
         let said = last.or_else(noted);
         let frozen_ms = ahead::frozen_ms(cages, spec.attempt);
         let cage = translate::without_waiting(cage, frozen_ms);
-        translate::ending(spec, accelerator, &cage, said.as_ref())
+        let ending = translate::ending(spec, accelerator, &cage, said.as_ref());
+        let spoilt = translate::is_the_guests(&ending.reason).then(|| self.spoilt());
+        match spoilt.flatten() {
+            Some(reason) => Ending { reason, ..ending },
+            None => ending,
+        }
     }
 
     fn collect(

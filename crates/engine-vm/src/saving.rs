@@ -9,6 +9,7 @@ use gleaner_engine::{
     AfterSave, AttemptSpec, CollectedFile, Control, Engine as _, EngineError, EngineEvent, Saves,
 };
 use gleaner_engine_process::Cages;
+use gleaner_guest::message::VERSION;
 use gleaner_guest::task::{
     ANSWER_FILE, Accelerator, GuestTask, Machine, SAVE_FILE, SAVED_FILE, Saved,
 };
@@ -139,9 +140,10 @@ fn own_base(manifest: &Manifest) -> String {
 }
 
 /// The base image is part of it, so that no task loses what was saved of it by going where
-/// another distribution's files are.
+/// another distribution's files are; and so is the version of the frames, which process 1 of a
+/// saved guest goes on with.
 fn text(machine: &Machine, manifest: &Manifest) -> String {
-    format!("{machine} base {}", own_base(manifest))
+    format!("{machine} base {} frames {VERSION}", own_base(manifest))
 }
 
 fn unsupported<T>(why: &str) -> Result<T, EngineError> {

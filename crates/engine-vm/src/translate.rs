@@ -6,7 +6,7 @@ use crate::saving;
 use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
 use gleaner_engine_process::{GUEST_DIR, GuestNeeds};
 use gleaner_guest::task::{
-    Accelerator, DISK_DIR, End, GuestTask, Machine, RESTORE_FILE, Record, TASK_FILE, WORK,
+    Accelerator, DISK_DIR, End, GuestTask, Machine, NO_ROOM, RESTORE_FILE, Record, TASK_FILE, WORK,
 };
 use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
 use std::collections::BTreeMap;
@@ -247,6 +247,18 @@ fn refused_calls(cage: &Ending, machine: Option<Accelerator>) -> BTreeMap<String
     calls
 }
 
+/// Whether an ending says what the guest did, and not what was done to it.
+pub(crate) const fn is_the_guests(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Exit { .. }
+            | Reason::Signal { .. }
+            | Reason::NoProgram { .. }
+            | Reason::Limit { .. }
+            | Reason::Engine { .. }
+    )
+}
+
 /// What was done to the cage comes first; what the program did, the guest knows.
 fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
     let engine = |detail: &str| Reason::Engine {
@@ -256,8 +268,11 @@ fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
     if matches!(cage, Reason::Signal { .. } | Reason::NoProgram { .. }) {
         return engine(lost);
     }
-    if !matches!(cage, Reason::Exit { .. }) {
+    let Reason::Exit { code } = cage else {
         return cage.clone();
+    };
+    if record.is_none() && *code == i32::from(NO_ROOM) {
+        return engine("the disk of this PC is full: there was no room to say how the guest ended");
     }
     match record.map(|record| &record.end) {
         Some(End::Exit(code)) => Reason::Exit { code: *code },

@@ -19,6 +19,9 @@ pub const OUT_DIR: &str = "out";
 /// Where the [`Record`] lies then.
 pub const RECORD_FILE: &str = "record.json";
 
+/// How the host end exits where the PC has no room for the [`Record`].
+pub const NO_ROOM: u8 = 28;
+
 /// Where a [`Record`] of what was used so far lies while the guest runs: all that is known of one
 /// that is ended from outside.
 pub const NOTED_FILE: &str = "noted.json";

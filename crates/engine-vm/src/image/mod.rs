@@ -10,8 +10,10 @@ mod cpio;
 pub(crate) mod kernels;
 mod packages;
 mod program;
+mod sealed;
 
 pub use program::{Program, find_program};
+pub(crate) use sealed::Sealed;
 
 use gleaner_guest::task::Accelerator;
 use kernels::{KIND_QEMU, KIND_UML, Kernel};
@@ -349,6 +351,10 @@ mod tests {
         let text = serde_json::to_vec(&manifest).unwrap();
         fs::write(dir.path().join(MANIFEST), &text).unwrap();
         assert_eq!(Image::open(dir.path()).unwrap().manifest, manifest);
+        let sealed = Sealed::default();
+        for _ in 0..2 {
+            assert_eq!(sealed.whole(dir.path()).unwrap(), manifest);
+        }
         for (name, content) in [
             ("base.img", "base.imG"),
             ("kernel", "kern"),
@@ -358,7 +364,11 @@ mod tests {
             fs::write(dir.path().join(name), content).unwrap();
             let error = Image::open(dir.path()).unwrap_err();
             assert!(matches!(error, ImageError::Altered(_)), "{name}: {error}");
+            // Of the same length too, and after it was believed.
+            let error = sealed.whole(dir.path()).unwrap_err();
+            assert!(matches!(error, ImageError::Altered(_)), "{name}: {error}");
             fs::write(dir.path().join(name), before).unwrap();
+            assert_eq!(sealed.whole(dir.path()).unwrap(), manifest);
         }
         fs::remove_file(dir.path().join("kernel")).unwrap();
         Image::open(dir.path()).unwrap_err();

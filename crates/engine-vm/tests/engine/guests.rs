@@ -145,8 +145,8 @@ fn killed(bench: &Bench, _: &Image) {
     bench.engine().discard(spec.attempt);
 }
 
-/// A copy of the image with one file replaced. The engine trusts the one it was given: what a
-/// file must be is checked when an image is opened.
+/// A copy of the image with one file replaced, and a manifest that says so: the engine takes no
+/// other.
 pub(crate) fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Image {
     let dir = dir.join(format!("image-{name}"));
     fs::create_dir_all(&dir).unwrap();
@@ -156,8 +156,12 @@ pub(crate) fn with(image: &Image, dir: &Path, name: &str, content: &[u8]) -> Ima
         fs::copy(file.path(), copy).unwrap();
     }
     fs::write(dir.join(name), content).unwrap();
-    let manifest = image.manifest.clone();
-    Image { dir, manifest }
+    let said = dir.join("guest.json");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&said).unwrap()).unwrap();
+    manifest["files"][name] = blake3::hash(content).to_hex().as_str().into();
+    fs::write(&said, manifest.to_string()).unwrap();
+    Image::open(&dir).unwrap()
 }
 
 /// A bench whose guests may be silent for so long.
@@ -219,8 +223,6 @@ fn panics(_: &Bench, image: &Image) {
     let rootless = with(image, dir.path(), "base.img", &[0; 1 << 20]);
     let reason = reason_on(&rootless, DEADLINE).to_string();
     assert!(reason.contains("mount the image"), "{reason}");
-    let changed = Image::open(&rootless.dir).unwrap_err().to_string();
-    assert!(changed.contains("is not what was built"), "{changed}");
 }
 
 /// Programs that stand in for a kernel whose guest has been taken over.

@@ -7,7 +7,9 @@
     reason = "this is its own test harness; a test panics where a promise is broken"
 )]
 
+mod agents;
 mod ahead;
+mod files;
 mod guests;
 mod hostile;
 mod images;
@@ -20,8 +22,9 @@ use gleaner_engine_process::{ProcessConfig, is_shim_call, shim_main};
 use gleaner_engine_vm::image::{Image, Program};
 use gleaner_engine_vm::{Accelerator, VmConfig, VmEngine};
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// The guest's program, built by `cargo xtask guest`.
 const PROGRAM: &str = "GLEANER_GUEST";
@@ -43,6 +46,9 @@ const ON_TCG: [&str; 6] = [
     "pause and resume",
     "stop with and without a trap",
 ];
+
+/// Says that this process has mounts of its own.
+pub(crate) const APART: &str = "GLEANER_TEST_APART";
 
 /// Asks for the long form.
 pub(crate) const LONG: &str = "GLEANER_LONG";
@@ -78,11 +84,30 @@ fn image() -> Option<Image> {
     Some(Image::open_or_build(&dir, &Program::File(program)).unwrap())
 }
 
+/// Goes on with mounts of its own, where that is possible: what tests mount nobody else sees, and it
+/// goes with this process.
+fn apart() {
+    if rustix::process::geteuid().is_root() && std::env::var_os(APART).is_none() {
+        let exe = std::env::current_exe().unwrap();
+        let error = Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .arg(exe)
+            .args(std::env::args_os().skip(1))
+            .env(APART, "yes")
+            .exec();
+        println!("no mounts of our own: {error}");
+    }
+}
+
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if is_shim_call(&args) {
         return shim_main(&args);
     }
+    if let Some("__agent") = args.get(1).and_then(|word| word.to_str()) {
+        return agents::main(&args);
+    }
+    apart();
     let mut report = Report::of_command_line();
     // Where the suite does not run, neither the kernel nor the guest's program are at hand.
     let Some(image) = image() else {
@@ -105,6 +130,12 @@ fn main() -> ExitCode {
     for (name, test) in guests::TESTS {
         report.try_one(name, || test(&bench, &image));
     }
+    for (name, test) in files::TESTS {
+        report.try_one(name, || test(&image, Accelerator::Uml));
+    }
+    for (name, test) in agents::TESTS {
+        report.try_one(name, || test(&image, Accelerator::Uml));
+    }
     for (name, test) in hostile::TESTS {
         report.try_one(name, || test(&image, Accelerator::Uml));
     }
@@ -125,6 +156,10 @@ fn main() -> ExitCode {
         report.try_one(&format!("under QEMU: {name}"), || test(&bench, &image));
     }
     for (name, test) in hostile::UNDER_QEMU_TOO {
+        let name = format!("under QEMU: {name}");
+        report.try_one(&name, || test(&image, Accelerator::Tcg));
+    }
+    for (name, test) in files::UNDER_QEMU_TOO.iter().chain(agents::UNDER_QEMU) {
         let name = format!("under QEMU: {name}");
         report.try_one(&name, || test(&image, Accelerator::Tcg));
     }

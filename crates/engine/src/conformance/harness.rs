@@ -17,7 +17,12 @@ pub fn group_parent() -> String {
 /// Priority is tested where it is made. Here tasks run like anything else, or a busy PC would
 /// let every test time out: a task at idle priority gets nothing there, as it should.
 pub fn run_like_others() {
-    let parent = format!("/sys/fs/cgroup/cpu/{}", group_parent());
+    group_like_others(&group_parent());
+}
+
+/// The same for a group of another name.
+pub fn group_like_others(name: &str) {
+    let parent = format!("/sys/fs/cgroup/cpu/{name}");
     std::thread::spawn(move || {
         loop {
             // Each shim puts the group back to idle when it starts.

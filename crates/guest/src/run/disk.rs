@@ -3,6 +3,7 @@
 //! wrote.
 
 use crate::task::{DISK_DIR, GuestTask, WORK};
+use rustix::fs::statvfs;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -46,6 +47,9 @@ pub(super) fn make(task: &GuestTask, image: &Path) -> io::Result<()> {
         if missing { install() } else { error }
     })?;
     if !made.status.success() {
+        if is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let said = String::from_utf8_lossy(&made.stderr);
         let said = said.lines().last().unwrap_or("nothing");
         return Err(io::Error::other(format!(
@@ -56,6 +60,35 @@ pub(super) fn make(task: &GuestTask, image: &Path) -> io::Result<()> {
         true => Ok(()),
         false => fs::remove_dir_all(DISK_DIR),
     }
+}
+
+/// A PC's disk with fewer free bytes is full.
+const FULL_BYTES: u64 = 4 << 20;
+
+/// Whether the disk that the cage's scratch lies on is full.
+fn is_full() -> bool {
+    statvfs(".").is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_BYTES)
+}
+
+/// What an error says to whoever reads of the attempt.
+pub(super) fn because(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::StorageFull {
+        return FULL.to_owned();
+    }
+    error.to_string()
+}
+
+const FULL: &str = "the disk of this PC is full, and the guest's disk lies on it; make room, or \
+                    give the agent a directory elsewhere";
+
+/// The guest's kernel says that a disk took or gave something no more.
+pub(super) fn fails(last_words: &str) -> io::Error {
+    if is_full() {
+        return io::ErrorKind::StorageFull.into();
+    }
+    io::Error::other(format!(
+        "a disk of the guest failed; look at this PC's own. The guest's last words: {last_words}"
+    ))
 }
 
 /// Files and bytes of the disk that a task needs.
@@ -69,6 +102,14 @@ pub(super) fn size(task: &GuestTask) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_what_else_fails() {
+        let full = because(&io::ErrorKind::StorageFull.into());
+        assert!(full.contains("make room"), "{full}");
+        let other = because(&io::Error::other("something else"));
+        assert_eq!(other, "something else");
+    }
 
     #[test]
     fn a_disk_has_room_for_what_it_promises() {

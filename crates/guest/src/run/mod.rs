@@ -6,6 +6,7 @@
 //! directory only. How it all went lies in [`crate::task::RECORD_FILE`] at the end.
 
 mod accelerator;
+mod clock;
 mod disk;
 mod outputs;
 mod save;
@@ -15,10 +16,11 @@ mod stream;
 
 use crate::message::{ToGuest, ToHost, VERSION};
 use crate::task::{
-    BEGIN_FILE, BEGUN_FILE, DISK_DIR, End, GuestTask, NOTED_FILE, OUT_DIR, READY_FILE, RECORD_FILE,
-    Record, TASK_FILE,
+    BEGIN_FILE, BEGUN_FILE, DISK_DIR, End, GuestTask, NO_ROOM, NOTED_FILE, OUT_DIR, READY_FILE,
+    RECORD_FILE, Record, TASK_FILE,
 };
 use accelerator::Guest;
+use clock::{Clock, now_ms};
 use outputs::Outputs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use save::Restored;
@@ -27,7 +29,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use stream::Stream;
 
 /// The scratch disk's file; it loses its name as soon as the guest has it open.
@@ -51,7 +53,7 @@ pub fn main() -> ExitCode {
     let record = match attempt() {
         Ok(record) => record,
         Err(error) => Record {
-            end: End::Failed(error.to_string()),
+            end: End::Failed(disk::because(&error)),
             ..noted()
         },
     };
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         .and_then(|text| fs::write(RECORD_FILE, text));
     match written {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => ExitCode::from(NO_ROOM),
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -108,7 +111,9 @@ fn attempt() -> io::Result<Record> {
         stop,
         silence: Duration::ZERO,
         asked: false,
+        clock: Clock::new(begun, now_ms()),
         looked: Instant::now(),
+        done: None,
         phase,
         begun,
         waited,
@@ -167,7 +172,11 @@ struct Keeper {
     /// Whether it was asked to speak, and has said nothing since.
     asked: bool,
     looked: Instant,
+    /// What the guest's clock is held against.
+    clock: Clock,
     phase: Phase,
+    /// The record, once all is here.
+    done: Option<Record>,
     begun: Instant,
     /// From then to the beginning of a task that the guest waited for, or that goes on.
     waited: Option<Duration>,
@@ -188,21 +197,20 @@ impl Keeper {
                 if self.guest.has_panicked() {
                     return Err(self.died());
                 }
+                // What the program wrote there is lost, and it need not have heard of it.
+                if self.guest.has_lost_a_disk() {
+                    return Err(disk::fails(&self.guest.last_words()));
+                }
             }
             if stop {
                 signal::take(&self.stop);
                 self.stream.send(ToGuest::Stop)?;
             }
             if channel {
-                (self.silence, self.asked) = (Duration::ZERO, false);
-                if !self.stream.receive()? {
-                    return Err(self.died());
-                }
-                while let Some(message) = self.stream.message().map_err(|e| self.lies(&e))? {
-                    if let Some(record) = self.hear(message)? {
-                        return Ok(record);
-                    }
-                }
+                self.take()?;
+            }
+            if let Some(record) = self.done.take() {
+                return Ok(record);
             }
             self.ask_if_silent()?;
             if self
@@ -212,6 +220,20 @@ impl Keeper {
                 return Err(self.silent());
             }
         }
+    }
+
+    /// Takes what the guest has said. Whatever it is, it is there.
+    fn take(&mut self) -> io::Result<()> {
+        (self.silence, self.asked) = (Duration::ZERO, false);
+        if !self.stream.receive()? {
+            return Err(self.died());
+        }
+        while let Some(message) = self.stream.message().map_err(|e| self.lies(&e))? {
+            if let Some(record) = self.hear(message)? {
+                self.done = Some(record);
+            }
+        }
+        Ok(())
     }
 
     /// How long the guest may be silent now; as long as it likes where there is none.
@@ -268,7 +290,13 @@ impl Keeper {
             let poll = polls.get(at);
             poll.is_some_and(|poll| !poll.revents().is_empty())
         };
-        Ok((ready(0), ready(2), ready(1)))
+        let ready = (ready(0), ready(2), ready(1));
+        // One that is not there yet takes the time that it finds.
+        let told = self.clock.looked(now, now_ms());
+        if let (Some(ms), Phase::Program) = (told, &self.phase) {
+            self.stream.send(ToGuest::Clock(ms))?;
+        }
+        Ok(ready)
     }
 
     /// Takes one message. Gives the record when all is done.
@@ -425,15 +453,9 @@ fn heard_nothing(passed: Duration) -> Duration {
     passed.min(LOOK) - late.min(LOOK * 3 / 4)
 }
 
+/// How long, in whole milliseconds.
 fn ms(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 #[cfg(test)]

@@ -15,12 +15,16 @@ use std::path::{Path, PathBuf};
 /// Most names that a guest may tell.
 const ENTRIES_MAX: u32 = 200_000;
 
+/// Most bytes of the names that are wanted, all together.
+const NAMES_MAX_BYTES: usize = 32 << 20;
+
 /// Where second names of files lie that had several.
 const SECOND_NAMES: &str = "names";
 
 pub(super) struct Outputs {
     wanted: GlobSet,
     told: u32,
+    names: usize,
     bytes: u64,
     left: VecDeque<(u32, Entry)>,
     open: Option<Receiving>,
@@ -52,6 +56,7 @@ impl Outputs {
         Self {
             wanted: set.build().unwrap_or_default(),
             told: 0,
+            names: 0,
             bytes: 0,
             left: VecDeque::new(),
             open: None,
@@ -66,10 +71,15 @@ impl Outputs {
 
     /// Looks whether this is wanted.
     pub(super) fn offer(&mut self, entry: Entry) -> io::Result<()> {
+        let many = || io::Error::other("the guest tells too many names");
         if self.told >= ENTRIES_MAX {
-            return Err(io::Error::other("the guest tells too many names"));
+            return Err(many());
         }
         if self.wanted.is_match(&entry.path) {
+            self.names = self.names.saturating_add(entry.path.as_os_str().len());
+            if self.names > NAMES_MAX_BYTES {
+                return Err(many());
+            }
             if matches!(entry.kind, EntryKind::File | EntryKind::Linked) {
                 self.bytes = self.bytes.saturating_add(entry.size);
             }
@@ -194,6 +204,21 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         assert_eq!(fs::metadata(out.join("a/two")).unwrap().nlink(), 2);
         assert!(!out.join("no").exists());
+    }
+
+    #[test]
+    fn names_are_bounded_in_number_and_in_bytes() {
+        let flood = |path: &str| {
+            let mut outputs = Outputs::below(Path::new("."), &["**".to_owned()]);
+            let mut taken = 0_usize;
+            while outputs.offer(entry(EntryKind::File, path, 0)).is_ok() {
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(flood("short"), ENTRIES_MAX as usize);
+        let long = vec!["x".repeat(200); 20].join("/");
+        assert_eq!(flood(&long), NAMES_MAX_BYTES / long.len());
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! what we sent must have been read. Then both ends of the channel lie between two frames, or in
 //! the middle of one of which we hold the part that came, and that is written down with the rest.
 
-use super::saved::{self, Head};
+use super::saved::{self, Head, Most};
 use super::stream::Stream;
 use super::{Keeper, Phase, SCRATCH_IMAGE, disk};
-use crate::message::ToGuest;
+use crate::message::{ToGuest, VERSION};
 use crate::run::accelerator::Guest;
 use crate::task::{ANSWER_FILE, GuestTask, RESTORE_FILE, SAVE_FILE, SAVED_FILE, Saved};
 use std::fs::{self, File};
@@ -51,7 +51,9 @@ impl Keeper {
         let saved = self.stand_still().and_then(|()| self.write());
         // Also where it never stood still.
         let goes_on = self.guest.run(true);
-        if let Err(error) = saved.and(goes_on) {
+        // Its clock stood still with it.
+        let told = goes_on.and_then(|()| self.stream.send(ToGuest::Clock(super::now_ms())));
+        if let Err(error) = saved.and(told) {
             let _never_begun = fs::remove_file(PART);
             return Err(error);
         }
@@ -63,12 +65,7 @@ impl Keeper {
         for _ in 0..TRIES {
             self.guest.run(false)?;
             while self.stream.comes_within(QUIET_NS)? {
-                if !self.stream.receive()? {
-                    return Err(self.died());
-                }
-                while let Some(message) = self.stream.message()? {
-                    self.hear(message)?;
-                }
+                self.take()?;
             }
             if !matches!(self.phase, Phase::Program) {
                 return Err(io::Error::other("its program has ended meanwhile"));
@@ -135,13 +132,11 @@ pub(super) fn restore(task: &GuestTask) -> io::Result<Option<Restored>> {
         .open(SCRATCH_IMAGE)?;
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let mut unpacker = saved::unpacker(file);
-    saved::unpack(
-        &head,
-        &mut unpacker,
-        [&mut out, &mut err],
-        &disk,
-        disk::size(task).1,
-    )?;
+    let most = Most {
+        streams: task.output_bytes,
+        disk: disk::size(task).1,
+    };
+    saved::unpack(&head, &mut unpacker, [&mut out, &mut err], &disk, most)?;
     out.flush()?;
     let (reader, mut writer) = pipe()?;
     let (mut guest, channel) = Guest::start(task, Path::new(SCRATCH_IMAGE), Some(reader))?;
@@ -177,6 +172,13 @@ fn fits(head: &Head, task: &GuestTask) -> io::Result<()> {
     }
     if head.base != task.base {
         return differs("the base image", &head.base, &task.base);
+    }
+    if head.protocol != VERSION {
+        return differs(
+            "the version of the guest's program",
+            &head.protocol,
+            &VERSION,
+        );
     }
     if head.guest_mib != task.guest_mib {
         return differs("the memory in MiB", &head.guest_mib, &task.guest_mib);

@@ -10,6 +10,8 @@
 //!
 //! Whoever reads it believes nothing: it may come from a PC that lies.
 
+use crate::frame::{CHECK_BYTES, HEAD_BYTES, TO_HOST_MAX_BYTES};
+use crate::message::VERSION;
 use crate::task::Machine;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use rustix::fs::{SeekFrom as Seek, seek};
@@ -20,7 +22,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write};
 const MAGIC: &[u8; 8] = b"GLGUEST\n";
 
 /// Of what is written here; another is not read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Longest head, in bytes: it holds a frame in parts.
 const HEAD_MAX_BYTES: u32 = 1 << 20;
@@ -29,6 +31,8 @@ const HEAD_MAX_BYTES: u32 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     format: u32,
+    /// Of the frames: its process 1 goes on with the words that it knew.
+    pub(super) protocol: u8,
     /// What it ran on.
     pub(super) machine: Machine,
     /// Digest of its base image.
@@ -54,6 +58,15 @@ pub(super) struct Channel {
     pub(super) window: [u64; 2],
 }
 
+impl Channel {
+    /// Whether we could have written it: less than a frame waits, and nobody told of what he had
+    /// not taken.
+    const fn can_be(&self) -> bool {
+        let [taken, told] = self.window;
+        self.held.len() < HEAD_BYTES + TO_HOST_MAX_BYTES + CHECK_BYTES && told <= taken
+    }
+}
+
 impl Head {
     pub(super) const fn new(
         machine: Machine,
@@ -63,6 +76,7 @@ impl Head {
     ) -> Self {
         Self {
             format: FORMAT,
+            protocol: VERSION,
             machine,
             base,
             guest_mib,
@@ -156,26 +170,48 @@ pub(super) fn head(from: &mut File) -> io::Result<Head> {
     }
     let mut text = Vec::new();
     from.take(length.into()).read_to_end(&mut text)?;
-    let head: Head = serde_json::from_slice(&text).map_err(|_| wrong("has no head"))?;
-    if head.format != FORMAT {
+    let kind: Kind = serde_json::from_slice(&text).map_err(|_| wrong("has no head"))?;
+    if kind.format != FORMAT {
         return Err(wrong("was saved by another version"));
+    }
+    let head: Head = serde_json::from_slice(&text).map_err(|_| wrong("has no head"))?;
+    if !head.channel.can_be() {
+        return Err(wrong("has a channel that cannot be"));
     }
     Ok(head)
 }
 
-/// Reads the rest but QEMU's part: the streams, and the disk into an empty file of at most so
-/// many bytes.
+/// What every version's head begins with.
+#[derive(Deserialize)]
+struct Kind {
+    format: u32,
+}
+
+/// What a task may have, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// Of what it has written to stdout and stderr.
+    pub(super) streams: u64,
+    /// Of its disk.
+    pub(super) disk: u64,
+}
+
+/// Reads the rest but QEMU's part: the streams, and the disk into an empty file.
 pub(super) fn unpack(
     head: &Head,
     from: &mut impl Read,
     streams: [&mut dyn Write; 2],
     disk: &File,
-    disk_max: u64,
+    most: Most,
 ) -> io::Result<()> {
+    let [out, err] = head.streams;
+    if out.saturating_add(err) > most.streams {
+        return Err(wrong("has written more than its task may"));
+    }
     for (length, mut stream) in head.streams.into_iter().zip(streams) {
         exactly(&mut from.by_ref().take(length), &mut stream, length)?;
     }
-    if head.disk_bytes > disk_max {
+    if head.disk_bytes > most.disk {
         return Err(wrong("has a larger disk than its task"));
     }
     disk.set_len(head.disk_bytes)?;
@@ -203,7 +239,13 @@ fn word(from: &mut impl Read) -> io::Result<u64> {
 mod tests {
     use super::*;
     use crate::task::Accelerator;
+    use proptest::prelude::*;
     use std::os::unix::fs::FileExt as _;
+
+    const MOST: Most = Most {
+        streams: 1 << 10,
+        disk: 64 << 20,
+    };
 
     fn saved() -> Head {
         let machine = Machine {
@@ -246,7 +288,7 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let again = tempfile::tempfile().unwrap();
         let mut file = unpacker(file);
-        unpack(&head, &mut file, [&mut out, &mut err], &again, 64 << 20).unwrap();
+        unpack(&head, &mut file, [&mut out, &mut err], &again, MOST).unwrap();
         assert_eq!((out.as_slice(), err.as_slice()), (&b"out"[..], &b""[..]));
         let mut part = [0; 6];
         again.read_exact_at(&mut part, 40 << 20).unwrap();
@@ -276,7 +318,7 @@ mod tests {
                 let (mut out, mut err) = (Vec::new(), Vec::new());
                 let disk = tempfile::tempfile().unwrap();
                 let mut rest = unpacker(again(&part));
-                unpack(&head, &mut rest, [&mut out, &mut err], &disk, 1 << 20)
+                unpack(&head, &mut rest, [&mut out, &mut err], &disk, MOST)
             });
             assert!(read.is_err(), "{cut}");
         }
@@ -285,8 +327,125 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let small = tempfile::tempfile().unwrap();
         let mut file = unpacker(file);
-        let error = unpack(&found, &mut file, [&mut out, &mut err], &small, 3).unwrap_err();
+        let less = Most { disk: 3, ..MOST };
+        let error = unpack(&found, &mut file, [&mut out, &mut err], &small, less).unwrap_err();
         assert!(error.to_string().contains("larger disk"), "{error}");
+        let less = Most { streams: 5, ..MOST };
+        let error = unpack(&found, &mut file, [&mut out, &mut err], &small, less).unwrap_err();
+        assert!(error.to_string().contains("has written more"), "{error}");
         head(&mut text("something else altogether")).unwrap_err();
+    }
+
+    /// A file that begins with this head.
+    fn of_head(head: &serde_json::Value) -> File {
+        let text = head.to_string();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(MAGIC).unwrap();
+        let length = u32::try_from(text.len()).unwrap();
+        file.write_all(&length.to_le_bytes()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_head_that_we_would_not_write_is_refused_with_the_reason() {
+        let good = serde_json::to_value(saved()).unwrap();
+        assert_eq!(head(&mut of_head(&good)).unwrap(), saved());
+        let long = vec![0; HEAD_BYTES + TO_HOST_MAX_BYTES + CHECK_BYTES];
+        // Whatever else an earlier or a later version writes, it says which it is.
+        let earlier = serde_json::json!({ "format": FORMAT - 1, "memory": 7 });
+        let mut cases = vec![(earlier, "another version")];
+        for (place, value, says) in [
+            ("/format", serde_json::json!(FORMAT + 1), "another version"),
+            ("/machine", serde_json::json!(7), "has no head"),
+            ("/disk_bytes", serde_json::json!(-1), "has no head"),
+            ("/channel/window", serde_json::json!([5, 6]), "cannot be"),
+            ("/channel/held", serde_json::json!(long), "cannot be"),
+        ] {
+            let mut other = good.clone();
+            *other.pointer_mut(place).unwrap() = value;
+            cases.push((other, says));
+        }
+        for (other, says) in cases {
+            let error = head(&mut of_head(&other)).unwrap_err().to_string();
+            assert!(error.contains(says), "{other}: {error}");
+        }
+    }
+
+    /// A small guest as it is written.
+    fn written() -> Vec<u8> {
+        let disk = text("a disk");
+        let mut file = tempfile::tempfile().unwrap();
+        let packer = write(saved(), &[text("out"), text("err")], &disk, again(&file));
+        finish(packer.unwrap(), &b"memory"[..]).unwrap();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Reads a file to its end as whoever restores does: what it says, and what was written of it.
+    fn read(bytes: &[u8]) -> (io::Result<Head>, u64) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let disk = tempfile::tempfile().unwrap();
+        let found = head(&mut file).and_then(|head| {
+            let mut rest = unpacker(file);
+            unpack(&head, &mut rest, [&mut out, &mut err], &disk, MOST)?;
+            io::copy(&mut rest, &mut io::sink())?;
+            Ok(head)
+        });
+        let length = disk.metadata().unwrap().len();
+        (found, length + (out.len() + err.len()) as u64)
+    }
+
+    proptest! {
+        /// Bytes changed, put in and taken away anywhere: it is read or refused, and what is
+        /// written of it stays within what the task may have.
+        #[test]
+        fn a_spoilt_file_is_bounded_and_breaks_nothing(
+            changes in proptest::collection::vec((any::<usize>(), any::<u8>(), 0_u8..3), 1..12)
+        ) {
+            let mut bytes = written();
+            for (at, byte, how) in changes {
+                let at = at % bytes.len().max(1);
+                match how {
+                    0 => { let _none = bytes.get_mut(at).map(|old| *old = byte); }
+                    1 => bytes.insert(at, byte),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            let (_, written) = read(&bytes);
+            prop_assert!(written <= MOST.disk + MOST.streams);
+        }
+
+        #[test]
+        fn noise_after_a_head_is_bounded_and_breaks_nothing(
+            noise in proptest::collection::vec(any::<u8>(), 0..400),
+            figures in any::<[u64; 3]>(),
+        ) {
+            let mut said = saved();
+            let [disk, out, err] = figures;
+            // Half of them are such as a task may have.
+            said.disk_bytes = disk >> (disk % 64);
+            said.streams = [out >> (out % 64), err >> (err % 64)];
+            let text = serde_json::to_vec(&said).unwrap();
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
+            bytes.extend(text);
+            // What no packer made, and the same packed well.
+            let mut packed = bytes.clone();
+            let mut packer = FrameEncoder::new(Vec::new());
+            packer.write_all(&noise).unwrap();
+            packed.extend(packer.finish().unwrap());
+            bytes.extend(&noise);
+            for bytes in [bytes, packed] {
+                let (_, written) = read(&bytes);
+                prop_assert!(written <= MOST.disk + MOST.streams);
+            }
+        }
     }
 }

@@ -27,6 +27,9 @@ const GUEST_DIR: &str = "/run/guest";
 /// What Linux says first when it cannot go on.
 const PANIC: &str = "Kernel panic";
 
+/// What it says of a disk that took or gave something no more.
+const NO_DISK: &str = "I/O error, dev ";
+
 /// The end of the console's text that is kept, in bytes.
 const CONSOLE_BYTES: usize = 2048;
 
@@ -34,6 +37,9 @@ pub(super) struct Guest {
     child: Child,
     console: Option<PipeReader>,
     said: Vec<u8>,
+    /// What was among it, which need not be at its end.
+    panicked: bool,
+    lost_a_disk: bool,
     /// The line to QEMU, before and after its greeting.
     line: Option<OwnedFd>,
     monitor: Option<Monitor>,
@@ -119,6 +125,8 @@ impl Guest {
             child,
             console: Some(console),
             said: Vec::new(),
+            panicked: false,
+            lost_a_disk: false,
             line: Some(line),
             monitor: None,
         };
@@ -165,6 +173,9 @@ impl Guest {
         match console.read(&mut buffer) {
             Ok(length) if length > 0 => {
                 self.said.extend(buffer.get(..length).unwrap_or_default());
+                let text = String::from_utf8_lossy(&self.said);
+                self.panicked |= text.contains(PANIC);
+                self.lost_a_disk |= text.contains(NO_DISK);
                 let excess = self.said.len().saturating_sub(CONSOLE_BYTES);
                 self.said.drain(..excess);
             }
@@ -173,8 +184,14 @@ impl Guest {
     }
 
     /// Whether the kernel has given itself up.
-    pub(super) fn has_panicked(&self) -> bool {
-        String::from_utf8_lossy(&self.said).contains(PANIC)
+    pub(super) const fn has_panicked(&self) -> bool {
+        self.panicked
+    }
+
+    /// Whether one of its disks has failed. Its kernel may drop what a program had written, and
+    /// the program need not hear of it.
+    pub(super) const fn has_lost_a_disk(&self) -> bool {
+        self.lost_a_disk
     }
 
     /// The end of what it said, as one line.

@@ -75,11 +75,12 @@ pub(super) fn call(task: &GuestTask, handed: &Handed) -> Call {
                 "if=none,id=base,format=raw,readonly=on,file.locking=off,file={GUEST_DIR}/base.img"
             ),
         ),
-        // Goes with the attempt: nothing of it need reach the disk before its end.
+        // Goes with the attempt: nothing of it need reach the disk before its end. A write that the
+        // PC has no room for is the kernel's error, which we hear; by itself QEMU would stand still.
         (
             "-drive",
             "if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file.locking=off,\
-             file=/dev/fdset/1"
+             werror=report,rerror=report,file=/dev/fdset/1"
                 .to_owned(),
         ),
     ];
