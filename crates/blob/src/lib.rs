@@ -21,6 +21,7 @@ use gleaner_model::{BlobRef, Digest};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -236,6 +237,33 @@ impl Blobs {
             .read_to_end(&mut bytes)
             .map_err(disk("read", &path))?;
         Ok(bytes)
+    }
+
+    /// Reads a blob again and says whether it is what its name says. One that is not is removed:
+    /// what is missing can be sent anew, what is damaged would be taken for there.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn check(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let file = match self.open_blob(digest) {
+            Ok((file, _)) => file,
+            Err(BlobError::Missing(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let path = self.0.path(digest);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&file).map_err(disk("read", &path))?;
+        if hasher.finalize().as_bytes() == &digest.0 {
+            return Ok(true);
+        }
+        // Under the lock of the sweep, and not where somebody has just put a good one there.
+        let _no_sweep = self.0.pins();
+        let read = file.metadata().map_err(disk("look at", &path))?;
+        let same = |there: &fs::Metadata| (there.dev(), there.ino()) == (read.dev(), read.ino());
+        if fs::metadata(&path).is_ok_and(|there| same(&there)) {
+            fs::remove_file(&path).map_err(disk("remove", &path))?;
+        }
+        Ok(false)
     }
 
     /// Stores many small contents; when it returns, all are on the disk.

@@ -37,6 +37,24 @@ fn what_goes_in_comes_out_once() {
 }
 
 #[test]
+fn a_blob_that_the_disk_has_damaged_goes_and_can_be_sent_anew() {
+    let (dir, blobs) = folder();
+    let content = vec![7; 10_000];
+    let wanted = digest(&content);
+    assert!(!blobs.check(&wanted).unwrap());
+    for damage in [&b""[..], b"short", &[8; 10_000]] {
+        blobs.put_many(&[&content]).unwrap();
+        assert!(blobs.check(&wanted).unwrap());
+        let hex = wanted.hex();
+        let path = dir.path().join("blobs").join(&hex[..2]).join(&hex);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, damage).unwrap();
+        assert!(!blobs.check(&wanted).unwrap());
+        assert_eq!(blobs.renew(&wanted).unwrap(), None);
+    }
+}
+
+#[test]
 fn a_flipped_byte_is_refused_and_nothing_stays() {
     let (_dir, blobs) = folder();
     let (mut content, wanted) = (vec![7; 100_000], digest(&[7; 100_000]));

@@ -23,6 +23,7 @@ use gleaner_wire::{MESSAGE_BYTES_MAX, v1};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -164,11 +165,11 @@ impl Link {
             failures = failures.saturating_add(1);
             let chance = crate::home::random::<8>().map_or(0, u64::from_le_bytes);
             let wait = wait(failures, chance);
-            let why = status.message();
+            let why = explained(status.message());
             if status.code() == Code::Aborted {
-                tracing::debug!(target: "gleaner::link", why, "linking anew, by our own wish");
+                tracing::debug!(target: "gleaner::link", %why, "linking anew, by our own wish");
             } else {
-                tracing::warn!(target: "gleaner::link", why, ?wait, "no link to the server");
+                tracing::warn!(target: "gleaner::link", %why, ?wait, "no link to the server");
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -375,9 +376,30 @@ impl Packer {
     }
 }
 
+/// What a broken link's words mean to whoever runs the agent.
+fn explained(why: &str) -> Cow<'_, str> {
+    if !why.contains("invalid peer certificate") {
+        return Cow::Borrowed(why);
+    }
+    Cow::Owned(format!(
+        "the server is not the one that this agent was told to trust ({why}); if the pool was made \
+         anew, give the agent a new token, or the new ca.pem"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_authority_is_told_in_words() {
+        let said = explained("transport error: invalid peer certificate: UnknownIssuer");
+        assert!(
+            said.contains("UnknownIssuer") && said.contains("a new token"),
+            "{said}"
+        );
+        assert_eq!(explained("connection refused"), "connection refused");
+    }
 
     #[test]
     fn plain_http_only_on_loopback() {

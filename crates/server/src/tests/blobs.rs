@@ -165,6 +165,66 @@ async fn parts_and_heaps_of_blobs_are_got_as_asked() {
     pool.server.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_the_disk_damaged_is_missing_and_can_be_sent_anew() {
+    let pool = TestPool::start().await;
+    let whole = content(100_000);
+    let wanted = digest(&whole);
+    let hex = wanted.hex();
+    let file = pool
+        .dir
+        .path()
+        .join("data/blobs")
+        .join(&hex[..2])
+        .join(&hex);
+    let damage = || {
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, vec![0; whole.len()]).unwrap();
+    };
+    let asked = serde_json::to_value(DigestList {
+        digests: vec![wanted],
+    });
+    let asked = asked.unwrap();
+    // Whoever gets it, alone or with others, or names another length of it, brings it to light.
+    let path = format!("/api/v1/blobs/{wanted}");
+    pool.client.put_blobs(&[&whole]).await;
+    damage();
+    let got = pool
+        .client
+        .request(Method::GET, &path)
+        .send()
+        .await
+        .unwrap();
+    assert_ne!(got.bytes().await.unwrap(), whole);
+    let gone = async {
+        while file.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(super::pool::PATIENCE, gone)
+        .await
+        .unwrap();
+    pool.client.put_blobs(&[&whole]).await;
+    damage();
+    let (status, answer) = pool.client.post("/api/v1/blobs/get", &asked).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{answer}");
+    pool.client.put_blobs(&[&whole]).await;
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, "cut off").unwrap();
+    let job = json!({
+        "spec": {"task": {"command": ["true"], "inputs": {"in": "in"}}},
+        "files": [{"name": "in", "digest": wanted, "size": whole.len(), "mode": 0o644}],
+        "axes": {},
+    });
+    let (status, answer) = pool.client.post("/api/v1/jobs", &job).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    pool.client.put_blobs(&[&whole]).await;
+    let (status, answer) = pool.client.post("/api/v1/jobs", &job).await;
+    assert!(status.is_success(), "{status} {answer}");
+    assert_eq!(pool.client.content(&wanted).await, whole);
+    pool.server.shutdown().await.unwrap();
+}
+
 /// Method, path and body; status and a part of the sentence.
 fn wrong_questions() -> Vec<(Method, &'static str, &'static str, u16, &'static str)> {
     let (get, post) = (Method::GET, Method::POST);

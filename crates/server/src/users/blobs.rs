@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use gleaner_api::DigestList;
 use gleaner_blob::{BlobError, Upload};
 use gleaner_model::{BlobRef, Digest};
@@ -48,6 +48,36 @@ fn digest(text: &str) -> Result<Digest, ApiError> {
         .map_err(|error: gleaner_model::ParseDigestError| ApiError::bad(error.to_string()))
 }
 
+/// Looks again at a blob that was not what its name says, and removes it if so.
+fn distrust(shared: &Shared, digest: &Digest) {
+    match shared.blobs.check(digest) {
+        Ok(true) => {}
+        Ok(false) => tracing::error!(%digest, "a blob was damaged on the disk and is removed"),
+        Err(error) => tracing::error!(%digest, %error, "a damaged blob cannot be removed"),
+    }
+}
+
+/// The content of a whole blob, hashed on its way: who gets it sees whether it is damaged, and so
+/// do we.
+fn watched(
+    shared: Arc<Shared>,
+    digest: Digest,
+    (file, size): (std::fs::File, u64),
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+    let parts = ReaderStream::with_capacity(tokio::fs::File::from_std(file), READ_BYTES);
+    let (mut hasher, mut left) = (blake3::Hasher::new(), size);
+    parts.inspect_ok(move |part| {
+        hasher.update(part);
+        left = left.saturating_sub(part.len() as u64);
+        if left == 0 && hasher.finalize().as_bytes() != &digest.0 {
+            let shared = Arc::clone(&shared);
+            drop(tokio::task::spawn_blocking(move || {
+                distrust(&shared, &digest);
+            }));
+        }
+    })
+}
+
 async fn find(shared: &Arc<Shared>, digest: Digest) -> Result<Content, ApiError> {
     let worker = Arc::clone(shared);
     let found = blocking(move || contents::find(worker.store.as_ref(), &worker.blobs, &digest));
@@ -79,7 +109,8 @@ pub(super) async fn get(
     Path(text): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let content = find(&shared, digest(&text)?).await?;
+    let wanted = digest(&text)?;
+    let content = find(&shared, wanted).await?;
     let size = content.len();
     let asked = headers
         .get(header::RANGE)
@@ -96,6 +127,9 @@ pub(super) async fn get(
             let end = usize::try_from(to).unwrap_or(usize::MAX).min(bytes.len());
             let start = usize::try_from(from).unwrap_or(usize::MAX).min(end);
             Body::from(Bytes::from(bytes).slice(start..end))
+        }
+        Content::File(file, size) if (from, to) == (0, size) => {
+            Body::from_stream(watched(Arc::clone(&shared), wanted, (file, size)))
         }
         Content::File(mut file, _) => {
             if from > 0 {
@@ -277,10 +311,16 @@ pub(super) async fn get_bulk(
             match content {
                 Content::Bytes(bytes) => answer.extend_from_slice(&bytes),
                 Content::File(mut file, _) => {
+                    let start = answer.len();
                     file.read_to_end(&mut answer).map_err(|error| {
                         tracing::error!(%error, %digest, "a blob cannot be read");
                         ApiError::crashed()
                     })?;
+                    let found = blake3::hash(answer.get(start..).unwrap_or_default());
+                    if found.as_bytes() != &digest.0 {
+                        distrust(&worker, &digest);
+                        return Err(BlobError::Missing(digest).into());
+                    }
                 }
             }
         }
