@@ -183,6 +183,24 @@ fn map_runs_once_a_file() {
 }
 
 #[test]
+fn outputs_are_found_by_the_names_of_odd_inputs() {
+    let desk = Desk::new();
+    desk.write("in/a[1].dat", "x").write("in/b*.dat", "y");
+    let script = "cp \"$1\" \"$1.out\"";
+    let map = [
+        "map", "in/*.dat", "--output", "{}.out", "--output", "stdout",
+    ];
+    let command = ["--results", "got", "--", "sh", "-c", script, "sh", "{}"];
+    let pool = Pool::shared();
+    pool.gleaner(&desk, &[&map[..], &command].concat()).exits(0);
+    assert_eq!(desk.read("got/0/a[1].dat.out"), "x");
+    assert_eq!(desk.read("got/1/b*.dat.out"), "y");
+    let wrong = ["run", "--output", "[x", "--", "true"];
+    let refused = pool.gleaner(&desk, &wrong).exits(2);
+    refused.complains_of(&["task.outputs", "not a glob"]);
+}
+
+#[test]
 fn map_runs_once_a_line() {
     let desk = Desk::new();
     desk.write("names", "ada\nalan\ngrace\n");

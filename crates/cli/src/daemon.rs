@@ -1,6 +1,7 @@
 //! What the long-running commands share: their log, and how they are told to stop.
 
 use crate::out::Failure;
+use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -50,6 +51,15 @@ impl DaemonOptions {
             () = signalled() => {}
         }
     }
+}
+
+/// An address to listen on, as words; a name has several, and one has to be meant.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an address of this PC and a port, as in 127.0.0.1:8421, or 0.0.0.0:8421 for all of \
+         its networks"
+            .to_owned()
+    })
 }
 
 /// SIGINT or SIGTERM.

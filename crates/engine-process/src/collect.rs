@@ -349,6 +349,31 @@ mod tests {
     }
 
     #[test]
+    fn a_literal_glob_matches_its_name_and_no_other() {
+        let odd = [
+            "a[1].txt",
+            "a*b",
+            "what?",
+            "{x,y}",
+            "back\\slash",
+            "]",
+            "[!a]",
+            "a-b",
+            "plain",
+        ];
+        for name in odd {
+            let set = globs(&[gleaner_engine::literal(name)]).unwrap();
+            assert!(set.is_match(name), "{name}");
+            let others = odd
+                .into_iter()
+                .chain(["a1.txt", "aXb", "whatX", "x", "y", "b"]);
+            for other in others.filter(|other| *other != name) {
+                assert!(!set.is_match(other), "{name} matches {other}");
+            }
+        }
+    }
+
+    #[test]
     fn a_saved_file_is_no_stream() {
         let dir = tempfile::tempdir().unwrap();
         let files = below(&Top::whole(dir.path()), &["stdout".to_owned()], &mut 9);

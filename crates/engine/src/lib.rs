@@ -67,13 +67,26 @@ pub struct AttemptSpec {
     pub image: Option<ImageFile>,
     /// Files put into scratch.
     pub inputs: Vec<InputFile>,
-    /// Globs of the files that come home, relative to scratch.
+    /// Globs of the files that come home, relative to scratch. [`literal`] makes one of a name.
     pub outputs: Vec<String>,
     /// What it may use.
     pub limits: Limits,
     /// How it is saved, and what it goes on from.
     #[serde(default)]
     pub saving: Saving,
+}
+
+/// A glob that this name alone matches.
+#[must_use]
+pub fn literal(name: &str) -> String {
+    let mut glob = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '[' | ']' | '{' | '}' | '\\' => glob.extend(['[', c, ']']),
+            plain => glob.push(plain),
+        }
+    }
+    glob
 }
 
 /// How an attempt is saved, and what it goes on from; the default is neither.

@@ -134,6 +134,10 @@ impl JobTemplate {
         let all = |texts: &[Template]| -> Result<Vec<String>, Reason> {
             texts.iter().map(|text| self.fill(text, task)).collect()
         };
+        let patterns = |texts: &[Template]| -> Result<Vec<String>, Reason> {
+            let filled = texts.iter().map(|text| self.fill_pattern(text, task));
+            filled.collect()
+        };
         let command = match task.command.is_empty() {
             true => all(&self.command)?,
             false => task.command.clone(),
@@ -163,10 +167,10 @@ impl JobTemplate {
                 .transpose()?,
             image,
             inputs,
-            outputs: all(&self.outputs)?,
+            outputs: patterns(&self.outputs)?,
             limits: Limits::clone(&self.limits),
             saving: engine::Saving {
-                files: all(&self.checkpoint_files)?,
+                files: patterns(&self.checkpoint_files)?,
                 every: self.every,
                 restore,
                 from: task.checkpoint.as_ref().map(|saved| saved.attempt),
@@ -181,17 +185,25 @@ impl JobTemplate {
     }
 
     fn fill(&self, text: &Template, task: &TaskPart) -> Result<String, Reason> {
-        text.fill(&|name| {
-            let at = self.names.iter().position(|known| known == name);
-            match at {
-                Some(at) => task
-                    .values
-                    .get(at)
-                    .map(|value| Cow::Borrowed(value.as_str())),
-                None => (name == "index").then(|| Cow::Owned(task.index.to_string())),
-            }
-        })
-        .map_err(|error| fault(&format!("the server sent a task with {error}")))
+        text.fill(&|name| self.value(name, task))
+            .map_err(|error| fault(&format!("the server sent a task with {error}")))
+    }
+
+    /// In a pattern values stand for themselves: a file may be called `a[1].txt`.
+    fn fill_pattern(&self, text: &Template, task: &TaskPart) -> Result<String, Reason> {
+        let literal = |value: Cow<'_, str>| Cow::Owned(engine::literal(&value));
+        text.fill(&|name| self.value(name, task).map(literal))
+            .map_err(|error| fault(&format!("the server sent a task with {error}")))
+    }
+
+    fn value<'t>(&self, name: &str, task: &'t TaskPart) -> Option<Cow<'t, str>> {
+        match self.names.iter().position(|known| known == name) {
+            Some(at) => task
+                .values
+                .get(at)
+                .map(|value| Cow::Borrowed(value.as_str())),
+            None => (name == "index").then(|| Cow::Owned(task.index.to_string())),
+        }
     }
 }
 
@@ -298,7 +310,7 @@ mod tests {
                 .to_vec(),
             env: [("SEED".into(), "{seed}".into())].into(),
             stdin: Some("{ligand}".into()),
-            outputs: vec!["out-{index}.txt".into()],
+            outputs: vec!["out-{index}.txt".into(), "{ligand}/*.[ab]".into()],
             inputs: vec![v1::Input {
                 name: "conf-{seed}".into(),
                 digest: vec![7; 32],
@@ -339,7 +351,8 @@ mod tests {
         assert_eq!(spec.command, command);
         assert_eq!(spec.env["SEED"], "9");
         assert_eq!(spec.stdin.as_deref(), Some("a{seed}.pdbqt"));
-        assert_eq!(spec.outputs, ["out-4.txt"]);
+        // A value is no pattern either.
+        assert_eq!(spec.outputs, ["out-4.txt", "a[{]seed[}].pdbqt/*.[ab]"]);
     }
 
     #[test]

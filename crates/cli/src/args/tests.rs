@@ -117,6 +117,12 @@ fn wrong_usage_says_what_to_write() {
             "gleaner owner history --json --quiet",
             "cannot be used with",
         ),
+        (
+            "gleaner server --data d --listen here",
+            "as in 127.0.0.1:8421",
+        ),
+        ("gleaner dev --listen 8421", "as in 127.0.0.1:8421"),
+        ("gleaner sim --days -1", "a number of days above 0"),
         ("gleaner jobs --color sometimes", "auto, always, never"),
         ("gleaner job", "<J>"),
         ("gleaner jbos", "jobs"),

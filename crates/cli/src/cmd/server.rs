@@ -1,7 +1,7 @@
 //! `gleaner server`: the server in the foreground.
 
 use super::task_options::engine;
-use crate::daemon::{DaemonOptions, runtime};
+use crate::daemon::{self, DaemonOptions, runtime};
 use crate::out::{Failure, Outcome, REFUSED, USAGE};
 use gleaner_agent::owner::NodeSettings;
 use gleaner_model::{EngineChoice, Span};
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Address and port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8421")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8421", value_parser = daemon::address)]
     listen: SocketAddr,
     /// Where the state lives: sqlite:FILE or memory: [default: sqlite in DIR]
     #[arg(long, value_name = "URL")]

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
     nodes: Option<u32>,
     /// Virtual days
-    #[arg(long, value_name = "D", default_value = "1", value_parser = days)]
+    #[arg(long, value_name = "D", default_value = "1", allow_negative_numbers = true, value_parser = days)]
     days: f64,
     /// Everything left to chance follows from it
     #[arg(long, value_name = "S", default_value = "1")]

@@ -15,7 +15,7 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use gleaner_model::{Bytes, LimitKind, Span};
 use std::io::IsTerminal as _;
 
-/// Fewer columns in $COLUMNS are a mistake: no table can be read in them.
+/// Nobody can read a table in fewer columns; lines that the terminal breaks are better then.
 const NARROWEST: u16 = 20;
 
 /// How tables look where they go.
@@ -33,12 +33,13 @@ impl Look {
     pub(crate) fn of_stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
-        let width = || columns().filter(|columns| *columns >= NARROWEST);
+        let width = || columns().or_else(|| Table::new().width());
         Self {
             colour: crate::out::has_colour(terminal),
             width: terminal
-                .then(|| width().or_else(|| Table::new().width()))
-                .flatten(),
+                .then(width)
+                .flatten()
+                .filter(|columns| *columns >= NARROWEST),
             now: jiff::Timestamp::now(),
         }
     }

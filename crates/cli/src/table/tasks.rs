@@ -36,7 +36,10 @@ pub(crate) fn one(detail: &TaskDetail, look: Look) -> String {
     let task = &detail.task;
     let mut shown = list(std::slice::from_ref(task), look);
     if let (count @ 1.., Some(last)) = (task.checkpoints, &task.checkpoint) {
-        let saved = format!("saved {count} times, last in attempt {last}\n");
+        let saved = match count {
+            1 => format!("saved once, in attempt {last}\n"),
+            _ => format!("saved {count} times, last in attempt {last}\n"),
+        };
         shown.push_str(&saved);
     }
     if detail.attempts_made.is_empty() {

@@ -7,6 +7,7 @@ mod axes;
 mod download;
 mod hash;
 mod hints;
+mod patterns;
 
 use crate::blobs::{self, Source};
 use crate::{Client, ClientError, JobFileError, Progress};
@@ -82,6 +83,7 @@ fn at(key: impl Into<String>, problem: impl Into<String>) -> ClientError {
 /// [`ClientError::JobFile`] at the key whose file is missing, unreadable or has an unusable name.
 pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientError> {
     let warnings = hints::near_names(&spec);
+    patterns::check(&spec)?;
     let base = std::path::absolute(base).map_err(ClientError::local("find", base))?;
     let axes = Axes::find(&spec.sweep, &base)?;
     let mut wanted = Wanted::default();
@@ -346,7 +348,8 @@ fn check_file(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => Err(format!(
-            "there is no file {shown}; paths are relative to the job file"
+            "there is no file {shown}; paths are relative to the job file, and without one to \
+             where you are"
         )),
         Err(problem) => Err(format!("cannot read {shown}: {problem}")),
         Ok(about) if about.is_dir() => Err(format!(

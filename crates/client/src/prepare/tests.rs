@@ -187,6 +187,30 @@ async fn what_cannot_be_sent_is_said_with_its_key() {
 }
 
 #[tokio::test]
+async fn globs_that_are_none_are_refused_at_once() {
+    let folder = Folder::new(&[]);
+    let job = |task: &str| format!("[task]\ncommand = ['true']\n{task}\n");
+    for (task, said) in [
+        (
+            "outputs = ['a', '[x']",
+            "task.outputs: \"[x\" is not a glob",
+        ),
+        ("outputs = ['{a,b']", "task.outputs: "),
+        ("checkpoint_files = ['[z-a]']", "task.checkpoint_files: "),
+        (
+            "[collect.merge]\ncommand = ['cat']\noutputs = ['[x']",
+            "collect.merge.outputs: ",
+        ),
+    ] {
+        let found = folder.prepare(&job(task)).await.unwrap_err();
+        assert!(found.contains(said), "{task}: {found}");
+    }
+    let good =
+        "outputs = ['{f}.[ab]', '{a,b}*', '**/{index}', '{{a,b}']\n[sweep]\nf = { list = ['[x'] }";
+    folder.prepare(&job(good)).await.unwrap();
+}
+
+#[tokio::test]
 async fn file_names_that_no_command_can_hold_are_refused() {
     for (name, said) in [
         (&b"bad\xff.txt"[..], "is not UTF-8"),

@@ -6,7 +6,7 @@
 mod child;
 mod leftovers;
 
-use crate::daemon::DaemonOptions;
+use crate::daemon::{self, DaemonOptions};
 use crate::out::{self, Failure, Outcome, REFUSED};
 use crate::session;
 use child::{Child, Launch};
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long)]
     strict: bool,
     /// Address of the server [default: 127.0.0.1:8421, or a free port where that is taken]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = daemon::address)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     daemon: DaemonOptions,
