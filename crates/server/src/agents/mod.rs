@@ -22,6 +22,7 @@ use gleaner_wire::{MESSAGE_BYTES_MAX, PROTOCOL, v1};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Milliseconds between beats: a lease outlives two that are lost.
@@ -58,25 +59,28 @@ pub(crate) fn router(shared: &Arc<Shared>) -> axum::Router {
     let service = PoolServer::new(Agents(Arc::clone(shared)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // Before anything of a body is read: what a stranger sends costs nothing.
+    let tokens = Arc::clone(shared);
+    let service = InterceptedService::new(service, move |request: Request<()>| {
+        admit(&tokens, &request).map(|()| request)
+    });
     // What neither door knows is answered by the other side, in words.
     tonic::service::Routes::new(service)
         .into_axum_router()
         .reset_fallback()
 }
 
-impl Agents {
-    /// Only nodes' tokens open this door.
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let headers = request.metadata().clone().into_headers();
-        match self.0.tokens.of(&headers).map(|who| who.kind) {
-            Some(TokenKind::Node) => Ok(()),
-            Some(TokenKind::Admin | TokenKind::User) => Err(Status::permission_denied(
-                "this is a user's token; an agent needs a node's token",
-            )),
-            None => Err(Status::unauthenticated(
-                "the token is missing, wrong or revoked; ask the pool's admin for a node's token",
-            )),
-        }
+/// Only nodes' tokens open this door.
+fn admit(shared: &Shared, request: &Request<()>) -> Result<(), Status> {
+    let headers = request.metadata().clone().into_headers();
+    match shared.tokens.of(&headers).map(|who| who.kind) {
+        Some(TokenKind::Node) => Ok(()),
+        Some(TokenKind::Admin | TokenKind::User) => Err(Status::permission_denied(
+            "this is a user's token; an agent needs a node's token",
+        )),
+        None => Err(Status::unauthenticated(
+            "the token is missing, wrong or revoked; ask the pool's admin for a node's token",
+        )),
     }
 }
 
@@ -88,7 +92,6 @@ impl Pool for Agents {
         &self,
         request: Request<Streaming<v1::AgentBatch>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
-        self.admit(&request)?;
         Ok(Response::new(link::open(&self.0, request.into_inner())))
     }
 
@@ -96,7 +99,6 @@ impl Pool for Agents {
         &self,
         request: Request<v1::AgentBatch>,
     ) -> Result<Response<v1::ServerBatch>, Status> {
-        self.admit(&request)?;
         let answer = poll::answer(&self.0, request.into_inner()).await?;
         Ok(Response::new(answer))
     }

@@ -160,19 +160,22 @@ async fn jobs_that_were_over_for_long_enough_are_deleted_by_themselves() {
 /// send them away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_file_of_an_earlier_run_stays_until_the_server_is_ready() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    let file = data.join("client.toml");
-    std::fs::create_dir_all(&data).unwrap();
+    let pool = TestPool::start().await;
+    let data = pool.dir.path().join("data");
+    let (file, store) = (data.join("client.toml"), data.join("store.sqlite"));
+    pool.server.shutdown().await.unwrap();
     std::fs::write(&file, "server = \"https://old\"\n").unwrap();
     // It cannot start: what it is to keep its state in is a directory.
-    std::fs::create_dir_all(data.join("store.sqlite")).unwrap();
+    let kept = data.join("kept");
+    std::fs::rename(&store, &kept).unwrap();
+    std::fs::create_dir(&store).unwrap();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let failed = start(ServerConfig::new(data.clone(), listen)).await;
     assert!(failed.is_err(), "{failed:?}");
     let text = || std::fs::read_to_string(&file).unwrap();
     assert_eq!(text(), "server = \"https://old\"\n");
-    std::fs::remove_dir(data.join("store.sqlite")).unwrap();
+    std::fs::remove_dir(&store).unwrap();
+    std::fs::rename(&kept, &store).unwrap();
     let server = start(ServerConfig::new(data.clone(), listen))
         .await
         .unwrap();

@@ -411,3 +411,19 @@ async fn nodes_come_page_by_page_or_all_at_once() {
     }
     pool.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_strangers_body_is_read() {
+    let pool = TestPool::start().await;
+    for call in ["Link", "Poll"] {
+        // As a message it would be refused for what it is.
+        let request = pool
+            .client
+            .request(Method::POST, &format!("/gleaner.v1.Pool/{call}"))
+            .header("content-type", "application/grpc")
+            .body(&b"\0\xff\xff\xff\xffno message"[..]);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "7", "{call} {answer:?}");
+    }
+    pool.server.shutdown().await.unwrap();
+}
