@@ -6,7 +6,7 @@
 //! program runs it has the cage's user id, no capability, no way to any, a Landlock domain and
 //! the system call filter; whatever breaks it can do no more than the program itself.
 
-use super::root::{CAGES, EMPTY, OUTSIDE};
+use super::root::{CAGES, EMPTY, OUTSIDE, STAT};
 use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::sys::Instruction;
 use super::user::become_user;
@@ -154,6 +154,10 @@ fn mounts(launch: &Launch, setting: &Setting) -> Result<(), Trouble> {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => return Err(Trouble::at("hide parts of /proc")(error)),
         }
+    }
+    match mount_bind(STAT, "/proc/stat") {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(Trouble::at("hide counts of key strokes")(error)),
     }
     let shared = if setting.shared_programs {
         quiet - MountFlags::NOEXEC

@@ -39,6 +39,9 @@ pub(crate) const HOST_PROC: &str = "/.outside/proc";
 /// An empty directory to cover others with.
 pub(crate) const EMPTY: &str = "/.outside/empty";
 
+/// What a cage's `/proc/stat` shows instead of the kernel's own.
+pub(crate) const STAT: &str = "/.outside/stat";
+
 /// What lies there.
 const OUTSIDE_PLACES: [&str; 3] = [".outside/proc", ".outside/cages", ".outside/empty"];
 
@@ -179,6 +182,12 @@ pub(crate) fn enter(parts: &Parts) -> Result<Vec<String>, Trouble> {
     for place in OUTSIDE_PLACES {
         directory(root_fd, Path::new(place)).map_err(Trouble::at("fill the private root"))?;
     }
+    // Small kernels have none.
+    if let Ok(text) = std::fs::read_to_string("/proc/stat") {
+        file(root_fd, Path::new(STAT.trim_start_matches('/')))
+            .and_then(|mut stat| stat.write_all(without_interrupts(&text).as_bytes()))
+            .map_err(Trouble::at("fill the private root"))?;
+    }
     devices(root_fd)?;
     if let Some(device) = &parts.device {
         show_device(root_fd, device, VIRTUALISATION)
@@ -218,6 +227,16 @@ fn of_host(root: BorrowedFd<'_>, parts: &Parts, missing: &mut Vec<String>) -> Re
         etc(root, place).map_err(Trouble::at(place.path))?;
     }
     Ok(())
+}
+
+/// Counts of interrupts are counts of key strokes and mouse moves. The rest is as it was when the
+/// first cage of the bundle was made: programs look there for processors and for the time of the boot.
+fn without_interrupts(stat: &str) -> String {
+    let lines = stat.lines().map(|line| match line.split(' ').next() {
+        Some("intr") => "intr 0",
+        _ => line,
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Places of an image that every cage fills.

@@ -103,6 +103,9 @@ const TRIES: &[Try] = &[
     call!("socket", libc::SYS_socket, 40, 1, 0),
     call!("socket", libc::SYS_socket, 16, 3, 0),
     call!("socket", libc::SYS_socket, 17, 3, 0),
+    // Protocols for which the kernel would load a module.
+    call!("socket", libc::SYS_socket, 2, 5, 132),
+    call!("socket", libc::SYS_socket, 10, 6, 33),
     call!("ioctl", libc::SYS_ioctl, 0, 0x5412, 0),
     call!("seccomp", libc::SYS_seccomp, 1, 8, 0),
     call!("prctl", libc::SYS_prctl, 62, 1, 0, 0, 0),
@@ -164,6 +167,12 @@ pub(crate) fn main() -> ExitCode {
         "hidden {}",
         std::fs::read_dir("/.outside").map_or(0, Iterator::count)
     );
+    // How often a key was pressed is among them.
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let interrupts = stat.lines().find(|line| line.starts_with("intr "));
+    let counted = interrupts.map_or(0, |line| line.split(' ').skip(2).count());
+    println!("interrupts {counted}");
+    println!("cpus {}", stat.matches("cpu").count());
     // SAFETY: takes no arguments.
     println!("uid {}", unsafe { libc::getuid() });
     ExitCode::SUCCESS
@@ -211,6 +220,8 @@ pub(crate) fn calls_are_refused() {
     let writes = said.iter().filter(|(name, _)| name.starts_with("write:"));
     assert!(writes.clone().count() == 3 && writes.clone().all(|(_, error)| *error == [1]));
     assert_eq!(said["outside"], [1]);
+    assert_eq!(said["interrupts"], [0]);
+    assert_ne!(said["cpus"], [0]);
     assert_ne!(said["root"], [0]);
     assert_eq!(said["processes"], [2], "itself and its init");
     assert!(said["uid"][0] >= 1000);

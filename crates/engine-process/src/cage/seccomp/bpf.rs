@@ -10,7 +10,7 @@
 
 use super::table::{
     Action, CLONE_NAMESPACES, Check, FAMILIES, FILTER_LISTENER, PERSONALITIES, PROCESS_OPTIONS,
-    TERMINAL_REQUESTS, groups,
+    PROTOCOLS, SOCKET_TYPE_BITS, SOCKET_TYPES, TERMINAL_REQUESTS, groups,
 };
 use crate::cage::sys::Instruction;
 
@@ -20,6 +20,7 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
+const AND: u16 = 0x54;
 
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7fff_0000;
@@ -205,7 +206,7 @@ fn leaf(action: Action, refusal: Refusal, out: &mut Vec<Instruction>) {
             out.push(jump(JUMP_ANY_BIT, CLONE_NAMESPACES, 0, 1));
             out.extend([refused, give(ALLOW)]);
         }
-        Action::Check(Check::SocketFamily) => one_of(0, &FAMILIES, refused, out),
+        Action::Check(Check::SocketFamily) => socket(refused, out),
         Action::Check(Check::PairFamily) => one_of(0, FAMILIES.split_at(1).0, refused, out),
         Action::Check(Check::Personality) => one_of(0, &PERSONALITIES, refused, out),
         Action::Check(Check::TerminalRequests) => none_of(1, &TERMINAL_REQUESTS, refused, out),
@@ -216,6 +217,29 @@ fn leaf(action: Action, refusal: Refusal, out: &mut Vec<Instruction>) {
             out.extend([refused, give(ALLOW)]);
         }
     }
+}
+
+/// Local sockets are what they are; of the internet's, type and protocol matter too.
+fn socket(refused: Instruction, out: &mut Vec<Instruction>) {
+    let [local, internet @ ..] = FAMILIES;
+    out.push(load(ARGS_AT));
+    out.extend([jump(JUMP_EQUAL, local, 0, 1), give(ALLOW)]);
+    go_on_with(&internet, refused, out);
+    out.push(load(ARGS_AT + 8));
+    out.push(Instruction {
+        code: AND,
+        ..give(SOCKET_TYPE_BITS)
+    });
+    go_on_with(&SOCKET_TYPES, refused, out);
+    one_of(2, &PROTOCOLS, refused, out);
+}
+
+/// Refuses what is none of `values`; for the rest the next instruction is behind.
+fn go_on_with(values: &[u32], refused: Instruction, out: &mut Vec<Instruction>) {
+    for (value, behind) in values.iter().zip((1..=u8::MAX).take(values.len()).rev()) {
+        out.push(jump(JUMP_EQUAL, *value, behind, 0));
+    }
+    out.push(refused);
 }
 
 /// Allows where an argument's low word is one of `values`. The kernel looks at the low word
@@ -300,6 +324,7 @@ mod tests {
                         }
                     }
                 }
+                AND => accumulator &= now.constant,
                 JUMP => at += usize::try_from(now.constant).unwrap(),
                 JUMP_EQUAL => at += branch(accumulator == now.constant),
                 JUMP_AT_LEAST => at += branch(accumulator >= now.constant),
@@ -388,6 +413,23 @@ mod tests {
                 what,
                 "family {family}"
             );
+        }
+        let flags = u64::try_from(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).unwrap();
+        for (family, kind, protocol, what) in [
+            (1, 5, 0, ALLOW),
+            (2, 1 | flags, 0, ALLOW),
+            (2, 1, 6, ALLOW),
+            (10, 2 | flags, 17, ALLOW),
+            (2, 2, 1, ALLOW),
+            // SCTP, twice, and DCCP: modules that a task would have loaded. MPTCP, UDP-Lite.
+            (2, 1, 132, NOTIFY),
+            (10, 5, 0, NOTIFY),
+            (2, 6, 33, NOTIFY),
+            (2, 1, 262, NOTIFY),
+            (10, 2, 136, NOTIFY),
+        ] {
+            let found = call(libc::SYS_socket, [family, kind, protocol, 0, 0, 0]);
+            assert_eq!(found, what, "{family} {kind} {protocol}");
         }
         assert_eq!(call(libc::SYS_socketpair, [1, 1, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socketpair, [2, 1, 0, 0, 0, 0]), NOTIFY);

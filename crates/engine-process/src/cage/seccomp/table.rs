@@ -29,7 +29,7 @@ pub(crate) enum Action {
 pub(crate) enum Check {
     /// Flags of clone(2) that make namespaces are refused.
     CloneFlags,
-    /// Only local and internet sockets.
+    /// Only local sockets, and internet sockets of the usual kinds.
     SocketFamily,
     /// Only pairs of local sockets.
     PairFamily,
@@ -49,6 +49,14 @@ pub(crate) const CLONE_NAMESPACES: u32 = 0x7E02_0000;
 /// AF_UNIX, AF_INET, AF_INET6. Others reach past the network namespace (AF_VSOCK: the
 /// hypervisor), or parts of the kernel that only administrators use.
 pub(crate) const FAMILIES: [u32; 3] = [1, 2, 10];
+
+/// Streams, datagrams, and raw sockets (which the kernel refuses itself), without their flags.
+pub(crate) const SOCKET_TYPES: [u32; 3] = [1, 2, 3];
+pub(crate) const SOCKET_TYPE_BITS: u32 = 0xf;
+
+/// What an internet socket may speak: its usual protocol, ICMP, TCP, UDP, ICMPv6. For most others the
+/// kernel would load a module at the word of a task.
+pub(crate) const PROTOCOLS: [u32; 5] = [0, 1, 6, 17, 58];
 
 /// TIOCSTI and TIOCLINUX type into a terminal; TIOCCONS and TIOCSETD take it over.
 pub(crate) const TERMINAL_REQUESTS: [u32; 4] = [0x5412, 0x541C, 0x541D, 0x5423];
