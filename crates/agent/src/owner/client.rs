@@ -56,6 +56,21 @@ pub enum AskError {
     Broken(#[from] io::Error),
 }
 
+impl AskError {
+    /// The same, where `looked` directories were looked at: in one alone, the asker's own agent was
+    /// not found because nobody knows where.
+    fn beside(mut self, looked: usize) -> Self {
+        if let Self::Refused(refusal) = &mut self
+            && looked < 2
+        {
+            refusal
+                .sentence
+                .push_str("; an agent of your own is named by --data DIR");
+        }
+        self
+    }
+}
+
 /// An agent of this PC, by its socket.
 #[derive(Debug, Clone)]
 pub struct Agent {
@@ -113,7 +128,7 @@ impl Agent {
                     Ok(overview) => found.push((agent, overview)),
                     // A dead agent leaves its socket.
                     Err(AskError::NoAgent { .. }) => {}
-                    Err(error) => trouble = Some(error),
+                    Err(error) => trouble = Some(error.beside(dirs.len())),
                 }
             }
         }
@@ -235,5 +250,16 @@ mod tests {
             let problem = meant(known, name).unwrap_err().to_string();
             assert!(problem.contains(said), "{name:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn who_is_refused_by_another_users_agent_hears_how_to_name_their_own() {
+        use crate::owner::protocol::Refusal;
+        let said = |looked| {
+            let refused = AskError::Refused(Refusal::no("you are no owner"));
+            refused.beside(looked).to_string()
+        };
+        assert!(said(1).ends_with("named by --data DIR"));
+        assert_eq!(said(2), "you are no owner");
     }
 }

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,7 +57,7 @@ impl Drop for Bound {
 }
 
 /// The directory in which agents of this user are found: `$GLEANER_RUN`, else `/run/gleaner` for
-/// root, else `$XDG_RUNTIME_DIR/gleaner`.
+/// root, else `$XDG_RUNTIME_DIR/gleaner`, else the same where logind would have it.
 pub(super) fn shared_directory() -> Option<PathBuf> {
     if let Some(chosen) = std::env::var_os("GLEANER_RUN").filter(|path| !path.is_empty()) {
         return Some(chosen.into());
@@ -63,8 +65,18 @@ pub(super) fn shared_directory() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some("/run/gleaner".into());
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty())?;
-    Some(Path::new(&runtime).join("gleaner"))
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    let runtime = runtime.map(PathBuf::from).or_else(runtime_of_user)?;
+    Some(runtime.join("gleaner"))
+}
+
+/// What `$XDG_RUNTIME_DIR` would be: `su` and `cron` do not say, and an agent of the same user may
+/// have been started by that user's systemd.
+fn runtime_of_user() -> Option<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let dir = Path::new("/run/user").join(user.to_string());
+    let owner = fs::metadata(&dir).ok()?.uid();
+    (owner == user).then_some(dir)
 }
 
 /// A path that the kernel takes, however deep the directory lies; good while the directory is
