@@ -7,6 +7,7 @@
 use gleaner_engine::{CollectedFile, EngineError};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -15,6 +16,17 @@ use std::path::{Path, PathBuf};
 
 /// Most files of one attempt. A program that makes more should pack them.
 const FILES_MAX: usize = 100_000;
+
+/// Descriptors that outputs leave to the rest of the agent, which goes on meanwhile; half of all
+/// where there are few.
+const DESCRIPTORS_KEPT: u64 = 4096;
+
+/// Files that may come home where so many may be open: each is, until it is sent.
+fn files_max(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.unwrap_or(u64::MAX);
+    let most = descriptors - DESCRIPTORS_KEPT.min(descriptors / 2);
+    usize::try_from(most).map_or(FILES_MAX, |most| most.min(FILES_MAX))
+}
 
 const WITHIN: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -140,6 +152,7 @@ fn matched(
     let set = globs(outputs)?;
     let top = top.open()?;
     let mut seen: Vec<bool> = outputs.iter().map(|output| is_there(output)).collect();
+    let max = files_max(getrlimit(Resource::Nofile).current);
     for path in matches(&top, &set)? {
         for at in set.matches(&path) {
             if let Some(seen) = seen.get_mut(at) {
@@ -153,10 +166,10 @@ fn matched(
                 "has the name of a stream; give the file another one",
             ));
         }
-        if files.len() >= FILES_MAX {
+        if files.len() >= max {
             return Err(wrong(
                 name,
-                format!("is one of over {FILES_MAX}; pack them into one"),
+                format!("is one of over {max}; pack them into one"),
             ));
         }
         files.push(charge(name, file, left)?);
@@ -436,6 +449,18 @@ mod tests {
                 .unwrap_err()
                 .contains("rename it")
         );
+    }
+
+    #[test]
+    fn outputs_leave_descriptors_to_the_agent() {
+        for (descriptors, most) in [
+            (Some(1024), 512),
+            (Some(20_000), 15_904),
+            (Some(1 << 20), FILES_MAX),
+            (None, FILES_MAX),
+        ] {
+            assert_eq!(files_max(descriptors), most);
+        }
     }
 
     #[test]

@@ -221,3 +221,38 @@ pub(crate) fn unlock(found: &OwnedFd) {
     let name = format!("/proc/self/fd/{}", found.as_raw_fd());
     let _not_ours = rustix::fs::chmod(name, Mode::from_raw_mode(0o700));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_link_that_takes_a_directorys_place_opens_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |name: &str| dir.path().join(name);
+        let mode = |name: &str| fs::metadata(named(name)).unwrap().permissions().mode() & 0o777;
+        for (name, mode) in [("closed", 0o000), ("outside", 0o750)] {
+            fs::create_dir(named(name)).unwrap();
+            fs::set_permissions(named(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::open(named("closed"), flags, Mode::empty()).unwrap();
+        fs::rename(named("closed"), named("moved")).unwrap();
+        symlink(named("outside"), named("closed")).unwrap();
+        unlock(&found);
+        assert_eq!((mode("moved"), mode("outside")), (0o700, 0o750));
+    }
+
+    #[test]
+    fn every_entry_counts_however_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        for at in 0..100 {
+            fs::write(dir.path().join(at.to_string()), "").unwrap();
+        }
+        let open = File::open(dir.path()).unwrap();
+        let found = measure(open.as_fd(), None).unwrap();
+        assert_eq!(found.bytes, 100 * ENTRY_BYTES);
+    }
+}
