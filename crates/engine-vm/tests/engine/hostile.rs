@@ -15,7 +15,7 @@ use tempfile::TempDir;
 type Test = fn(&Image, Accelerator);
 
 /// What guests are tried with whatever runs them.
-pub(crate) const UNDER_QEMU_TOO: [(&str, Test); 2] = [
+pub(crate) const UNDER_QEMU_TOO: [(&str, Test); 3] = [
     (
         "root in the guest reaches nothing of the host's",
         root_in_the_guest,
@@ -24,11 +24,16 @@ pub(crate) const UNDER_QEMU_TOO: [(&str, Test); 2] = [
         "a guest that spoils its memory and devices is ended",
         spoilt_machine,
     ),
+    (
+        "root in the guest that starts another kernel, or the same anew, has ended its guest",
+        another_kernel,
+    ),
 ];
 
-pub(crate) const TESTS: [(&str, Test); 4] = [
+pub(crate) const TESTS: [(&str, Test); 5] = [
     UNDER_QEMU_TOO[0],
     UNDER_QEMU_TOO[1],
+    UNDER_QEMU_TOO[2],
     (
         "whoever takes a guest's kernel over is in a cage",
         |image, _| kernel_taken_over(image),
@@ -69,6 +74,7 @@ const TRIES: &str = "said=uid=$($B id -u)\n\
     can scratch $B dd if=/dev/zero of=$scratch bs=4096 count=64 conv=notrunc\n\
     $B rmmod erofs; can module $B insmod /modules/erofs.ko\n\
     $B mkdir /base; $B mount -t erofs -o ro $root /base\n\
+    $B mount -t devtmpfs dev /base/dev; can perl $B chroot /base /usr/bin/perl -e 1\n\
     can kexec $B chroot /base /usr/bin/perl -e \
       'exit(syscall(169, 0xfee1dead, 0x28121969, 0x45584543, 0) != 0)'\n\
     echo \"TRIED $said.\"\n$B sync\n$B poweroff -f\n$B sleep 1000\n";
@@ -85,6 +91,21 @@ const SPOIL: &str = "$B mknod /dev/mem c 1 1\n$B mknod /dev/port c 1 4\n$B mknod
       rubbish /dev/port; rubbish /dev/kmem; rubbish /proc/kcore\n\
       for at in 256 512 1024 16 0; do rubbish /dev/mem seek=$at; done; } > /dev/null 2>&1\n\
     echo c > /proc/sysrq-trigger\n$B sleep 1000\n";
+
+/// Loads another kernel from a file that is one, and begins it.
+const OTHER_KERNEL: &str = "$B mkdir /base; $B mount -t erofs -o ro $root /base\n\
+    $B mount -t devtmpfs dev /base/dev\n\
+    exec 7< /other\n\
+    $B chroot /base /usr/bin/perl -e \
+      '$line = \"console=ttyS0 panic=-1 root=/dev/nothing-of-ours\\0\"; \
+       syscall(320, 7, -1, length($line), $line, 4) == 0 or exit $!'\n\
+    said=$?\n\
+    [ $said = 0 ] && $B chroot /base /usr/bin/perl -e \
+      'syscall(169, 0xfee1dead, 0x28121969, 0x45584543, 0)'\n\
+    echo \"TRIED refused=$said.\"\n$B sync\n$B poweroff -f\n$B sleep 1000\n";
+
+/// Begins the machine anew.
+const RESTART: &str = "echo TRIED nothing else.\n$B sync\n$B reboot -f\n$B sleep 1000\n";
 
 /// Longest silence of such a guest: one whose kernel is broken stands still for ever.
 const SPOILT_SILENCE: Duration = Duration::from_secs(20);
@@ -140,6 +161,14 @@ fn taken_over(image: &Image, dir: &Path, name: &str, script: &str) -> Image {
         &fs::read(BUSYBOX).unwrap(),
     );
     entry(&mut packed, "init", FILE, script.as_bytes());
+    if script.contains("/other") {
+        let kernel = match name {
+            "initramfs" => "kernel",
+            _ => "kernel-qemu",
+        };
+        let kernel = fs::read(image.dir.join(kernel)).unwrap();
+        entry(&mut packed, "other", FILE, &kernel);
+    }
     entry(&mut packed, "TRAILER!!!", 0, &[]);
     with(image, dir, name, &packed)
 }
@@ -170,7 +199,9 @@ fn ended_within(
         VmEngine::new(VmConfig { silence, ..usual }, events).unwrap()
     });
     let mut spec = bench.spec(&["true"]);
-    spec.limits.memory = Bytes(64 << 20);
+    // A kernel that is loaded beside one that runs may have no more than half of all memory.
+    let mib = if script.contains("/other") { 256 } else { 64 };
+    spec.limits.memory = Bytes(mib << 20);
     let (ending, _) = bench.run(&spec);
     assert!(
         matches!(ending.reason, Reason::Engine { .. }),
@@ -190,7 +221,7 @@ fn root_in_the_guest(image: &Image, accelerator: Accelerator) {
     let said = ended(image, accelerator, &[BEGIN, &name, TRIES].concat());
     // Its own disk and its own kernel it may spoil, since nobody else has them.
     let got = "TRIED uid=0 base=no net=lo, secret=no shadow=no image=no usr=no procs=no \
-               scratch=yes module=yes kexec=no.";
+               scratch=yes module=yes perl=yes kexec=no.";
     assert!(said.contains(got), "{said}");
     assert_eq!(fs::read_to_string(&secret).unwrap(), SECRET);
     assert!(!Path::new("/usr/spoiled").exists());
@@ -228,6 +259,24 @@ fn spoilt_machine(image: &Image, accelerator: Accelerator) {
     if accelerator == Accelerator::Uml {
         next_is_clean(image, accelerator);
     }
+}
+
+fn another_kernel(image: &Image, accelerator: Accelerator) {
+    let said = ended(image, accelerator, &[BEGIN, OTHER_KERNEL].concat());
+    if accelerator == Accelerator::Uml {
+        // A kernel that is a program has no such call: "function not implemented".
+        assert!(said.contains("TRIED refused=38."), "{said}");
+        let said = ended(image, accelerator, &[BEGIN, RESTART].concat());
+        assert!(
+            said.contains("ended by itself") && said.contains("TRIED nothing"),
+            "{said}"
+        );
+        return;
+    }
+    // It runs, in the same machine with the same two disks, finds no root and gives up. Whoever could
+    // have said that it was refused was gone by then.
+    assert!(said.contains("Kernel panic"), "{said}");
+    assert!(!said.contains("TRIED"), "{said}");
 }
 
 /// No kernel at all: a program in its place.

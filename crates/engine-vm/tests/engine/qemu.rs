@@ -103,7 +103,7 @@ const CHAIN: &str = "$|=1; $x='seed'; for (1..$ENV{STEPS}) { $x=sha256_hex($x); 
                      open F, '>chain'; print F $x; warn \"done\\n\"";
 
 /// Long enough under translation that it is saved before its end, whatever else the PC does.
-const STEPS: &str = "200000";
+const STEPS: &str = "140000";
 
 fn chain(bench: &Bench) -> AttemptSpec {
     let mut spec = bench.spec(&["perl", "-MDigest::SHA=sha256_hex", "-e", CHAIN]);

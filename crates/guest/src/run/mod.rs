@@ -208,6 +208,9 @@ impl Keeper {
             }
             if channel {
                 self.take()?;
+            } else if self.guest.has_ended() {
+                // Others of its processes may hold the channel open, and nobody is behind it.
+                return Err(self.died());
             }
             if let Some(record) = self.done.take() {
                 return Ok(record);

@@ -219,6 +219,11 @@ impl Guest {
             .collect()
     }
 
+    /// Whether the kernel's first process is gone.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Ends the kernel. Its processes end with the cage.
     pub(super) fn end(&mut self) {
         let _gone = self.child.kill();
