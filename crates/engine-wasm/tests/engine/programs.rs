@@ -19,7 +19,7 @@ const SCRIPTS: &[(&str, &[&str])] = &[
     ("seq 1 20000 | sort -r | cksum;", &["digest"]),
     ("cat data", &["cat", "data"]),
     ("ls in | wc -l", &["count", "in"]),
-    ("x=$(head -c 200m /dev/zero", &["memory"]),
+    ("head -c 200m /dev/zero | tail", &["memory"]),
     ("head -c 128m /dev/zero > f; cat f f", &["cache"]),
     ("i=0; while [ $i -lt 160 ]; do head -c 64m", &["disk"]),
     ("exec perl -e 'my $b = \"x\" x (16 << 20);", &["unlinked"]),
