@@ -15,6 +15,8 @@ mod checkpoints;
 mod first_light;
 #[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod foreign;
 #[cfg(feature = "guests")]
 #[cfg(test)]
 mod guests;

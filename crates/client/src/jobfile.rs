@@ -1,6 +1,7 @@
 //! Job files: TOML or the same shape in JSON, and errors that say which line, which key, what is
-//! wrong and what to write.
+//! wrong and what to write. Those of other systems are read by [`crate::foreign`].
 
+use crate::foreign::{self, htcondor, ourgrid};
 use crate::{ClientError, JobFileError};
 use gleaner_model::JobSpec;
 use std::io::Read as _;
@@ -64,8 +65,33 @@ pub struct JobFile {
     pub base: PathBuf,
     /// What it says.
     pub spec: JobSpec,
+    /// What in it has no effect, in sentences.
+    pub warnings: Vec<String>,
     text: String,
-    json: bool,
+    format: Format,
+}
+
+/// The language of a job file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Toml,
+    Json,
+    Submit,
+    Jdf,
+}
+
+impl Format {
+    /// By the name's end, and by the text where that says nothing.
+    fn of(path: &Path, text: &str) -> Self {
+        match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("json") => Self::Json,
+            Some("toml") => Self::Toml,
+            Some("sub" | "submit" | "condor") => Self::Submit,
+            Some("jdf") => Self::Jdf,
+            _ if text.trim_start().starts_with('{') => Self::Json,
+            _ => Self::Toml,
+        }
+    }
 }
 
 /// Reads a job file.
@@ -94,29 +120,43 @@ pub fn read_job_file(path: &Path) -> Result<JobFile, ClientError> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| wrong("is not UTF-8 text; a job file is TOML or JSON"))?;
-    let extension = path.extension().and_then(std::ffi::OsStr::to_str);
-    let json = match extension {
-        Some("json") => true,
-        Some("toml") => false,
-        Some("sub" | "jdf") => {
-            return Err(wrong(
-                "is of a kind that this version does not read; write it as TOML or JSON",
-            )
-            .into());
-        }
-        _ => text.trim_start().starts_with('{'),
+    let parent = path.parent();
+    let base = parent.filter(|parent| !parent.as_os_str().is_empty());
+    let base = base.unwrap_or_else(|| Path::new(".")).to_path_buf();
+    let format = Format::of(path, &text);
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let (spec, warnings) = match format {
+        Format::Toml | Format::Json => (parse(path, &text, format)?, Vec::new()),
+        Format::Submit => translated(path, htcondor::read(&text, &name, &base))?,
+        Format::Jdf => translated(path, ourgrid::read(&text, &name))?,
     };
-    let spec = parse(path, &text, json)?;
-    let base = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
     Ok(JobFile {
         path: path.to_path_buf(),
-        base: base.unwrap_or_else(|| Path::new(".")).to_path_buf(),
+        base,
         spec,
+        warnings,
         text,
-        json,
+        format,
     })
+}
+
+/// What another system's file says, as a job file of ours.
+fn translated(
+    path: &Path,
+    read: Result<foreign::Read, foreign::Wrong>,
+) -> Result<(JobSpec, Vec<String>), JobFileError> {
+    let read = read.map_err(|wrong| JobFileError {
+        file: path.to_path_buf(),
+        line: Some(wrong.line),
+        key: None,
+        problem: wrong.problem,
+    })?;
+    // Its lines are nobody's.
+    let spec = parse(path, &read.job.to_string(), Format::Json).map_err(|wrong| JobFileError {
+        line: None,
+        ..wrong
+    })?;
+    Ok((spec, read.warnings))
 }
 
 impl JobFile {
@@ -144,7 +184,7 @@ impl JobFile {
     fn at(&self, key: String, problem: String) -> JobFileError {
         JobFileError {
             file: self.path.clone(),
-            line: (!self.json)
+            line: (self.format == Format::Toml)
                 .then(|| line_of_key(&self.text, &key))
                 .flatten(),
             key: Some(key),
@@ -153,8 +193,8 @@ impl JobFile {
     }
 }
 
-fn parse(path: &Path, text: &str, json: bool) -> Result<JobSpec, JobFileError> {
-    let (found, line) = if json {
+fn parse(path: &Path, text: &str, format: Format) -> Result<JobSpec, JobFileError> {
+    let (found, line) = if format == Format::Json {
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, JobSpec>(&mut reader) {
             Ok(spec) => match reader.end() {

@@ -39,18 +39,24 @@ merge = { concat = "all.pdbqt", from = "docked.pdbqt" }
 "#;
 
 fn toml_error(text: &str) -> String {
-    parse(Path::new("job.toml"), text, false)
+    parse(Path::new("job.toml"), text, Format::Toml)
         .unwrap_err()
         .to_string()
 }
 
 #[test]
 fn a_whole_job_file_reads_alike_in_toml_and_json() {
-    let spec = parse(Path::new("job.toml"), GOOD, false).unwrap();
+    let spec = parse(Path::new("job.toml"), GOOD, Format::Toml).unwrap();
     let json = serde_json::to_string_pretty(&spec).unwrap();
-    assert_eq!(parse(Path::new("job.json"), &json, true).unwrap(), spec);
+    assert_eq!(
+        parse(Path::new("job.json"), &json, Format::Json).unwrap(),
+        spec
+    );
     let toml = toml::to_string(&spec).unwrap();
-    assert_eq!(parse(Path::new("job.toml"), &toml, false).unwrap(), spec);
+    assert_eq!(
+        parse(Path::new("job.toml"), &toml, Format::Toml).unwrap(),
+        spec
+    );
 }
 
 /// A whole job file, and what is said about it.
@@ -167,14 +173,14 @@ fn wrong_job_files_name_line_key_problem_and_remedy() {
 #[test]
 fn wrong_json_names_its_line_too() {
     let text = "{\n \"task\": {\"command\": [\"true\"]},\n \"limits\": {\"memory\": \"much\"}\n}";
-    let found = parse(Path::new("job.json"), text, true)
+    let found = parse(Path::new("job.json"), text, Format::Json)
         .unwrap_err()
         .to_string();
     assert!(
         found.starts_with("job.json:3: limits.memory: \"much\" is not a size"),
         "{found}"
     );
-    let found = parse(Path::new("job.json"), "{\n", true)
+    let found = parse(Path::new("job.json"), "{\n", Format::Json)
         .unwrap_err()
         .to_string();
     assert!(found.starts_with("job.json:2: EOF"), "{found}");
@@ -234,7 +240,7 @@ fn a_file_that_is_no_job_file_says_so() {
         read_job_file(&path).unwrap_err().to_string()
     };
     assert!(say("a.toml", b"\xff\xfe").contains("is not UTF-8 text"));
-    assert!(say("a.sub", b"queue").contains("write it as TOML or JSON"));
+    assert!(say("a.sub", b"queue").contains("names no program"));
     assert!(
         read_job_file(folder.path())
             .unwrap_err()
@@ -249,7 +255,7 @@ fn a_file_that_is_no_job_file_says_so() {
 #[test]
 fn a_syntax_error_in_json_names_no_key_of_its_own() {
     let text = "{\"task\":{\"command\":[\"echo\"],}}";
-    let said = parse(Path::new("job.json"), text, true).unwrap_err();
+    let said = parse(Path::new("job.json"), text, Format::Json).unwrap_err();
     assert_eq!(said.to_string(), "job.json:1: task: trailing comma");
 }
 

@@ -11,6 +11,7 @@
 mod blobs;
 mod error;
 mod fetch;
+mod foreign;
 mod glob;
 mod http;
 mod images;

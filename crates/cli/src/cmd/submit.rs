@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Submit a job file (TOML or JSON) and print the job's id
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The job file; its paths are relative to it
+    /// The job file: TOML or JSON, a submit file of HTCondor (.sub) or a job description of OurGrid (.jdf); its paths are relative to it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Wait until it is over and fetch the results
@@ -34,9 +34,10 @@ impl Args {
             Shown::Progress
         };
         let located = |problem: ClientError| Failure::from(file.locate(problem));
-        let prepared = gleaner_client::prepare(file.spec.clone(), &file.base)
+        let mut prepared = gleaner_client::prepare(file.spec.clone(), &file.base)
             .await
             .map_err(located)?;
+        prepared.warnings.extend(file.warnings.iter().cloned());
         let mut interrupt = Interrupt::listen();
         let job = hand_in(session, &prepared, shown, &mut interrupt, located).await?;
         let after = After {
