@@ -43,13 +43,13 @@ enum Work {
 const SUITES: &[Suite] = &[
     Suite {
         name: "check",
-        budget_minutes: 5,
+        budget_minutes: 4,
         needs: &[],
         work: Work::Check,
     },
     Suite {
         name: "unit",
-        budget_minutes: 7,
+        budget_minutes: 6,
         needs: &[],
         work: Work::Cargo(&[&[
             "test",
@@ -107,7 +107,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "vm",
-        budget_minutes: 7,
+        budget_minutes: 9,
         needs: &[GUEST, MKFS, EROFS, PERL, BUSYBOX],
         work: Work::Guest,
     },
