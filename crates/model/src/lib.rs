@@ -41,7 +41,7 @@ pub use spec::{
 };
 pub use state::{AttemptState, JobState, NodeState, Policy, Reason, TaskState, Verdict};
 pub use sweep::{Axis, Records, Scalar, Split, Sweep, SweepMode};
-pub use template::{Placeholder, Template, TemplateError};
+pub use template::{Placeholder, Template, TemplateError, verbatim};
 pub use units::{Bytes, Cpus, Rate, Span, Time, UnitError};
 pub use usage_histogram::{
     BUSY_ABOVE_PERMILLE, GAP_BINS, GAP_FIRST_MS, Gaps, HourUse, USAGE_FORMAT, UsageError,

@@ -5,6 +5,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+/// A text that stays as it is where placeholders are replaced.
+#[must_use]
+pub fn verbatim(text: &str) -> String {
+    text.replace('{', "{{")
+}
+
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Placeholder {

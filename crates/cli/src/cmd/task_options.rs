@@ -1,6 +1,7 @@
 //! The options that `run` and `map` share: a job file's keys on the command line.
 
 use crate::out::Failure;
+pub(crate) use gleaner_model::verbatim;
 use gleaner_model::{Bytes, Cpus, EngineChoice, JobHead, JobSpec, LimitSpec, Span, TaskSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -137,11 +138,6 @@ fn named_input(input: &str, command: &[String]) -> Result<(String, String), Fail
             "--input {input}: has no file name; write --input NAME=FILE"
         ))),
     }
-}
-
-/// A text that stays as it is where placeholders are replaced.
-pub(crate) fn verbatim(text: &str) -> String {
-    text.replace('{', "{{")
 }
 
 /// `{}` becomes `{axis}`; `{{` stays an escape.

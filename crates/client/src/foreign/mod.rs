@@ -34,8 +34,3 @@ impl Wrong {
         }
     }
 }
-
-/// Text that stands for itself where a job file replaces `{name}`.
-pub(crate) fn literal(text: &str) -> String {
-    text.replace('{', "{{")
-}

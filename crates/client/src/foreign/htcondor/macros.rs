@@ -4,8 +4,9 @@
 //! of the job: while a value is worked on, one letter of Unicode's private area stands for it.
 
 use super::lines::Setting;
-use crate::foreign::{Wrong, literal};
+use crate::foreign::Wrong;
 use crate::jobfile::nearest;
+use gleaner_model::verbatim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -40,7 +41,7 @@ pub(super) struct Macros<'s> {
     pub(super) read: BTreeSet<String>,
 }
 
-/// Whether a text has a letter that we need ourselves.
+/// Whether a text has a letter that stands for an axis: something that differs from task to task.
 pub(super) fn has_marks(text: &str) -> bool {
     text.chars().any(|letter| mark_of(letter).is_some())
 }
@@ -220,7 +221,7 @@ impl<'s> Macros<'s> {
         name: &str,
         make: impl Fn(&str) -> String,
     ) -> String {
-        if !self.differs(text) {
+        if !has_marks(text) {
             return make(text);
         }
         let values: Vec<String> = (0..self.count)
@@ -238,11 +239,6 @@ impl<'s> Macros<'s> {
                 Self::mark(at.unwrap_or_else(|| self.add(name, values)))
             }
         }
-    }
-
-    /// Whether a text has something that differs from task to task.
-    pub(super) fn differs(&self, text: &str) -> bool {
-        has_marks(text)
     }
 
     /// The letters that stand for the values of a list that are no plain words.
@@ -279,12 +275,12 @@ impl<'s> Macros<'s> {
     /// A text as a job file has it.
     pub(super) fn finish(&mut self, text: &str) -> String {
         if self.count == 1 {
-            return literal(&self.of_task(text, 0));
+            return verbatim(&self.of_task(text, 0));
         }
         let mut out = String::new();
         for letter in text.chars() {
             match mark_of(letter) {
-                None => out.push_str(&literal(letter.encode_utf8(&mut [0; 4]))),
+                None => out.push_str(&verbatim(letter.encode_utf8(&mut [0; 4]))),
                 Some(at) => {
                     self.used.insert(at);
                     let name = self.axes.get(at).map_or("", |axis| axis.name.as_str());

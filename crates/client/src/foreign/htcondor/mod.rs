@@ -15,8 +15,9 @@ mod words;
 
 use super::{Read, Wrong};
 use commands::{Meaning, meaning};
+use gleaner_model::verbatim;
 use lines::Script;
-use macros::Macros;
+use macros::{Macros, has_marks};
 use requirements::Wants;
 use serde_json::{Map, Value, json};
 use std::path::{Component, Path};
@@ -32,7 +33,7 @@ const FOLDER_FILES_MAX: usize = 10_000;
 /// # Errors
 /// What cannot be read, or would mean something else here.
 pub(crate) fn read(text: &str, name: &str, base: &Path) -> Result<Read, Wrong> {
-    if macros::has_marks(text) {
+    if has_marks(text) {
         return Err(Wrong::at(1, "has a letter of Unicode's private area"));
     }
     let script = Script::read(text)?;
@@ -80,6 +81,14 @@ pub(crate) fn read(text: &str, name: &str, base: &Path) -> Result<Read, Wrong> {
     })
 }
 
+/// What follows the program in a command.
+enum Arguments {
+    /// As many in each task.
+    Words(Vec<String>),
+    /// Tasks have more or fewer: all in one, as a shell reads them.
+    Quoted(String),
+}
+
 /// A job file of ours in the making.
 struct Job<'s> {
     macros: Macros<'s>,
@@ -102,7 +111,7 @@ impl Job<'_> {
         let found = self.get(name)?;
         if let Some((line, text)) = &found
             && self.macros.count() > 1
-            && self.macros.differs(text)
+            && has_marks(text)
         {
             let problem = format!("{name} must be the same for all tasks of a job");
             return Err(Wrong::at(*line, problem));
@@ -166,25 +175,23 @@ impl Job<'_> {
         };
         let sent = self.truth("transferexecutable", true)?;
         let mut program = program.trim().to_owned();
-        if sent && !self.macros.differs(&program) && !self.base.join(&program).is_file() {
+        if sent && !has_marks(&program) && !self.base.join(&program).is_file() {
             let problem = format!("{program} is not there; its path starts from the submit file");
             return Err(Wrong::at(line, problem));
         }
         if sent && !program.contains('/') {
             program = format!("./{program}");
         }
-        let mut command = vec![self.macros.finish(&program)];
-        command.extend(self.arguments()?);
+        let program = self.macros.finish(&program);
+        let command = match self.arguments()? {
+            Arguments::Words(words) => std::iter::once(program).chain(words).collect(),
+            Arguments::Quoted(rest) => {
+                let program = self.sent(&program);
+                let call = format!("exec \"$0\" {rest}");
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), call, program]
+            }
+        };
         self.environment()?;
-        if let [program, shell, rest] = command.as_slice()
-            && shell == SHELL
-        {
-            let call = format!("exec \"$0\" {rest}");
-            let program = self.sent(program);
-            command = ["/bin/sh", "-c", &call, &program]
-                .map(str::to_owned)
-                .to_vec();
-        }
         self.task.insert("command".to_owned(), json!(command));
         Ok(())
     }
@@ -199,15 +206,15 @@ impl Job<'_> {
         program.to_owned()
     }
 
-    /// The arguments, one by one; or, where tasks have more or fewer, all in one for a shell.
-    fn arguments(&mut self) -> Result<Vec<String>, Wrong> {
+    fn arguments(&mut self) -> Result<Arguments, Wrong> {
         let Some((line, text)) = self.get("arguments")? else {
-            return Ok(Vec::new());
+            return Ok(Arguments::Words(Vec::new()));
         };
         let wrong = |problem: String| Wrong::at(line, problem);
         if !self.macros.has_phrases(&text) {
             let all = words::arguments(&text).map_err(wrong)?;
-            return Ok(all.iter().map(|one| self.macros.finish(one)).collect());
+            let all = all.iter().map(|one| self.macros.finish(one));
+            return Ok(Arguments::Words(all.collect()));
         }
         let tasks = 0..self.macros.count();
         let all = tasks.map(|task| words::arguments(&self.macros.of_task(&text, task)));
@@ -220,14 +227,14 @@ impl Job<'_> {
             };
             let rest = all.iter().map(quoted).collect();
             let rest = self.macros.column("arguments", rest);
-            return Ok(vec![SHELL.to_owned(), self.macros.finish(&rest)]);
+            return Ok(Arguments::Quoted(self.macros.finish(&rest)));
         }
         let column = |at: usize| -> String {
             let values = all.iter().filter_map(|one| one.get(at).cloned()).collect();
             let column = self.macros.column(&format!("argument_{at}"), values);
             self.macros.finish(&column)
         };
-        Ok((0..length).map(column).collect())
+        Ok(Arguments::Words((0..length).map(column).collect()))
     }
 
     fn environment(&mut self) -> Result<(), Wrong> {
@@ -256,7 +263,7 @@ impl Job<'_> {
                             return Err(Wrong::at(line, problem));
                         }
                         if let Ok(value) = std::env::var(name) {
-                            env.insert(name.to_owned(), json!(super::literal(&value)));
+                            env.insert(name.to_owned(), json!(verbatim(&value)));
                         }
                     }
                 }
@@ -283,7 +290,7 @@ impl Job<'_> {
 
     /// The last part of a path, whatever axes are in it.
     fn base_name(&mut self, path: &str) -> String {
-        if !self.macros.differs(path) {
+        if !has_marks(path) {
             return macros::path_parts(path, "nx");
         }
         self.macros
@@ -307,7 +314,7 @@ impl Job<'_> {
         let paths: Vec<String> = list.split(',').map(|path| path.trim().to_owned()).collect();
         for path in paths.into_iter().filter(|path| !path.is_empty()) {
             let path = self.in_folder(&path)?;
-            if !self.macros.differs(&path) && self.base.join(&path).is_dir() {
+            if !has_marks(&path) && self.base.join(&path).is_dir() {
                 self.folder(line, &path)?;
                 continue;
             }
@@ -343,8 +350,8 @@ impl Job<'_> {
                 return Err(wrong(format!("{} is no UTF-8", file.display())));
             };
             let source = format!("{}/{below}", path.trim_end_matches('/'));
-            let name = super::literal(&format!("{top}{below}"));
-            self.inputs.insert(name, json!(super::literal(&source)));
+            let name = verbatim(&format!("{top}{below}"));
+            self.inputs.insert(name, json!(verbatim(&source)));
         }
         Ok(())
     }
@@ -512,6 +519,3 @@ impl Job<'_> {
         Ok(())
     }
 }
-
-/// Stands for "all arguments in one word" until the command is put together.
-const SHELL: &str = "\u{0}";

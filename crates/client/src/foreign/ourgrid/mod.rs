@@ -5,8 +5,8 @@
 //! that belong together (`zip`). It knows no files and no nodes: paths stay as written, relative to
 //! the job file, and what depends on a node that is not chosen yet is refused.
 
-use super::{Read, Wrong, literal};
-use gleaner_model::MAX_TASKS;
+use super::{Read, Wrong};
+use gleaner_model::{MAX_TASKS, verbatim};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -78,7 +78,7 @@ pub(crate) fn read(text: &str, name: &str) -> Result<Read, Wrong> {
     let number = if count > 1 { "{task}" } else { "1" };
     let command = format!(
         "export PLAYPEN=\"$PWD\" STORAGE=\"$PWD\" TASK={number} PATH=\"$PATH:$PWD\"; {}",
-        axes.text("remote", &commands, &|text| literal(text))?
+        axes.text("remote", &commands, &|text| verbatim(text))?
     );
     let inputs = written.inputs(&mut axes, &mut warnings)?;
     let outputs = written.outputs(&mut axes, &mut warnings)?;
@@ -248,7 +248,7 @@ impl Written {
                 .filter_map(|files| files.get(*name))
                 .map(String::as_str)
                 .collect();
-            inputs.insert(literal(name), axes.text("from", &from, &literal)?.into());
+            inputs.insert(verbatim(name), axes.text("from", &from, &verbatim)?.into());
         }
         let most = rest.iter().map(Vec::len).max().unwrap_or(0);
         if rest.iter().all(|files| files.len() == most) {
@@ -256,8 +256,8 @@ impl Written {
                 let column: Vec<_> = rest.iter().map(|files| files[at]).collect();
                 let (to, from): (Vec<&str>, Vec<&str>) = column.into_iter().unzip();
                 inputs.insert(
-                    axes.text("put", &to, &literal)?,
-                    axes.text("from", &from, &literal)?.into(),
+                    axes.text("put", &to, &verbatim)?,
+                    axes.text("from", &from, &verbatim)?.into(),
                 );
             }
             return Ok(inputs);
@@ -279,7 +279,7 @@ impl Written {
             .insert("tasks put different numbers of files: every task gets those of all".into());
         inputs.extend(
             all.iter()
-                .map(|(name, from)| (literal(name), literal(from).into())),
+                .map(|(name, from)| (verbatim(name), verbatim(from).into())),
         );
         Ok(inputs)
     }
@@ -376,7 +376,7 @@ impl Axes {
 /// A name that stands for itself where a glob is read.
 fn glob(name: &str) -> String {
     let mut plain = String::new();
-    for c in literal(name).chars() {
+    for c in verbatim(name).chars() {
         match c {
             '*' | '?' | '[' | '}' => plain.extend(['[', c, ']']),
             _ => plain.push(c),
