@@ -69,9 +69,18 @@ impl<'s> Macros<'s> {
         }
     }
 
-    /// From here on there are so many tasks, each with its value of every name.
-    pub(super) fn split(&mut self, count: usize, columns: Vec<(String, Vec<String>)>) {
+    /// From here on there are so many tasks, each with its value of every name; `numbers` are the
+    /// names besides `Process` that count the tasks.
+    pub(super) fn split(
+        &mut self,
+        count: usize,
+        numbers: &[&str],
+        columns: Vec<(String, Vec<String>)>,
+    ) {
         self.count = count;
+        for name in ["process", "procid"].iter().chain(numbers) {
+            self.by_name.insert((*name).to_owned(), INDEX);
+        }
         for (name, values) in columns {
             let at = self.add(&name, values);
             self.by_name.insert(name.to_lowercase(), at);
@@ -173,10 +182,7 @@ impl<'s> Macros<'s> {
             return Ok(Self::mark(*at));
         }
         match name.as_str() {
-            "process" | "procid" | "itemindex" | "row" if self.count > 1 => {
-                return Ok(Self::mark(INDEX));
-            }
-            "process" | "procid" | "itemindex" | "row" | "step" => return Ok("0".to_owned()),
+            "itemindex" | "row" | "step" => return Ok("0".to_owned()),
             "dollar" => return Ok("$".to_owned()),
             "cluster" | "clusterid" | "jobid" => {
                 let problem = "the job's number is not known before the job is handed in; leave \

@@ -32,7 +32,7 @@ pub(super) fn split(queue: &Queue, macros: &mut Macros<'_>, base: &Path) -> Resu
     let head = head(&text).map_err(wrong)?;
     let Some((from, rest)) = head.from else {
         return bounded(head.each, 1)
-            .map(|count| macros.split(count, Vec::new()))
+            .map(|count| macros.split(count, &["step"], Vec::new()))
             .map_err(wrong);
     };
     let (slice, rest) = slice(rest).map_err(wrong)?;
@@ -57,7 +57,9 @@ pub(super) fn split(queue: &Queue, macros: &mut Macros<'_>, base: &Path) -> Resu
         let values = values.flat_map(|value| std::iter::repeat_n(value, head.each));
         columns.push((name.clone(), values.collect()));
     }
+    let mut counting: &[&str] = &["itemindex", "row"];
     if head.each > 1 {
+        counting = &[];
         let numbers = |of: fn(usize, usize) -> usize| {
             let number = |task| of(task, head.each).to_string();
             (0..count).map(number).collect()
@@ -66,7 +68,7 @@ pub(super) fn split(queue: &Queue, macros: &mut Macros<'_>, base: &Path) -> Resu
         columns.push(("Row".to_owned(), numbers(|task, each| task / each)));
         columns.push(("Step".to_owned(), numbers(|task, each| task % each)));
     }
-    macros.split(count, columns);
+    macros.split(count, counting, columns);
     Ok(())
 }
 

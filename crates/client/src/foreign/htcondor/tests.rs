@@ -140,6 +140,20 @@ fn paths_come_apart_in_macros_and_names() {
 }
 
 #[test]
+fn tasks_items_and_steps_are_counted_apart() {
+    let command = |queue: &str| {
+        let text = "executable = run.sh\narguments = $(Process) $(ItemIndex) $(Step)\nqueue ";
+        job(&format!("{text}{queue}\n"))["task"]["command"].clone()
+    };
+    let said = |words: [&str; 3]| json!(["./run.sh", words[0], words[1], words[2]]);
+    assert_eq!(command("1"), said(["0", "0", "0"]));
+    assert_eq!(command("10"), said(["{index}", "0", "{index}"]));
+    assert_eq!(command("x in (a, b)"), said(["{index}", "{index}", "0"]));
+    let both = command("2 x in (a, b)");
+    assert_eq!(both, said(["{index}", "{ItemIndex}", "{Step}"]));
+}
+
+#[test]
 fn folders_bring_their_files() {
     let inputs = |list: &str| {
         let text = format!("executable = run.sh\ntransfer_input_files = {list}\nqueue\n");
