@@ -154,6 +154,9 @@ pub enum BenchError {
     /// It was told to stop.
     #[error("stopped")]
     Interrupted,
+    /// A program gave no answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Hung(std::time::Duration),
     /// A part of gleaner did not do what it should.
     #[error("{0}")]
     Broken(String),

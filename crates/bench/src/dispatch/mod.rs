@@ -9,7 +9,7 @@ mod beside;
 pub(crate) mod pool;
 mod smallest;
 
-use crate::progress::{Pace, Progress};
+use crate::progress::{Pace, Progress, Stop};
 use crate::stats::{bootstrap, median, paired_ratio, percentile};
 use crate::{BenchError, Doing as _, Goal, Report, Row};
 use beside::Peer;
@@ -35,6 +35,8 @@ pub struct Options {
     pub singles: u32,
     /// Peers to run beside, by name: `ray`, `hq`.
     pub beside: Vec<String>,
+    /// Tells it to end early.
+    pub stop: Stop,
 }
 
 /// The no-op that every system runs.
@@ -75,7 +77,7 @@ struct Run<'r> {
 /// Runs it all; `say` hears how far it is.
 ///
 /// # Errors
-/// Where the pool does not come up or a job is not done.
+/// Where the pool does not come up or a job is not done, and when it was told to stop.
 pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<Report, BenchError> {
     let mut run = Run {
         pace: Pace::new(expected_s(options)),
@@ -83,15 +85,10 @@ pub fn run(options: &Options, say: &mut dyn FnMut(Progress)) -> Result<Report, B
         say,
         rows: Vec::new(),
     };
-    run.submissions()?;
-    let mut pool = Pool::start(&options.program)?;
-    pool.set_agent("agent", &TRYING_OUT)?;
-    run.singles(&pool)?;
-    run.rates(&pool)?;
-    run.bulk(&pool)?;
-    let fresh: Vec<&str> = TRYING_OUT.into_iter().chain(["--fresh-cages"]).collect();
-    pool.set_agent("fresh", &fresh)?;
-    run.fresh(&pool)?;
+    let measured = run.all();
+    // Ctrl-C ends parts of the pool too: that they failed is no news then.
+    options.stop.check()?;
+    measured?;
     Ok(Report {
         bench: "dispatch",
         version: env!("CARGO_PKG_VERSION"),
@@ -129,6 +126,18 @@ fn range_job(command: &[&str], count: u32) -> Value {
 }
 
 impl Run<'_> {
+    fn all(&mut self) -> Result<(), BenchError> {
+        self.submissions()?;
+        let mut pool = Pool::start(&self.options.program)?;
+        pool.set_agent("agent", &TRYING_OUT)?;
+        self.singles(&pool)?;
+        self.rates(&pool)?;
+        self.bulk(&pool)?;
+        let fresh: Vec<&str> = TRYING_OUT.into_iter().chain(["--fresh-cages"]).collect();
+        pool.set_agent("fresh", &fresh)?;
+        self.fresh(&pool)
+    }
+
     /// Big submissions to a server without nodes: time by the command line, memory of the server.
     fn submissions(&mut self) -> Result<(), BenchError> {
         let range = |count| (range_job(&[NO_OP, "{i}"], count), count);
@@ -159,6 +168,7 @@ impl Run<'_> {
         for (name, (job, count), goal_ms, goal_mib) in kinds {
             self.pace.begin(usual::SUBMISSIONS_S);
             (self.say)(self.pace.now(name));
+            self.options.stop.check()?;
             let pool = Pool::start(&self.options.program)?;
             write_lines(&pool, 0)?;
             // The first submission warms caches on both sides and is not counted.
@@ -228,13 +238,15 @@ impl Run<'_> {
         }
         let mut peers = Vec::new();
         for name in &options.beside {
-            peers.push(Peer::start(name, pool.scratch())?);
+            (self.say)(self.pace.now(format!("starting {name}")));
+            peers.push(Peer::start(name, pool.scratch(), &options.stop)?);
         }
         for round in 1..=options.rounds {
             for kind in &mut kinds {
                 self.pace.begin(round_s(options));
                 let what = format!("{}, round {round} of {}", kind.name, options.rounds);
                 (self.say)(self.pace.now(&what));
+                options.stop.check()?;
                 kind.floor.push(floor_rate(options.tasks, &kind.program)?);
                 let started = Instant::now();
                 let (id, _) = pool.submit(&kind.job)?;
@@ -243,7 +255,7 @@ impl Run<'_> {
                 kind.ours.push(f64::from(options.tasks) / seconds);
                 kind.theirs.resize(peers.len(), Vec::new());
                 for (peer, rates) in peers.iter_mut().zip(&mut kind.theirs) {
-                    rates.push(peer.rate(options.tasks, &kind.program)?);
+                    rates.extend(peer.rate(options.tasks, &kind.program, &what)?);
                 }
             }
         }
@@ -261,6 +273,7 @@ impl Run<'_> {
             self.pace.begin(fresh_s(options));
             let what = format!("fresh cages, round {round} of {}", options.rounds);
             (self.say)(self.pace.now(&what));
+            options.stop.check()?;
             floor.push(floor_rate(tasks, Path::new(NO_OP))?);
             let started = Instant::now();
             let (id, _) = pool.submit(&range_job(&[NO_OP, "{i}"], tasks))?;
@@ -362,15 +375,20 @@ impl Kind {
                 "a static program that only ends, on an image of its own: no loader in the figure",
             ),
         };
+        let row = |name: &str, rates: &[f64], unit, figure, interval| {
+            let row = Row::new(&format!("{name}{of}"), figure, unit);
+            match rates {
+                [] => row,
+                _ => row.interval(interval),
+            }
+        };
         let rate = |name: &str, rates: &[f64]| {
-            let name = format!("{name}{of}");
-            let row = Row::new(&name, median(rates), "tasks/s");
-            let row = row.interval(bootstrap(rates, median));
-            if note.is_empty() { row } else { row.note(note) }
+            let interval = bootstrap(rates, median);
+            row(name, rates, "tasks/s", median(rates), interval).note(note)
         };
         let ratio = |name: &str, other: &[f64]| {
             let (ratio, interval) = paired_ratio(&self.ours, other);
-            Row::new(&format!("{name}{of}"), ratio, "x").interval(interval)
+            row(name, other, "x", ratio, interval)
         };
         let mut rows = vec![
             rate("no-op tasks, sandboxed, durable", &self.ours),
@@ -378,12 +396,16 @@ impl Kind {
             ratio("rate against the bare floor", &self.floor),
         ];
         for (peer, rates) in peers.iter().zip(&self.theirs) {
-            rows.push(rate(peer.what(), rates));
-            let row = ratio(&format!("rate against {}", peer.name()), rates);
-            rows.push(match peer.goal().filter(|_| self.promised) {
-                Some(goal) => row.goal(goal),
+            let theirs = rate(peer.what(), rates);
+            let against = ratio(&format!("rate against {}", peer.name()), rates);
+            let against = match peer.goal().filter(|_| self.promised) {
+                Some(goal) => against.goal(goal),
+                None => against,
+            };
+            rows.extend([theirs, against].map(|row| match peer.fell_out() {
+                Some(why) => row.note(format!("{} rounds; {why}", rates.len())),
                 None => row,
-            });
+            }));
         }
         rows
     }

@@ -3,7 +3,8 @@
 
 use crate::out::{self, Failure, Outcome};
 use crate::table::{self, Look};
-use gleaner_bench::{Report, Verdict, dispatch};
+use gleaner_bench::{Report, Stop, Verdict, dispatch};
+use std::path::PathBuf;
 
 mod impact;
 mod overhead;
@@ -56,25 +57,29 @@ impl Args {
         let program = std::env::current_exe()
             .map_err(|problem| Failure::usage(format!("cannot find this program: {problem}")))?;
         match self.bench {
-            Bench::Dispatch(args) => {
-                let options = dispatch::Options {
-                    program,
-                    rounds: args.rounds,
-                    tasks: args.tasks,
-                    bulk: args.bulk,
-                    singles: args.singles,
-                    beside: args.beside,
-                };
-                let mut shown = shown::Shown::new();
-                let report = dispatch::run(&options, &mut |progress| shown.update(&progress));
-                drop(shown);
-                let report =
-                    report.map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))?;
-                show(&report, args.json)
-            }
+            Bench::Dispatch(args) => args.run(program),
             Bench::Overhead(args) => args.run(program),
             Bench::Impact(args) => args.run(program),
             Bench::Scale(args) => args.run(program),
+        }
+    }
+}
+
+impl DispatchArgs {
+    fn run(self, program: PathBuf) -> Outcome {
+        let (stop, json) = (Stop::default(), self.json);
+        let options = dispatch::Options {
+            program,
+            rounds: self.rounds,
+            tasks: self.tasks,
+            bulk: self.bulk,
+            singles: self.singles,
+            beside: self.beside,
+            stop: stop.clone(),
+        };
+        match shown::watched(stop, move |say| dispatch::run(&options, say))? {
+            Some(report) => show(&report, json),
+            None => Ok(out::INTERRUPTED),
         }
     }
 }
