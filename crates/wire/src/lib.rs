@@ -2,6 +2,10 @@
 //! and to the words of `gleaner-model`. No I/O and no policy here.
 #![forbid(unsafe_code)]
 
+mod bounded;
+
+pub use bounded::{AGENT_FIELDS_MAX, AGENT_MESSAGES_MAX, BoundedCodec};
+
 use gleaner_model::{AttemptId, JobId, TaskId};
 
 /// The generated types of `proto/pool.proto`.

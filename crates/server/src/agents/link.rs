@@ -87,13 +87,14 @@ impl Reader {
                 return;
             }
         };
-        drop(refuse);
         let node = connected.node;
         tracing::info!(%node, "an agent connected");
         match self.listen(connected).await {
             Ok(()) => tracing::info!(%node, "an agent's connection ended"),
             Err(status) => {
                 tracing::info!(%node, reason = status.message(), "an agent's connection broke");
+                // Where the agent is still there it hears why; one that reads nothing does not.
+                let _gone = refuse.try_send(vec![Outgoing::Refuse(status)]);
             }
         }
         self.shared.driver.disconnect(connected).await;

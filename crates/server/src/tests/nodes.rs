@@ -427,3 +427,31 @@ async fn nothing_of_a_strangers_body_is_read() {
     }
     pool.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_countless_messages_is_refused_in_words_and_the_pool_goes_on() {
+    let pool = TestPool::start().await;
+    let token = pool.node_token();
+    let empty = v1::AgentMessage { kind: None };
+    let many = || batch(vec![empty.clone(); gleaner_wire::AGENT_MESSAGES_MAX + 1]);
+    let mut door = door(&pool).await;
+    let refused = door.poll(bearer(many(), &token)).await.unwrap_err();
+    let said = "more than 4096 messages in one batch";
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains(said), "{refused}");
+    let mut agent = FakeAgent::connect(&pool, "loud").await;
+    agent.say.send(many()).await.unwrap();
+    let heard = async {
+        loop {
+            match agent.hear.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a word"),
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    assert!(refused.message().contains(said), "{refused}");
+    FakeAgent::connect(&pool, "loud").await;
+    pool.server.shutdown().await.unwrap();
+}
