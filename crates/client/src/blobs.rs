@@ -228,7 +228,8 @@ async fn upload_large(
                 tokio::time::sleep(Duration::from_millis(RESUME_WAIT_MS * u64::from(tries))).await;
             }
             Err(ClientError::Refused {
-                status: 409 | 416, ..
+                status: 408 | 409 | 416,
+                ..
             }) if tries < RESUMES_MAX => tries += 1,
             Err(problem) => return Err(problem),
         }

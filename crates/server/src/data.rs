@@ -122,6 +122,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
             node_settings: config.node_settings.unwrap_or_default().into_bytes(),
             default_engine: config.default_engine,
             keep_jobs: config.keep_jobs,
+            body_silence: config.body_silence,
         },
         driver: DriverParts { store, loaded },
         tls,

@@ -34,6 +34,7 @@ use shared::Shared;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,7 +59,13 @@ pub struct ServerConfig {
     pub default_engine: EngineChoice,
     /// How long jobs that are over stay before they are deleted; for ever where none.
     pub keep_jobs: Option<Span>,
+    /// How long a client may send nothing in the middle of what it sends.
+    pub body_silence: Duration,
 }
+
+/// How long a client may send nothing in the middle of what it sends: longer than a network is lost
+/// for between two rooms. An upload goes on where it stopped.
+const BODY_SILENCE: Duration = Duration::from_secs(60);
 
 impl ServerConfig {
     /// A server with everything in `data`, over TLS.
@@ -73,6 +80,7 @@ impl ServerConfig {
             node_settings: None,
             default_engine: EngineChoice::Process,
             keep_jobs: None,
+            body_silence: BODY_SILENCE,
         }
     }
 }

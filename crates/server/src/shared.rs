@@ -11,6 +11,7 @@ use gleaner_model::{EngineChoice, JobId, Span};
 use gleaner_store::Store;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,7 @@ pub(crate) struct SharedParts {
     pub(crate) node_settings: Vec<u8>,
     pub(crate) default_engine: EngineChoice,
     pub(crate) keep_jobs: Option<Span>,
+    pub(crate) body_silence: Duration,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) default_engine: EngineChoice,
     /// How long jobs that are over stay; for ever where none.
     pub(crate) keep_jobs: Option<Span>,
+    /// See [`crate::ServerConfig::body_silence`].
+    pub(crate) body_silence: Duration,
     pub(crate) plans: Plans,
     pub(crate) logs: LogRelay,
     pub(crate) polls: crate::agents::polls::Polls,
@@ -70,6 +74,7 @@ impl Shared {
             node_settings: parts.node_settings,
             default_engine: parts.default_engine,
             keep_jobs: parts.keep_jobs,
+            body_silence: parts.body_silence,
             logs: LogRelay::default(),
             polls: crate::agents::polls::Polls::default(),
             token_numbers: tokio::sync::Mutex::new(()),

@@ -9,3 +9,4 @@ mod life;
 mod lost;
 mod nodes;
 mod pool;
+mod silence;

@@ -140,11 +140,18 @@ impl TestPool {
     }
 
     pub(super) async fn start_in(dir: tempfile::TempDir) -> Self {
+        Self::start_as(dir, |_| {}).await
+    }
+
+    pub(super) async fn start_as(
+        dir: tempfile::TempDir,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let data = dir.path().join("data");
-        let server = start(ServerConfig::new(data.clone(), listen))
-            .await
-            .unwrap();
+        let mut config = ServerConfig::new(data.clone(), listen);
+        change(&mut config);
+        let server = start(config).await.unwrap();
         Self {
             client: Client::new(&data),
             dir,

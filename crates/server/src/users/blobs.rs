@@ -2,7 +2,8 @@
 //!
 //! A frame is a length (`u64`, little-endian) and that many bytes. Ranges: RFC 9110, one range.
 
-use super::body::{Asked, JsonBody, Path};
+use super::body::{Asked, JsonBody, Path, WholeBody};
+use super::silence;
 use crate::auth::Anyone;
 use crate::contents::{self, Content};
 use crate::error::{ApiError, OFFSET_HEADER};
@@ -168,7 +169,7 @@ fn range(text: &str, size: u64) -> Option<(u64, u64)> {
 }
 
 /// Uploads a blob, from `offset` on.
-#[utoipa::path(put, path = "/api/v1/blobs/{digest}", responses((status = 200), (status = 409), (status = 422)))]
+#[utoipa::path(put, path = "/api/v1/blobs/{digest}", responses((status = 200), (status = 408), (status = 409), (status = 422)))]
 pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     _anyone: Anyone,
@@ -192,8 +193,10 @@ pub(super) async fn put(
             Ok(part) => waiting.extend_from_slice(&part),
             Err(error) => {
                 // What came is kept: the client resumes behind it.
-                write(upload, waiting).await?;
-                return Err(ApiError::bad(format!("the upload broke off: {error}")));
+                let have = write(upload, waiting).await?.size();
+                let broke_off = || ApiError::bad(format!("the upload broke off: {error}"));
+                let answer = silence::given_up(&error).unwrap_or_else(broke_off);
+                return Err(answer.with_offset(have));
             }
         }
         if waiting.len() >= WRITE_BYTES {
@@ -262,7 +265,7 @@ fn bounded(asked: &DigestList) -> Result<(), ApiError> {
 pub(super) async fn put_bulk(
     State(shared): State<Arc<Shared>>,
     _anyone: Anyone,
-    body: Bytes,
+    WholeBody(body): WholeBody,
 ) -> Result<Json<DigestList>, ApiError> {
     let frames = frames(&body).ok_or_else(|| ApiError::bad("the frames are cut off"))?;
     if frames.len() > DIGESTS_MAX {

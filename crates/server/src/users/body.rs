@@ -1,6 +1,7 @@
 //! Reading what clients send: JSON bodies, query strings, and ids in paths, with sentences for what
 //! is wrong.
 
+use super::silence;
 use crate::error::ApiError;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -17,20 +18,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                let sentence = match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => {
-                        "the body is too long; send less at once".into()
-                    }
-                    _ => rejection.body_text(),
-                };
-                ApiError::new(rejection.status(), sentence)
-            })?;
+        let WholeBody(bytes) = WholeBody::from_request(request, state).await?;
         let read = serde_json::from_slice(&bytes);
         read.map(Self)
             .map_err(|error| ApiError::bad(format!("the body cannot be read: {error}")))
+    }
+}
+
+/// All bytes of a body, where they are not too many.
+pub(crate) struct WholeBody(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self).map_err(|rejection| {
+            if let Some(given_up) = silence::given_up(&rejection) {
+                return given_up;
+            }
+            let sentence = match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => "the body is too long; send less at once".into(),
+                _ => rejection.body_text(),
+            };
+            ApiError::new(rejection.status(), sentence)
+        })
     }
 }
 

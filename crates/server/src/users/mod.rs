@@ -10,6 +10,7 @@ mod nodes;
 mod openapi;
 mod pool;
 mod results;
+mod silence;
 mod tasks;
 mod tokens;
 mod views;
@@ -19,6 +20,7 @@ use crate::shared::Shared;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 use std::sync::Arc;
 
@@ -52,7 +54,8 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
             "/blobs/{digest}",
             get(blobs::get).head(blobs::head).put(blobs::put),
         )
-        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX));
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(shared), silence::bound));
     Router::new()
         .route("/", get(pool::front))
         .route("/metrics", get(pool::metrics))
