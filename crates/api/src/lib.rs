@@ -4,6 +4,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod patterns;
+
+pub use patterns::check_patterns;
+
 use gleaner_model::{
     AttemptRecord, BlobRef, Digest, JobId, JobState, NodeState, TaskId, TaskState,
 };

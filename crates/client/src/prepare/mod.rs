@@ -7,12 +7,11 @@ mod axes;
 mod download;
 mod hash;
 mod hints;
-mod patterns;
 
 use crate::blobs::{self, Source};
 use crate::{Client, ClientError, JobFileError, Progress};
 use axes::Axes;
-use gleaner_api::JobView;
+use gleaner_api::{JobView, check_patterns};
 use gleaner_model::{
     Axis, BlobRef, Digest, FileEntry, JobSpec, Merge, SpecError, Submission, Sweep,
 };
@@ -83,7 +82,7 @@ fn at(key: impl Into<String>, problem: impl Into<String>) -> ClientError {
 /// [`ClientError::JobFile`] at the key whose file is missing, unreadable or has an unusable name.
 pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientError> {
     let warnings = hints::near_names(&spec);
-    patterns::check(&spec)?;
+    check_patterns(&spec)?;
     let base = std::path::absolute(base).map_err(ClientError::local("find", base))?;
     let axes = Axes::find(&spec.sweep, &base)?;
     let mut wanted = Wanted::default();

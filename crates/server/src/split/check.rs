@@ -2,7 +2,7 @@
 
 use super::{BODY_VERSION, JobPlan, SplitError, SplitJob, StoredJob, axes, names, wrong};
 use crate::images::Images;
-use gleaner_api::JobImage;
+use gleaner_api::{JobImage, check_patterns};
 use gleaner_blob::Blobs;
 use gleaner_core::{MergeKind, Need, NewJob};
 use gleaner_model::{
@@ -26,6 +26,7 @@ pub(crate) fn split(
     supported(spec)?;
     task(spec)?;
     collect(spec)?;
+    check_patterns(spec).map_err(SplitError::Spec)?;
     let opened = axes::open(blobs, &submission, None)?;
     let image = image(blobs, images, spec)?;
     let count = axes::count(&opened.axes, spec.sweep.mode)?;

@@ -293,6 +293,30 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
 }
 
 #[test]
+fn patterns_that_are_no_globs_are_refused_with_a_sentence() {
+    let of_task = |key: &str, glob: &str| {
+        let mut submission = task(json!({ "command": ["x"] }));
+        submission["spec"]["task"][key] = json!(["good*", glob]);
+        submission
+    };
+    let merge = json!({ "merge": { "command": ["cat"], "outputs": ["{a,b"] } });
+    let cases = vec![
+        (of_task("outputs", "[x"), "task.outputs", "is not a glob"),
+        (
+            of_task("checkpoint_files", "[z-a]"),
+            "task.checkpoint_files",
+            "is not a glob",
+        ),
+        (
+            with("collect", merge),
+            "collect.merge.outputs",
+            "not a glob",
+        ),
+    ];
+    refused(&desk(), cases);
+}
+
+#[test]
 fn what_cannot_be_saved_is_refused_with_a_sentence() {
     let key = "task.checkpoint";
     let cases = vec![

@@ -1,14 +1,15 @@
-//! Globs that no file could match, because they are none: told before a task has run for nothing.
+//! Globs that no file could match, because they are none. Told before a task has run for nothing: by
+//! the client before it uploads anything, and by the server to whoever comes without one.
 
-use super::at;
-use crate::ClientError;
-use gleaner_model::{JobSpec, Merge, Template};
+use gleaner_model::{JobSpec, Merge, SpecError, Template};
 use globset::GlobBuilder;
 use std::borrow::Cow;
 
+/// Whether each pattern of a job is a glob.
+///
 /// # Errors
-/// At the key of the first that is no glob.
-pub(super) fn check(spec: &JobSpec) -> Result<(), ClientError> {
+/// At the key of the first that is none.
+pub fn check_patterns(spec: &JobSpec) -> Result<(), SpecError> {
     let task = &spec.task;
     let merge: &[String] = match &spec.collect.merge {
         Some(Merge::Command(merge)) => &merge.outputs,
@@ -20,11 +21,9 @@ pub(super) fn check(spec: &JobSpec) -> Result<(), ClientError> {
         ("collect.merge.outputs", merge),
     ] {
         for glob in globs {
-            one(spec, glob).map_err(|problem| {
-                at(
-                    key,
-                    format!("{glob:?} is not a glob: {problem}; write [[] for a plain ["),
-                )
+            one(spec, glob).map_err(|problem| SpecError {
+                key: key.to_owned(),
+                problem: format!("{glob:?} is not a glob: {problem}; write [[] for a plain ["),
             })?;
         }
     }
