@@ -9,6 +9,8 @@ use super::scratch::measure;
 use super::unlinked::{self, Held};
 use crate::cgroup::{Group, GroupEvents, GroupUsage};
 use gleaner_model::{LimitKind, Reason, Time};
+use rustix::io::Errno;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -104,6 +106,21 @@ impl Watch {
 
 const fn over(limit: LimitKind) -> Reason {
     Reason::Limit { limit }
+}
+
+/// A tree that cannot be measured cannot be bounded either.
+fn unmeasured(error: &io::Error) -> Reason {
+    let why = match Errno::from_io_error(error) {
+        Some(Errno::NAMETOOLONG) => {
+            "its directories lie too deep in each other: a path from the task's own directory \
+             must be shorter than 4096 bytes"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    Reason::Engine {
+        detail: format!("what the task wrote cannot be measured, so no limit of disk holds: {why}"),
+    }
 }
 
 impl Run {
@@ -215,14 +232,15 @@ impl Run {
             .filter_map(|file| Some(file.metadata().ok()?.len()))
             .sum();
         let scratch = self.scratch.as_ref()?;
-        // A tree that cannot be measured cannot be bounded either.
-        let found = measure(scratch.as_fd(), self.outputs.as_ref());
-        let used = found.as_ref().map_or(u64::MAX, |found| found.bytes);
-        let used = used.saturating_sub(self.input_bytes);
+        let found = match measure(scratch.as_fd(), self.outputs.as_ref()) {
+            Ok(found) => found,
+            Err(error) => return Some(unmeasured(&error)),
+        };
+        let used = found.bytes.saturating_sub(self.input_bytes);
         let used = used.saturating_add(held.bytes);
         let free = self.free_bytes();
         let used = self.watch.space.suspect(used, held, free);
-        let output = streamed + found.as_ref().map_or(0, |found| found.outputs);
+        let output = streamed + found.outputs;
         let (disk_max, output_max) = (limits.disk.0, limits.output.0);
         self.marks.see(LimitKind::Disk, number(used));
         self.marks.see(LimitKind::Output, number(output));

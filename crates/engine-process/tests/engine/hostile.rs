@@ -3,7 +3,7 @@
 use crate::{engine, group_parent};
 use gleaner_engine::Events;
 use gleaner_engine::conformance::{BEAT, Bench};
-use gleaner_model::{Bytes, LimitKind, Reason};
+use gleaner_model::{Bytes, LimitKind, LimitRecord, Reason};
 use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
@@ -17,6 +17,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     (
         "descriptors on their way hide no disk space",
         nothing_is_hidden,
+    ),
+    (
+        "directories too deep to measure are told as what they are",
+        too_deep,
     ),
 ];
 
@@ -281,4 +285,28 @@ fn nothing_is_hidden() {
     let (ending, _) = bench.run(&spec);
     let limit = LimitKind::Disk;
     assert_eq!(ending.reason, Reason::Limit { limit }, "{ending:?}");
+}
+
+/// Directories whose names together are longer than any path may be.
+const DIGS: &str = "
+import os, time
+for _ in range(40):
+    os.mkdir('d' * 200)
+    os.chdir('d' * 200)
+time.sleep(60)
+";
+
+fn too_deep() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events: Events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let mut spec = bench.spec(&["/usr/bin/python3", "digs.py"]);
+    spec.inputs = vec![bench.input("digs.py", DIGS.as_bytes(), 0o644)];
+    let (ending, _) = bench.run(&spec);
+    let Reason::Engine { detail } = &ending.reason else {
+        panic!("{ending:?}")
+    };
+    assert!(detail.contains("directories lie too deep"), "{detail}");
+    let passed = |record: &LimitRecord| record.limit == LimitKind::Disk && record.at.is_some();
+    assert!(!ending.limits.iter().any(passed), "{ending:?}");
 }
