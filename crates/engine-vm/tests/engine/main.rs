@@ -130,6 +130,7 @@ fn main() -> ExitCode {
     for (name, test) in guests::TESTS {
         report.try_one(name, || test(&bench, &image));
     }
+    drop(bench);
     for (name, test) in files::TESTS {
         report.try_one(name, || test(&image, Accelerator::Uml));
     }
@@ -155,6 +156,7 @@ fn main() -> ExitCode {
     for (name, test) in qemu::TESTS {
         report.try_one(&format!("under QEMU: {name}"), || test(&bench, &image));
     }
+    drop(bench);
     for (name, test) in hostile::UNDER_QEMU_TOO {
         let name = format!("under QEMU: {name}");
         report.try_one(&name, || test(&image, Accelerator::Tcg));

@@ -101,5 +101,6 @@ fn main() -> ExitCode {
     for (name, test) in own::TESTS {
         report.try_one(name, || test(&bench, &built));
     }
+    drop(bench);
     report.exit_code()
 }
