@@ -33,11 +33,14 @@ pub struct Options {
     pub bulk: u32,
     /// Single runs by the command line.
     pub singles: u32,
-    /// Peers to run beside, by name: `ray`, `hq`.
+    /// Peers to run beside, of [`PEERS`].
     pub beside: Vec<String>,
     /// Tells it to end early.
     pub stop: Stop,
 }
+
+/// Peers that can be run beside.
+pub const PEERS: [&str; 2] = beside::NAMES;
 
 /// The no-op that every system runs.
 const NO_OP: &str = "/bin/true";

@@ -45,7 +45,7 @@ struct DispatchArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     singles: u32,
     /// Peers to run beside, where they are installed: ray, hq
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = dispatch::PEERS)]
     beside: Vec<String>,
     /// Print the report as one JSON object
     #[arg(long)]

@@ -55,6 +55,9 @@ with LocalCluster() as cluster:
         print(time.monotonic() - start, flush=True)
 ";
 
+/// Names of the peers that can be asked for.
+pub(super) const NAMES: [&str; 2] = ["ray", "hq"];
+
 /// How long a peer is waited for.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
@@ -145,7 +148,8 @@ impl Peer {
             "hq" => (System::HqInPython, python("hyperqueue", HQ)),
             _ => {
                 return Err(BenchError::Broken(format!(
-                    "cannot run beside {name:?}: known are ray and hq"
+                    "cannot run beside {name:?}: known are {}",
+                    NAMES.join(" and ")
                 )));
             }
         };
