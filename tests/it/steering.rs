@@ -2,9 +2,37 @@
 
 use crate::fleet::Fleet;
 use crate::pool::{Desk, Pool, begun, id_of, outcome, signal, until};
+use serde_json::json;
 use std::process::Stdio;
 
 const SLEEPER: &str = "[job]\nname = \"sleeper\"\n[task]\ncommand = [\"sleep\", \"600\"]\n";
+
+#[test]
+fn whatever_is_steered_is_told_as_listings_tell_it() {
+    let (pool, desk) = (Pool::shared(), Desk::new());
+    let nowhere = "[require]\nlabels = { nobody = \"has\" }\n";
+    desk.write("waits.toml", &format!("{SLEEPER}{nowhere}"));
+    let job = pool.gleaner(&desk, &["submit", "waits.toml", "--json"]);
+    let id = job.exits(0).json()["id"].clone();
+    let id_text = id.to_string();
+    let task = format!("{id}.0");
+    for (verb, target, state, touched) in [
+        ("pause", &id_text, "paused", 1),
+        ("resume", &id_text, "waiting", 1),
+        ("cancel", &task, "cancelled", 1),
+        ("retry", &task, "ready", 1),
+        ("cancel", &id_text, "cancelled", 1),
+        ("delete", &id_text, "cancelled", 1),
+    ] {
+        let told = pool.gleaner(&desk, &[verb, target, "--json"]);
+        let told = told.exits(0).json();
+        let is_task = *target == task;
+        let name = if is_task { "" } else { "sleeper" };
+        let told_id = if is_task { json!(task) } else { id.clone() };
+        let all = json!({ "id": told_id, "name": name, "state": state, "touched": touched });
+        assert_eq!(told, all, "{verb}");
+    }
+}
 
 #[test]
 fn listings_have_id_name_and_state() {

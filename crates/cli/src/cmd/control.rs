@@ -1,10 +1,10 @@
 //! `gleaner cancel`, `pause`, `resume`, `retry` and `delete`: steering jobs and tasks.
 
 use crate::form::Form;
-use crate::out::{self, Outcome};
+use crate::out::{self, Failure, Outcome};
 use crate::session::Session;
-use gleaner_api::Accepted;
-use gleaner_model::{JobId, TaskId};
+use gleaner_api::{Accepted, JobView};
+use gleaner_model::{JobId, JobState, TaskId};
 use serde::Serialize;
 
 /// A job or one of its tasks.
@@ -122,16 +122,38 @@ impl RetryArgs {
 
 impl DeleteArgs {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
-        let accepted = session.client.delete_job(self.id).await?;
-        tell(Target::Job(self.id), "deleted", accepted, self.form)
+        // Afterwards nobody knows its name.
+        let before = match self.form.json {
+            true => Some(session.client.job(self.id, None).await?),
+            false => None,
+        };
+        let Accepted { touched } = session.client.delete_job(self.id).await?;
+        match before {
+            Some(job) => out::json(&Steered::job(job, touched))?,
+            None => tell(Target::Job(self.id), "deleted", touched, self.form)?,
+        }
+        Ok(0)
     }
 }
 
-/// What `--json` prints.
+/// What `--json` prints: as listings call it, and how many of its tasks were touched.
 #[derive(Debug, Serialize)]
-struct Steered {
-    id: String,
+struct Steered<I, S> {
+    id: I,
+    name: String,
+    state: S,
     touched: u64,
+}
+
+impl Steered<JobId, JobState> {
+    fn job(seen: JobView, touched: u64) -> Self {
+        Self {
+            id: seen.id,
+            name: seen.name,
+            state: seen.state,
+            touched,
+        }
+    }
 }
 
 async fn steer(
@@ -140,27 +162,37 @@ async fn steer(
     (verb, past): (&str, &str),
     form: Form,
 ) -> Outcome {
-    let accepted = match target {
-        Target::Job(job) => session.client.control_job(job, verb).await?,
-        Target::Task(task) => session.client.control_task(task, verb).await?,
+    let client = &session.client;
+    let Accepted { touched } = match target {
+        Target::Job(job) => client.control_job(job, verb).await?,
+        Target::Task(task) => client.control_task(task, verb).await?,
     };
-    tell(target, past, accepted, form)
+    match target {
+        Target::Job(job) if form.json => {
+            out::json(&Steered::job(client.job(job, None).await?, touched))?;
+        }
+        Target::Task(task) if form.json => {
+            let seen = client.task(task).await?.task;
+            out::json(&Steered {
+                id: seen.id,
+                name: seen.name,
+                state: seen.state,
+                touched,
+            })?;
+        }
+        Target::Job(_) | Target::Task(_) => tell(target, past, touched, form)?,
+    }
+    Ok(0)
 }
 
 /// Says what became of how many tasks.
-fn tell(target: Target, past: &str, accepted: Accepted, form: Form) -> Outcome {
-    let Accepted { touched } = accepted;
-    let id = match target {
-        Target::Job(job) => job.to_string(),
-        Target::Task(task) => task.to_string(),
-    };
-    if form.json {
-        out::json(&Steered { id, touched })?;
-    } else if form.quiet {
-        out::line(id)?;
-    } else {
-        let tasks = if touched == 1 { "task" } else { "tasks" };
-        out::line(format!("{target}: {touched} {tasks} {past}"))?;
+fn tell(target: Target, past: &str, touched: u64, form: Form) -> Result<(), Failure> {
+    if form.quiet {
+        return out::line(match target {
+            Target::Job(job) => job.to_string(),
+            Target::Task(task) => task.to_string(),
+        });
     }
-    Ok(0)
+    let tasks = if touched == 1 { "task" } else { "tasks" };
+    out::line(format!("{target}: {touched} {tasks} {past}"))
 }
