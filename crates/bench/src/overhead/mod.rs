@@ -292,7 +292,7 @@ fn rounds_s(group: Group, plan: &Plan, kinds: &[Kind]) -> f64 {
     let of = |kind: &Kind| match (kind.is_guest(), runs_on(*kind, plan.program)) {
         (_, false) => 0.0,
         (true, true) => f64::from(plan.guests) * plan.guest_s,
-        (false, true) => f64::from(plan.most) * plan.native_s,
+        (false, true) => plan.rest_s(0),
     };
     // The idle guests that the processor's clock is checked by.
     let checked = kinds.iter().filter(|kind| kind.is_guest());
@@ -303,7 +303,7 @@ fn rounds_s(group: Group, plan: &Plan, kinds: &[Kind]) -> f64 {
     };
     let checks_s = start::USUAL_S[2] * 3.0 * f64::from(u32::try_from(checks).unwrap_or(0));
     let engines: f64 = kinds.iter().map(of).sum();
-    f64::from(plan.most) * plan.native_s + engines + checks_s
+    plan.rest_s(0) + engines + checks_s
 }
 
 /// Seconds that all of it takes on a small quiet PC.
@@ -368,16 +368,17 @@ impl Bench<'_> {
                     .iter()
                     .filter(|side| !side.kind.is_guest())
                     .count();
-                self.leave_out(plan, plan.most - round, engines);
+                self.leave_out(plan.rest_s(round), engines);
                 break;
             }
             let what = format!("{}, round {}", group.word(), round + 1);
             let turns = self.turns(round, plan, &able);
+            let (program, native_s) = plan.at(round);
             rounds.engines.iter_mut().for_each(|runs| runs.push(None));
             for turn in turns {
                 let Some(at) = turn else {
-                    self.begin(plan.native_s, &what);
-                    match sides::native(plan.program, self.options, &native_dir.path().into()) {
+                    self.begin(native_s, &what);
+                    match sides::native(program, self.options, &native_dir.path().into()) {
                         Err(BenchError::Broken(_)) if plan.program == Program::Numpy => {
                             self.missing.push("no numpy for python3 here".to_owned());
                             return Ok(());
@@ -386,7 +387,7 @@ impl Bench<'_> {
                     }
                     continue;
                 };
-                let (run, host_s) = match self.engine_run(at, &what, plan, &inputs) {
+                let (run, host_s) = match self.engine_run(at, &what, (plan, round), &inputs) {
                     Err(BenchError::Broken(why)) if plan.program == Program::Numpy => {
                         self.missing.push(why);
                         able[at] = false;
@@ -452,17 +453,18 @@ impl Bench<'_> {
         &mut self,
         at: usize,
         what: &str,
-        plan: &Plan,
+        (plan, round): (&Plan, u32),
         inputs: &Inputs,
     ) -> Result<(Run, f64), BenchError> {
+        let (program, native_s) = plan.at(round);
         let expected_s = match self.sides[at].kind.is_guest() {
             true => plan.guest_s,
-            false => plan.native_s,
+            false => native_s,
         };
         let what = format!("{what}, {}", self.sides[at].name);
         self.begin(expected_s, &what);
         let input = inputs.of(self.sides[at].kind);
-        let asked = sides::asked(plan.program, input, plan.memory_mib);
+        let asked = sides::asked(program, input, plan.memory_mib);
         let done = self.sides[at].run(asked, self.options)?;
         Ok((
             sides::readings(&done.stdout)?,
@@ -483,9 +485,8 @@ impl Bench<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a number of engines")]
-    fn leave_out(&mut self, plan: &Plan, rounds: u32, engines: usize) {
-        let seconds = f64::from(rounds) * plan.native_s * (1.0 + engines as f64);
-        self.pace.leave_out(seconds);
+    fn leave_out(&mut self, side_s: f64, engines: usize) {
+        self.pace.leave_out(side_s * (1.0 + engines as f64));
     }
 
     /// The table and the promise of a group.

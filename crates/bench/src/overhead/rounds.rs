@@ -73,17 +73,17 @@ impl Rounds {
         Self::estimate(&ratios)
     }
 
-    /// An item that did not come to the same in all runs, if there is one.
+    /// An item that came to something else on an engine than native in the same round, if there is
+    /// one.
     pub(crate) fn differs(&self) -> Option<&str> {
-        let first = self.native.first()?;
-        let engines = self.engines.iter().flatten().flatten();
-        let other = |reading: &&Reading| {
-            find(first, &reading.item).is_some_and(|first| first.sum != reading.sum)
-        };
-        let all = self.native.iter().chain(engines).flatten();
-        all.into_iter()
-            .find(other)
-            .map(|reading| reading.item.as_str())
+        let engines = 0..self.engines.len();
+        let mut pairs = engines.flat_map(|engine| self.pairs(engine));
+        pairs.find_map(|(native, own)| {
+            let other = |reading: &&Reading| {
+                find(native, &reading.item).is_some_and(|first| first.sum != reading.sum)
+            };
+            own.iter().find(other).map(|reading| reading.item.as_str())
+        })
     }
 
     /// Pairs of native and an engine.
