@@ -73,15 +73,15 @@ async fn run_with(
         true => Some(link::tls::client_config(&config)?),
         false => None,
     };
-    let idle = Arc::<Notify>::default();
-    let news = (seen, Arc::clone(&idle));
+    let job_ends = Arc::<Notify>::default();
+    let news = (seen, Arc::clone(&job_ends));
     let link = Link::new(&config, tls.as_ref(), inputs.clone(), news)?;
     let blobs = blobs::Blobs::new(&config, tls.as_ref())?;
     let close = CancellationToken::new();
     let outside = Outside {
         inputs: inputs.clone(),
         condition,
-        idle,
+        job_ends,
         blobs,
         runtime: Handle::current(),
         close: close.clone(),
@@ -131,7 +131,7 @@ struct Outside {
     inputs: Inputs,
     condition: channel::Sender<Condition>,
     /// Tells the link that nothing runs any more.
-    idle: Arc<Notify>,
+    job_ends: Arc<Notify>,
     blobs: blobs::Blobs,
     runtime: Handle,
     /// Ends the owner's side, after everything else.
@@ -184,7 +184,7 @@ fn prepare(
         offer,
         home: home.path().to_owned(),
         condition: outside.condition,
-        idle: outside.idle,
+        job_ends: outside.job_ends,
         clock,
         watching,
         guests,

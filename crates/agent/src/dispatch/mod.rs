@@ -27,7 +27,7 @@ use crate::watch::{Watching, disk};
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
 use gleaner_engine::{AttemptSpec, Engine};
 use gleaner_harvest::{Cause, Decision};
-use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Span, Time};
+use gleaner_model::{AttemptId, AttemptState, Bytes, JobId, NodeState, Span, TaskId, Time};
 use gleaner_wire::v1;
 use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
@@ -92,8 +92,8 @@ pub(crate) struct Parts {
     /// Where everything of the agent lies.
     pub(crate) home: PathBuf,
     pub(crate) condition: watch::Sender<Condition>,
-    /// Told when the last attempt's report has gone to the link.
-    pub(crate) idle: Arc<Notify>,
+    /// Told when the report of a job's last attempt here has gone to the link.
+    pub(crate) job_ends: Arc<Notify>,
     pub(crate) clock: Clock,
     pub(crate) watching: Watching,
     /// For whom attempts run, and what they use: for the owner.
@@ -392,7 +392,15 @@ impl Dispatch {
     }
 
     fn send(&self, kind: v1::agent_message::Kind) {
-        let last = matches!(kind, v1::agent_message::Kind::Ended(_)) && self.book.live() == 0;
+        let last = match &kind {
+            v1::agent_message::Kind::Ended(ended) => self.is_last(ended),
+            v1::agent_message::Kind::Hello(_)
+            | v1::agent_message::Kind::Beat(_)
+            | v1::agent_message::Kind::Progress(_)
+            | v1::agent_message::Kind::LogChunk(_)
+            | v1::agent_message::Kind::Saved(_)
+            | v1::agent_message::Kind::Offer(_) => false,
+        };
         if let Some(outgoing) = &self.outgoing
             && outgoing.send(message(kind)).is_err()
         {
@@ -400,8 +408,22 @@ impl Dispatch {
             tracing::debug!(target: "gleaner::agent", "the link is gone");
         }
         if last {
-            self.parts.idle.notify_one();
+            self.parts.job_ends.notify_one();
         }
+    }
+
+    /// Whether the node has nothing else to do for the job, so that somebody may wait for this end.
+    fn is_last(&self, ended: &v1::Ended) -> bool {
+        let Some(job) = ended
+            .attempt
+            .map(|attempt| AttemptId::from(attempt).task.job)
+        else {
+            return false;
+        };
+        let [first, last] = [0, u32::MAX].map(|at| TaskId::new(job, at).attempt(at));
+        // What ended and is not acknowledged yet lies before what is to come.
+        let mut rest = self.slots.range(first..=last).rev();
+        rest.all(|(_, slot)| slot.report.is_some())
     }
 
     fn hello(&self) -> v1::Hello {

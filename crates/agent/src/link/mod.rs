@@ -66,8 +66,8 @@ pub(crate) struct Link {
     inputs: Inputs,
     inbound: Arc<Semaphore>,
     condition: watch::Receiver<Condition>,
-    /// Told when nothing runs any more: the last reports should not wait for others.
-    idle: Arc<Notify>,
+    /// Told when the last attempt of a job has ended here: somebody may wait for its report.
+    job_ends: Arc<Notify>,
 }
 
 /// Where to connect, and how to make it safe.
@@ -93,7 +93,7 @@ impl Link {
         config: &AgentConfig,
         tls: Option<&ClientConfig>,
         inputs: Inputs,
-        (condition, idle): (watch::Receiver<Condition>, Arc<Notify>),
+        (condition, job_ends): (watch::Receiver<Condition>, Arc<Notify>),
     ) -> Result<Self, AgentError> {
         let uri = server_uri(&config.server)?;
         let host = uri.host().unwrap_or_default();
@@ -129,7 +129,7 @@ impl Link {
             inputs,
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
             condition,
-            idle,
+            job_ends,
         })
     }
 

@@ -16,9 +16,13 @@ const OUTBOUND_MAX: usize = 4;
 /// How long messages are counted before they are taken to come thick.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Messages in a window from which on they wait for each other: some hundred tasks a second, which
+/// Messages in a window from which on they wait for each other: some tens of tasks a second, which
 /// is more than somebody who runs one small task after the other makes.
-const THICK: usize = 32;
+const THICK: u32 = 8;
+
+/// Messages in a window from which on they wait as long as they ever do; fewer wait less, so that
+/// a batch has some ten of them.
+const THICKEST: u32 = 32;
 
 /// How far apart batches leave then, at most. Each costs both sides a wake-up, a TLS record and, at
 /// the server, a commit of its own where no other node is as busy; the next tasks are here already,
@@ -38,7 +42,8 @@ pub(super) const NEWS_APART: Duration = Duration::from_millis(250);
 struct Pace {
     since: Instant,
     sent: usize,
-    thick: bool,
+    /// How long what comes next may wait.
+    wait: Duration,
 }
 
 impl Pace {
@@ -46,7 +51,7 @@ impl Pace {
         Self {
             since: Instant::now(),
             sent: 0,
-            thick: false,
+            wait: Duration::ZERO,
         }
     }
 
@@ -54,12 +59,21 @@ impl Pace {
         self.sent += messages;
         let window = self.since.elapsed();
         if window >= WINDOW {
-            // A quiet time makes a window long: what counts is the rate.
-            let needed = THICK as u128 * window.as_millis();
-            self.thick = self.sent as u128 * WINDOW.as_millis() >= needed;
+            self.wait = wait(self.sent, window);
             self.sent = 0;
             self.since = Instant::now();
         }
+    }
+}
+
+/// How long messages wait for each other where so many came in a window. A quiet time makes a
+/// window long: what counts is the rate.
+fn wait(messages: usize, window: Duration) -> Duration {
+    let rate = messages as u128 * WINDOW.as_micros() / window.as_micros().max(1);
+    let rate = u32::try_from(rate).unwrap_or(THICKEST).min(THICKEST);
+    match rate >= THICK {
+        true => PACE * rate / THICKEST,
+        false => Duration::ZERO,
     }
 }
 
@@ -158,8 +172,8 @@ impl Link {
             while let Some(batch) = packer.next() {
                 batches.send(batch).await.map_err(closed)?;
             }
-            if pace.thick {
-                gather((&mut queue, &self.idle), &mut packer, PACE).await;
+            if !pace.wait.is_zero() {
+                gather((&mut queue, &self.job_ends), &mut packer, pace.wait).await;
             }
         }
     }
@@ -167,7 +181,7 @@ impl Link {
 
 /// Waits for the pace, or for what should not wait.
 async fn gather(
-    (queue, idle): (&mut mpsc::UnboundedReceiver<v1::AgentMessage>, &Notify),
+    (queue, job_ends): (&mut mpsc::UnboundedReceiver<v1::AgentMessage>, &Notify),
     packer: &mut Packer,
     pace: Duration,
 ) {
@@ -177,7 +191,7 @@ async fn gather(
         let room = FULL - packer.waiting.len();
         tokio::select! {
             () = sleep_until(until) => return,
-            () = idle.notified() => {
+            () = job_ends.notified() => {
                 // The last report is in the queue already.
                 packer.waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(BATCH_MAX));
                 return;
@@ -274,8 +288,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_thicker_messages_come_the_longer_they_wait() {
+        let ms = Duration::from_millis;
+        for (messages, window, waits) in [
+            (7, WINDOW, Duration::ZERO),
+            (8, WINDOW, ms(100)),
+            (16, WINDOW, ms(200)),
+            (64, ms(400), ms(200)),
+            (1000, WINDOW, PACE),
+            (30, ms(1000), Duration::ZERO),
+        ] {
+            assert_eq!(wait(messages, window), waits, "{messages} in {window:?}");
+        }
+    }
+
     #[tokio::test]
-    async fn the_last_report_of_a_node_ends_the_pace_and_leaves_with_it() {
+    async fn the_last_report_of_a_job_ends_the_pace_and_leaves_with_it() {
         let (send, mut queue) = mpsc::unbounded_channel();
         let (idle, mut packer) = (Notify::new(), Packer::default());
         send.send(end(1)).unwrap();
