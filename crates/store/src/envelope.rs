@@ -1,6 +1,6 @@
 //! How an attempt's record and its small outputs lie in one value of one row.
 //!
-//! Version 1: byte 1; `u32` length and the record's JSON; then for each content a `u32` length
+//! Version 1: byte 1; `u32` length and the record; then for each content a `u32` length
 //! and its bytes. All numbers little-endian. A row without a report (a lost attempt) is empty.
 
 /// The version that [`Envelope::encode`] writes.
@@ -9,8 +9,8 @@ const VERSION: u8 = 1;
 /// An attempt's record and the small contents that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// `AttemptRecord` as JSON, as the agent wrote it.
-    pub json: &'a [u8],
+    /// `AttemptRecord` as the agent wrote it.
+    pub record: &'a [u8],
     /// Contents of small outputs; the record names them by digest.
     pub inline: Vec<&'a [u8]>,
 }
@@ -18,11 +18,11 @@ pub struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// Packs a record and its contents.
     #[must_use]
-    pub fn encode<C: AsRef<[u8]>>(json: &[u8], inline: &[C]) -> Vec<u8> {
+    pub fn encode<C: AsRef<[u8]>>(record: &[u8], inline: &[C]) -> Vec<u8> {
         let contents: usize = inline.iter().map(|c| 4 + c.as_ref().len()).sum();
-        let mut bytes = Vec::with_capacity(5 + json.len() + contents);
+        let mut bytes = Vec::with_capacity(5 + record.len() + contents);
         bytes.push(VERSION);
-        put(&mut bytes, json);
+        put(&mut bytes, record);
         for content in inline {
             put(&mut bytes, content.as_ref());
         }
@@ -33,12 +33,12 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
-        let json = take(&mut rest)?;
+        let record = take(&mut rest)?;
         let mut inline = Vec::new();
         while !rest.is_empty() {
             inline.push(take(&mut rest)?);
         }
-        Some(Self { json, inline })
+        Some(Self { record, inline })
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     fn what_is_packed_comes_out_and_nothing_else_is_read() {
         let packed = Envelope::encode(b"{}", &[&b"one"[..], b"", b"three"]);
         let read = Envelope::decode(&packed).unwrap();
-        assert_eq!(read.json, b"{}");
+        assert_eq!(read.record, b"{}");
         assert_eq!(read.inline, [&b"one"[..], b"", b"three"]);
         for bad in [
             &b""[..],

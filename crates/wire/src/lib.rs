@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod bounded;
+mod record;
 
 pub use bounded::{AGENT_FIELDS_MAX, AGENT_MESSAGES_MAX, BoundedCodec};
+pub use record::{RECORD_BYTES_MAX, pack_record, unpack_record};
 
 use gleaner_model::{AttemptId, JobId, TaskId};
 

@@ -14,7 +14,7 @@ use gleaner_model::{
     AttemptId, AttemptRecord, AttemptState, BlobRef, CHECKPOINT_BYTES_MAX, CHECKPOINT_FILES_MAX,
     Checkpoint, CheckpointKind, Digest, FileEntry, Limits, OutputFile, Reason, Time,
 };
-use gleaner_wire::{INLINE_BYTES_MAX, v1};
+use gleaner_wire::{INLINE_BYTES_MAX, pack_record, v1};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
@@ -302,7 +302,7 @@ impl Draft {
                 .engine
                 .map(|kind| kind.as_str().to_owned())
                 .unwrap_or_default(),
-            record: record_json,
+            record: pack_record(&record_json),
             inline: self.inline,
             blobs: self.blobs.iter().map(|blob| blob.0.to_vec()).collect(),
             checkpoint: self.checkpoint.as_ref().map(json).unwrap_or_default(),
@@ -519,7 +519,8 @@ mod tests {
             [b"".to_vec(), b"sixsix".to_vec(), b"7777777".to_vec()]
         );
         assert_eq!(ended.blobs, [blake3::hash(&big).as_bytes().to_vec()]);
-        let record: AttemptRecord = serde_json::from_slice(&ended.record).unwrap();
+        let record = gleaner_wire::unpack_record(&ended.record).unwrap();
+        let record: AttemptRecord = serde_json::from_slice(&record).unwrap();
         let names: Vec<_> = record
             .outputs
             .iter()

@@ -131,7 +131,7 @@ fn reason(ended: &v1::Ended) -> Reason {
 }
 
 fn record(ended: &v1::Ended) -> AttemptRecord {
-    serde_json::from_slice(&ended.record).unwrap()
+    serde_json::from_slice(&gleaner_wire::unpack_record(&ended.record).unwrap()).unwrap()
 }
 
 /// Waits for what another thread does; the deadline is generous and only met by a fault.

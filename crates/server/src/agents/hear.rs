@@ -9,14 +9,11 @@ use gleaner_model::{
     Engine, FileEntry, NodeId, NodeState, Reason, Time,
 };
 use gleaner_store::Envelope;
-use gleaner_wire::v1;
 use gleaner_wire::v1::agent_message::Kind;
+use gleaner_wire::{RECORD_BYTES_MAX, v1};
 use serde::Deserialize;
 use std::sync::Once;
 use tonic::Status;
-
-/// Most bytes of an attempt's record: ten thousand output files fit.
-const RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// Most bytes of small contents that an end may carry: the protocol's bound, and room for agents
 /// of a later version.

@@ -7,7 +7,7 @@ use crate::split::JobPlan;
 use crate::split::plan::wire_input;
 use gleaner_model::{AttemptRecord, Digest, FileEntry, JobId, JobSpec, OutputFile};
 use gleaner_store::{Envelope, ServerRow};
-use gleaner_wire::v1;
+use gleaner_wire::{unpack_record, v1};
 use std::sync::Arc;
 
 /// Attempts read from the store at a time.
@@ -22,8 +22,9 @@ const ARGUMENT_BYTES_MAX: usize = 1 << 20;
 /// The record in an attempt's row, or what is wrong with it.
 pub(crate) fn outputs_of(row: &[u8]) -> Result<AttemptRecord, String> {
     let envelope = Envelope::decode(row).ok_or("an attempt came home without its record")?;
-    serde_json::from_slice(envelope.json)
-        .map_err(|error| format!("an attempt's record makes no sense: {error}"))
+    let nonsense = |why: String| format!("an attempt's record makes no sense: {why}");
+    let json = unpack_record(envelope.record).map_err(nonsense)?;
+    serde_json::from_slice(&json).map_err(|error| nonsense(error.to_string()))
 }
 
 /// Whether an output is one that the job asked for: the declared ones, or stdout where there are
