@@ -14,22 +14,16 @@
 mod agenda;
 mod chance;
 mod digest;
-mod engine;
 mod generator;
 mod habits;
 mod ledger;
 mod link;
-mod node;
-mod owner;
 mod peers;
 mod replay;
 mod report;
-mod saves;
-mod server;
 mod source;
 mod trace;
 mod usage;
-mod users;
 mod world;
 
 pub use gleaner_model::Policy;

@@ -1,28 +1,28 @@
-//! The world: everything there is, the loop that lets it happen, and trouble.
+//! The world: everything there is, the loop that lets it happen, and trouble. Each part of it is a
+//! module of its own.
+
+mod engine;
+mod node;
+mod owner;
+mod saves;
+mod server;
+mod users;
 
 use crate::agenda::{Agenda, Due, Pc};
 use crate::chance::Chance;
-use crate::node::Computer;
 use crate::report::{Failure, Options, Report};
-use crate::server::Server;
-use crate::users::{Job, Person, USERS};
 use gleaner_core::{Event, NodeWish};
 use gleaner_model::{JobId, NodeId, TaskId};
+use node::Computer;
+use server::Server;
 use std::collections::BTreeMap;
+use users::{Job, Person, USERS};
 
 /// Virtual time starts on a Monday at midnight, in milliseconds since 1970.
 const START_MS: u64 = 1_767_571_200_000;
 
 /// Shares are compared this often.
-pub(crate) const SAMPLE_MS: u64 = 10_000;
-
-/// Most that the claims of users who always had work may ever differ, in parts of the largest.
-/// Slots change hands, and uses are charged, only when tasks end; in the first hours that is a
-/// large part of all use.
-pub(crate) const MOST_GAP: f64 = 0.5;
-
-/// Fewer processors than these have too few slots for shares to be compared.
-pub(crate) const FAIR_SLOTS: u32 = 500;
+const SAMPLE_MS: u64 = 10_000;
 
 /// After the days asked for, everything must be over within this time, or this many times the
 /// time of the longest task if that is more.
@@ -49,6 +49,14 @@ pub(crate) struct Tally {
     pub(crate) agent_kills: u64,
     pub(crate) offers: u64,
     pub(crate) server_kills: u64,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds of a run stay below 2^53"
+)]
+const fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 /// Everything there is.

@@ -1,11 +1,10 @@
 //! A PC's engine on virtual time: programs that run, freeze, end or are stopped, and that outlive
 //! the agent that started them.
 
+use super::{World, seconds};
 use crate::agenda::{Due, Pc};
 use crate::chance::{fixed, whole};
-use crate::node::seconds;
 use crate::peers::offered;
-use crate::world::World;
 use gleaner_attempt::Event;
 use gleaner_model::{AttemptId, Bytes, CHECKPOINT_EXIT_CODE, Cpus, Reason};
 

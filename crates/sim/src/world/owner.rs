@@ -3,6 +3,7 @@
 //! What the owner does changes a few dozen times a day; only then, at inputs, and when the brain
 //! asks for it, is there a sample. In between the same sample would change nothing.
 
+use super::World;
 use crate::agenda::{Due, Pc};
 use crate::chance::{Chance, mix};
 use crate::generator::Generator;
@@ -12,7 +13,6 @@ use crate::replay::Replay;
 use crate::report::{Options, Regime};
 use crate::source::Source;
 use crate::usage::Usage;
-use crate::world::World;
 use gleaner_attempt as attempt;
 use gleaner_harvest::{Brain, Event, Settings};
 use gleaner_model::{

@@ -1,15 +1,15 @@
 //! A PC: the real book of attempts, and around it an engine on virtual time, a power switch, and
 //! a link that its server may not answer.
 
+use super::engine::Program;
+use super::owner::Owner;
+use super::saves::record;
+use super::{World, seconds};
 use crate::agenda::{Due, Pc};
 use crate::chance::fixed;
-use crate::engine::Program;
 use crate::link::{Down, Link, Up};
-use crate::owner::Owner;
 use crate::peers::offered;
 use crate::report::Options;
-use crate::saves::record;
-use crate::world::World;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Grant, Verdict, Wish};
 use gleaner_core::{AttemptEnd, Bundle, Held, KernelUse, LEASE, NodeHello, NodeWish, Saved};
 use gleaner_model::{
@@ -142,14 +142,6 @@ impl Computer {
                 .collect(),
         }
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds of a run stay below 2^53"
-)]
-pub(crate) const fn seconds(ms: u64) -> f64 {
-    ms as f64 / 1000.0
 }
 
 impl World {

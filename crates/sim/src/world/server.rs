@@ -3,12 +3,12 @@
 //! As the real driver does, it lets nothing out before the whole batch is durable. A kill loses
 //! the batch; the next brain is made from the rows alone.
 
+use super::World;
 use crate::agenda::{Due, Pc};
 use crate::digest::Digest;
 use crate::ledger::Ledger;
 use crate::link::{Down, Up};
 use crate::report::Failure;
-use crate::world::World;
 use gleaner_core::{Action, Book, Event, NodeReport, Row, State};
 use gleaner_model::{NodeId, TaskId, TaskState, Time};
 use std::collections::BTreeMap;

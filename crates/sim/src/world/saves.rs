@@ -1,11 +1,11 @@
 //! Programs that save themselves, on virtual time: how far each had come is what is saved, and
 //! what the next attempt goes on from must be just that of its own task.
 
+use super::World;
+use super::engine::Program;
 use crate::agenda::Pc;
-use crate::engine::Program;
 use crate::link::Up;
 use crate::report::Failure;
-use crate::world::World;
 use gleaner_attempt::Event;
 use gleaner_core::Saved;
 use gleaner_model::{AttemptId, Digest, TaskId, Time};

@@ -3,10 +3,10 @@
 //! The first three ask for what every PC has: their shares can be compared. The fourth needs one
 //! architecture, the fifth two processors a task.
 
+use super::{SAMPLE_MS, World};
 use crate::agenda::Due;
 use crate::chance::fixed;
 use crate::report::Failure;
-use crate::world::World;
 use gleaner_attempt::Saving;
 use gleaner_core::{Event, MergeKind, Need, NewJob, NodeWish, State, Target};
 use gleaner_model::{
@@ -19,6 +19,14 @@ pub(crate) const USERS: u32 = 5;
 
 /// Of these, the first so many ask for what every PC has.
 pub(crate) const PLAIN_USERS: u32 = 3;
+
+/// Most that the claims of users who always had work may ever differ, in parts of the largest.
+/// Slots change hands, and uses are charged, only when tasks end; in the first hours that is a
+/// large part of all use.
+const MOST_GAP: f64 = 0.5;
+
+/// Fewer processors than these have too few slots for shares to be compared.
+const FAIR_SLOTS: u32 = 500;
 
 /// What a job's programs are like.
 #[derive(Debug, Clone)]
@@ -234,8 +242,7 @@ impl World {
     /// Compares the shares of users who all had work for a while. Each one's claim is its
     /// processors times its decayed average: fair is when claims are equal.
     pub(crate) fn sample(&mut self) -> Result<(), Failure> {
-        self.agenda
-            .note(self.now + crate::world::SAMPLE_MS, Due::Sample);
+        self.agenda.note(self.now + SAMPLE_MS, Due::Sample);
         let Some(state) = self.server.state.as_ref() else {
             for person in &mut self.people {
                 person.waited = 0;
@@ -268,8 +275,8 @@ impl World {
         self.tally.share_gaps += gap;
         self.tally.share_gap_most = self.tally.share_gap_most.max(gap);
         // Where whole days go by without work, slots do not change hands and say nothing.
-        let steady = self.options.regime.is_steady() && self.slots >= crate::world::FAIR_SLOTS;
-        if gap > crate::world::MOST_GAP && steady {
+        let steady = self.options.regime.is_steady() && self.slots >= FAIR_SLOTS;
+        if gap > MOST_GAP && steady {
             let what = format!("shares are unfair: claims {claims:.0?} differ by {gap:.2}");
             return Err(self.failure(what));
         }
