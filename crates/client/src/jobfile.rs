@@ -2,6 +2,7 @@
 //! wrong and what to write. Those of other systems are read by [`crate::foreign`].
 
 use crate::foreign::{self, htcondor, ourgrid};
+use crate::nearest::nearest;
 use crate::{ClientError, JobFileError};
 use gleaner_model::JobSpec;
 use std::io::Read as _;
@@ -365,16 +366,6 @@ fn join(table: &str, name: &str) -> String {
 fn quoted_list(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     quoted.join(", ")
-}
-
-/// The word that is nearest by edits, however far.
-pub(crate) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    known.min_by_key(|other| {
-        // A word that starts alike is what people forget the end of.
-        let distance = strsim::damerau_levenshtein(word, other);
-        let starts = other.starts_with(word) || word.starts_with(other);
-        if starts { distance.min(2) } else { distance }
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod glob;
 mod http;
 mod images;
 mod jobfile;
+mod nearest;
 mod prepare;
 mod settings;
 

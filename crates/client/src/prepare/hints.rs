@@ -17,7 +17,7 @@ pub(super) fn near_names(spec: &JobSpec) -> Vec<String> {
             if known.contains(&name) {
                 continue;
             }
-            let near = crate::jobfile::nearest(name, known.iter().copied()).filter(|near| {
+            let near = crate::nearest::nearest(name, known.iter().copied()).filter(|near| {
                 let edits = strsim::damerau_levenshtein(&name.to_lowercase(), &near.to_lowercase());
                 // Half of a short word changed is another word.
                 edits <= EDITS_MAX && edits * 2 < near.chars().count().max(1)

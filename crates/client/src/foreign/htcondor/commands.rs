@@ -1,7 +1,7 @@
 //! The commands of a submit file, as data: which are read, which mean nothing here, and which would
 //! make another job of it.
 
-use crate::jobfile::nearest;
+use crate::nearest::nearest;
 
 /// What is done about a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

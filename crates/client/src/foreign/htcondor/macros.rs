@@ -5,7 +5,7 @@
 
 use super::lines::Setting;
 use crate::foreign::Wrong;
-use crate::jobfile::nearest;
+use crate::nearest::nearest;
 use gleaner_model::verbatim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

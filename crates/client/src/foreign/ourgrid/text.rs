@@ -5,7 +5,7 @@
 
 use super::super::Wrong;
 use super::{FILES_MAX, require};
-use crate::jobfile::nearest;
+use crate::nearest::nearest;
 
 /// Everything that can stand before a colon. `grid` and `taskdefaults` are MyGrid's.
 const SECTIONS: &[&str] = &[
