@@ -8,9 +8,9 @@
     reason = "a program for the command line that has nothing to go on with"
 )]
 
-use gleaner_engine::{AttemptSpec, Engine, EngineEvent, Saving};
+use gleaner_engine::{AttemptSpec, Engine, EngineEvent};
 use gleaner_engine_process::{ProcessConfig, ProcessEngine, is_shim_call, shim_main};
-use gleaner_model::{AttemptId, JobId, LeaseId, Limits, Reason, TaskId};
+use gleaner_model::{AttemptId, JobId, LeaseId, Reason, TaskId};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,8 @@ use std::time::{Duration, Instant};
 const GROUPS_WAIT: Duration = Duration::from_secs(15);
 
 fn spec(index: u32, bundle: u64) -> AttemptSpec {
-    AttemptSpec {
-        attempt: TaskId::new(JobId(bundle), index).attempt(1),
-        bundle: LeaseId(bundle),
-        command: vec!["/bin/true".to_owned()],
-        deterministic: false,
-        env: BTreeMap::new(),
-        stdin: None,
-        image: None,
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        limits: Limits::default(),
-        saving: Saving::default(),
-    }
+    let attempt = TaskId::new(JobId(bundle), index).attempt(1);
+    AttemptSpec::bare(attempt, LeaseId(bundle), vec!["/bin/true".to_owned()])
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {

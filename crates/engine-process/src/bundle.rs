@@ -18,11 +18,14 @@
 
 use gleaner_engine::{AttemptSpec, Ending, ImageFile};
 use gleaner_model::{AttemptId, LeaseId};
+use rustix::net::SocketAddrUnix;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Names one bay of a bundle; see the module.
@@ -222,27 +225,35 @@ pub(crate) fn past(bundle: &Bundle) -> BTreeMap<AttemptId, Past> {
     all
 }
 
+/// Makes a directory that only we can look into.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Calls `use_it` with the address of the bundle's socket. Its path may be longer than an address can
+/// hold, so it is named by way of the open directory.
+pub(crate) fn with_address<T>(
+    dir: &Path,
+    use_it: impl FnOnce(&SocketAddrUnix) -> io::Result<T>,
+) -> io::Result<T> {
+    let open = File::open(dir)?;
+    let path = format!("/proc/self/fd/{}/socket", open.as_raw_fd());
+    use_it(&SocketAddrUnix::new(path)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::FromShim;
-    use gleaner_engine::Saving;
-    use gleaner_model::{JobId, Limits, TaskId};
+
+    use gleaner_model::{JobId, TaskId};
 
     fn spec(index: u32) -> AttemptSpec {
-        AttemptSpec {
-            attempt: TaskId::new(JobId(1), index).attempt(1),
-            bundle: LeaseId(1),
-            command: vec!["true".to_owned()],
-            deterministic: false,
-            env: BTreeMap::new(),
-            stdin: None,
-            image: None,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            limits: Limits::default(),
-            saving: Saving::default(),
-        }
+        let attempt = TaskId::new(JobId(1), index).attempt(1);
+        AttemptSpec::bare(attempt, LeaseId(1), vec!["true".to_owned()])
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! disk while their attempts last, since the cage knows its own half only and a new agent must
 //! find the other. It must not know what a runner is.
 
-use crate::host::link::io_error;
 use crate::host::{Inner, ProcessConfig, ProcessEngine};
 use gleaner_engine::{
     Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
@@ -238,7 +237,7 @@ fn read<T: DeserializeOwned>(file: &Path) -> Option<T> {
 }
 
 fn write(file: &Path, value: &impl Serialize) -> Result<Vec<u8>, EngineError> {
-    let cannot = |error: io::Error| io_error("write down the task", error);
+    let cannot = |error: io::Error| EngineError::io("write down the task", error);
     let text = serde_json::to_vec(value).map_err(|error| cannot(error.into()))?;
     fs::write(file, &text).map_err(cannot)?;
     Ok(text)
@@ -275,7 +274,8 @@ impl<R: Runner> Caged<R> {
         let (runner, process) = R::new(config, &events);
         let runner = Arc::new(runner);
         let tasks = process.dir.join("tasks");
-        fs::create_dir_all(&tasks).map_err(|error| io_error("make the tasks' directory", error))?;
+        fs::create_dir_all(&tasks)
+            .map_err(|error| EngineError::io("make the tasks' directory", error))?;
         // The cages keep their listener, so it must not keep them.
         let cages: Arc<OnceLock<Weak<Inner>>> = Arc::default();
         let (known, of, at) = (Arc::clone(&cages), Arc::clone(&runner), tasks.clone());

@@ -39,13 +39,6 @@ fn wrong(name: impl Into<String>, problem: impl Into<String>) -> EngineError {
     }
 }
 
-fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
-    EngineError::Io {
-        doing: doing.to_owned(),
-        source: source.into(),
-    }
-}
-
 /// The set of declared outputs. `*` stays within a directory, `**` does not.
 pub(crate) fn globs(outputs: &[String]) -> Result<GlobSet, EngineError> {
     let mut set = GlobSetBuilder::new();
@@ -85,7 +78,7 @@ impl<'a> Top<'a> {
     }
 
     fn open(&self) -> Result<OwnedFd, EngineError> {
-        let doing = |error| io_error("open the scratch directory", error);
+        let doing = |error| EngineError::io("open the scratch directory", error);
         let scratch: OwnedFd = File::open(self.scratch).map_err(doing)?.into();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat2(&scratch, self.directory, flags, Mode::empty(), WITHIN)
@@ -121,7 +114,7 @@ pub(crate) fn collect(
     let mut left = max_bytes;
     for name in STREAMS {
         let doing = format!("open {name}");
-        let open = File::open(run.join(name)).map_err(|error| io_error(&doing, error))?;
+        let open = File::open(run.join(name)).map_err(|error| EngineError::io(&doing, error))?;
         files.push(charge(name.to_owned(), open, &mut left)?);
     }
     files.extend(matched(top, outputs, &mut left, is_stream)?);
@@ -186,7 +179,7 @@ fn matched(
 
 /// Takes the file's size off what may come home.
 fn charge(name: String, file: File, left: &mut u64) -> Result<CollectedFile, EngineError> {
-    let stat = fstat(&file).map_err(|error| io_error("look at an output", error))?;
+    let stat = fstat(&file).map_err(|error| EngineError::io("look at an output", error))?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     *left = left.checked_sub(size).ok_or_else(|| {
         let problem = "makes the outputs larger than limits.output; raise it or write less";
@@ -215,9 +208,10 @@ fn matches(top: &OwnedFd, set: &GlobSet) -> Result<Vec<PathBuf>, EngineError> {
             // Closed by the task, or too deep to name: nothing in it can be asked for.
             continue;
         };
-        let entries = Dir::read_from(&open).map_err(|error| io_error("read scratch", error))?;
+        let entries =
+            Dir::read_from(&open).map_err(|error| EngineError::io("read scratch", error))?;
         for entry in entries {
-            let entry = entry.map_err(|error| io_error("read scratch", error))?;
+            let entry = entry.map_err(|error| EngineError::io("read scratch", error))?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") || dir.as_os_str().is_empty() && name == b".tmp" {
                 continue;
@@ -280,7 +274,7 @@ fn open_output(top: BorrowedFd<'_>, path: &Path) -> Result<(String, File), Engin
         rustix::io::Errno::NXIO => wrong(name, "is not a regular file"),
         other => wrong(name, format!("cannot be read: {}", io::Error::from(other))),
     })?;
-    let stat = fstat(&file).map_err(|error| io_error("look at an output", error))?;
+    let stat = fstat(&file).map_err(|error| EngineError::io("look at an output", error))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(wrong(name, "is not a regular file"));
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Directories held open at a time. What lies deeper is moved to the top first.
@@ -77,11 +77,19 @@ fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(at, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            crate::shim::unlock(&openat(at, name, flags | OFlags::PATH, Mode::empty())?);
+            unlock(&openat(at, name, flags | OFlags::PATH, Mode::empty())?);
             openat(at, name, flags, Mode::empty())
         }
         done => done,
     }
+}
+
+/// Gives us back a directory that was opened as a place only. Not by its path: the task may have put
+/// a link there meanwhile.
+pub(crate) fn unlock(found: &OwnedFd) {
+    // Such a descriptor has no mode to change but by this name of it.
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let _not_ours = rustix::fs::chmod(name, Mode::from_raw_mode(0o700));
 }
 
 fn empty(dir: &OwnedFd, top: BorrowedFd<'_>, depth: u32, moved: &mut u64) -> Result<(), Errno> {
@@ -137,10 +145,27 @@ fn move_up(dir: &OwnedFd, name: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::tree;
-    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    use super::*;
+    use rustix::fs::mkdirat;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_link_that_takes_a_directorys_place_opens_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |name: &str| dir.path().join(name);
+        let mode = |name: &str| fs::metadata(named(name)).unwrap().permissions().mode() & 0o777;
+        for (name, mode) in [("closed", 0o000), ("outside", 0o750)] {
+            fs::create_dir(named(name)).unwrap();
+            fs::set_permissions(named(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::open(named("closed"), flags, Mode::empty()).unwrap();
+        fs::rename(named("closed"), named("moved")).unwrap();
+        symlink(named("outside"), named("closed")).unwrap();
+        unlock(&found);
+        assert_eq!((mode("moved"), mode("outside")), (0o700, 0o750));
+    }
 
     #[test]
     fn deep_closed_and_linked_trees_go_and_nothing_else() {
@@ -161,7 +186,7 @@ mod tests {
         fs::write(closed.join("file"), "x").unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let mut at = openat(rustix::fs::CWD, &top, flags, Mode::empty()).unwrap();
+        let mut at = openat(CWD, &top, flags, Mode::empty()).unwrap();
         for _ in 0..1500 {
             mkdirat(&at, "deeper", Mode::from_raw_mode(0o755)).unwrap();
             at = openat(&at, "deeper", flags, Mode::empty()).unwrap();

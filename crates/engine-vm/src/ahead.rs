@@ -11,17 +11,17 @@
 
 mod again;
 
-use crate::engine::{Guests, io_error};
+use crate::guests::Guests;
+use crate::waiting::{Follows, State, Waiting, attempt_of, now};
 use gleaner_engine::{Adopted, AttemptSpec, Control, Engine as _, EngineError, EngineEvent};
 use gleaner_engine_process::Cages;
 use gleaner_guest::task::{BEGIN_FILE, BEGUN_FILE, READY_FILE};
-use gleaner_model::{AttemptId, Reason, Time};
-use std::collections::BTreeMap;
+use gleaner_model::{AttemptId, Reason};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Between two looks whether a guest has booted, or is gone.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,129 +30,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// says how long its guest was frozen before it did, in milliseconds.
 const AHEAD: &str = "ahead";
 const FROZEN: &str = "frozen";
-
-/// How far a guest is whose task has not begun.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    /// Its cage is to run, or runs.
-    Booting { caged: bool },
-    /// Its cage is to run, and its task is to begin as soon as it does.
-    Wanted,
-    /// It has booted and is to be frozen; its task may have been asked for meanwhile.
-    Freezing { wanted: bool },
-    /// It is frozen, since then.
-    Ready { since: Time },
-    /// Its task begins: it is to be thawed.
-    Thawing,
-    /// Its task has begun, as far as we know.
-    Begun,
-    /// It ended before its task could begin.
-    Failed,
-    /// Nobody wants it any more.
-    Dropped,
-    /// Its task is to begin, and it is of no use: another one is booted when it is gone.
-    Again,
-}
-
-impl State {
-    /// Whether its task was started and is the guest's own.
-    const fn has_begun(&self) -> bool {
-        matches!(
-            self,
-            Self::Wanted | Self::Thawing | Self::Begun | Self::Freezing { wanted: true }
-        )
-    }
-}
-
-/// One guest and what it was booted for.
-#[derive(Debug)]
-struct Waiting {
-    spec: AttemptSpec,
-    state: State,
-}
-
-/// All of them.
-#[derive(Debug, Default)]
-pub(crate) struct Ahead(Mutex<BTreeMap<AttemptId, Waiting>>);
-
-/// What follows from an event of a cage.
-#[derive(Debug, PartialEq, Eq)]
-enum Follows {
-    /// It is somebody's who is to hear of it.
-    Told,
-    /// Nobody outside hears of it.
-    Nothing,
-    /// Nobody hears of it, and the cage is to be thawed.
-    Thaw,
-    /// The task is to begin; then it is told.
-    Begin,
-    /// It is told unless its guest was lost before the task could begin.
-    Ended,
-}
-
-impl Ahead {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self, attempt: AttemptId) -> Option<State> {
-        let all = self.all();
-        all.get(&attempt).map(|waiting| waiting.state.clone())
-    }
-
-    /// Takes note of what is asked of an attempt. One that is to stand still while its guest is
-    /// being frozen, and has begun, stays so.
-    pub(crate) fn asked(&self, attempt: AttemptId, control: Control) {
-        let mut all = self.all();
-        let one = all.get_mut(&attempt);
-        let frozen = one.filter(|one| one.state == State::Freezing { wanted: true });
-        if let (Some(waiting), Control::Pause) = (frozen, control) {
-            waiting.state = State::Begun;
-        }
-    }
-
-    /// An attempt is about to be discarded: its guest is not wanted any more. One whose task has
-    /// begun is a guest as any other.
-    pub(crate) fn discards(&self, attempt: AttemptId) {
-        let mut all = self.all();
-        match all.get_mut(&attempt) {
-            Some(waiting) if waiting.state.has_begun() => drop(all.remove(&attempt)),
-            // It stays until it is gone: its attempt may be wanted again before.
-            Some(waiting) => waiting.state = State::Dropped,
-            None => {}
-        }
-    }
-
-    /// Takes note of an event of a cage.
-    fn heard(&self, event: &EngineEvent) -> Follows {
-        let mut all = self.all();
-        let attempt = attempt_of(event);
-        let Some(waiting) = all.get_mut(&attempt) else {
-            return Follows::Told;
-        };
-        match (event, &mut waiting.state) {
-            (EngineEvent::Ended { .. }, state) if state.has_begun() => return Follows::Ended,
-            (EngineEvent::Ended { .. }, State::Dropped | State::Again) => {}
-            (EngineEvent::Ended { .. }, state) => *state = State::Failed,
-            (EngineEvent::Started { .. }, State::Booting { caged }) => *caged = true,
-            (EngineEvent::Started { .. }, state @ State::Wanted) => {
-                *state = State::Begun;
-                return Follows::Begin;
-            }
-            (EngineEvent::Paused { .. }, state @ State::Freezing { wanted: true }) => {
-                *state = State::Thawing;
-                return Follows::Thaw;
-            }
-            (EngineEvent::Paused { .. }, state @ State::Freezing { wanted: false }) => {
-                *state = State::Ready { since: now() };
-            }
-            (EngineEvent::Resumed { .. }, state @ State::Thawing) => *state = State::Begun,
-            (_, State::Thawing | State::Begun) => return Follows::Told,
-            _ => {}
-        }
-        Follows::Nothing
-    }
-}
 
 impl Guests {
     /// Whether a guest has booted for this attempt and waits, frozen, for its task to begin.
@@ -179,7 +56,7 @@ impl Guests {
         };
         self.ahead.all().insert(attempt, waiting);
         let booted = fs::write(cages.file(attempt, AHEAD), "")
-            .map_err(|error| io_error("write down what is booted ahead", error))
+            .map_err(|error| EngineError::io("write down what is booted ahead", error))
             .and_then(|()| self.launch(cages, spec, true));
         if let Err(error) = booted {
             self.ahead.all().remove(&attempt);
@@ -191,7 +68,7 @@ impl Guests {
             .name("boot-guest".to_owned())
             .spawn(move || guests.wait_for_boot(&cages, attempt))
             .map(drop)
-            .map_err(|error| io_error("wait for a guest to boot", error))
+            .map_err(|error| EngineError::io("wait for a guest to boot", error))
     }
 
     /// Freezes the guest as soon as it has booted.
@@ -398,24 +275,3 @@ pub(crate) fn frozen_ms(cages: &Cages, attempt: AttemptId) -> u64 {
     let text = fs::read_to_string(frozen_file(cages, attempt)).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }
-
-const fn attempt_of(event: &EngineEvent) -> AttemptId {
-    match event {
-        EngineEvent::Started { attempt, .. }
-        | EngineEvent::Paused { attempt }
-        | EngineEvent::Resumed { attempt }
-        | EngineEvent::Saved { attempt, .. }
-        | EngineEvent::Ended { attempt, .. } => *attempt,
-    }
-}
-
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let ms = since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    });
-    Time { ms }
-}
-
-#[cfg(test)]
-mod tests;

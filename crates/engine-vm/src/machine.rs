@@ -5,6 +5,7 @@
 //! goes on only on the same. So the type is not the newest of this PC but one that most have.
 
 use crate::image::{Manifest, kernels};
+use gleaner_engine::AttemptSpec;
 use gleaner_guest::task::{Accelerator, Machine};
 use rustix::fs::Access;
 use std::process::{Command, Stdio};
@@ -35,11 +36,21 @@ const KVM: &str = "/dev/kvm";
 
 /// Whether a guest may have to go on elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moves {
+pub(crate) enum Moves {
     /// It never leaves this PC: it may see its processor.
     Never,
     /// It may: it sees what all PCs have.
     Perhaps,
+}
+
+impl Moves {
+    /// Only what is saved, or was, can go on elsewhere.
+    pub(crate) const fn of(spec: &AttemptSpec) -> Self {
+        match (&spec.saving.every, &spec.saving.restore) {
+            (None, None) => Self::Never,
+            _ => Self::Perhaps,
+        }
+    }
 }
 
 /// The accelerator that the environment asks for.

@@ -2,7 +2,6 @@
 //! task's. Values only.
 
 use crate::machine::Moves;
-use crate::saving;
 use gleaner_engine::{AttemptSpec, Ending, InputFile, Saving};
 use gleaner_engine_process::{GUEST_DIR, GuestNeeds};
 use gleaner_guest::task::{
@@ -124,7 +123,7 @@ pub(crate) fn cage(
     let guest = guest_bytes(&spec.limits);
     let (disk, output) = (spec.limits.disk.0, spec.limits.output.0);
     // One saved guest, and the next in the making.
-    let saves = match saving::moves(spec) {
+    let saves = match Moves::of(spec) {
         Moves::Never => 0,
         Moves::Perhaps => (disk + output + guest).saturating_mul(2),
     };

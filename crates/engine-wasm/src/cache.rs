@@ -200,10 +200,7 @@ pub(crate) fn seal(place: &Path) -> Result<InputFile, EngineError> {
         private(place)?.write_all(&seal)?;
         Ok(seal)
     };
-    let seal = make().map_err(|error| EngineError::Io {
-        doing: "make a seal for compiled code".to_owned(),
-        source: error,
-    })?;
+    let seal = make().map_err(|error| EngineError::io("make a seal for compiled code", error))?;
     Ok(InputFile {
         name: crate::record::SEAL_FILE.to_owned(),
         source: place.to_owned(),

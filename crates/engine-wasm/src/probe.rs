@@ -4,10 +4,9 @@
 //! only so. It takes tens of milliseconds, so it is done whenever it is asked for.
 
 use crate::{WasmConfig, WasmEngine};
-use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, InputFile, Level, Saving};
+use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, InputFile, Level};
 use gleaner_engine_process::ProcessConfig;
 use gleaner_model::{Bytes, Digest, JobId, LeaseId, Limits, TaskId};
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -85,24 +84,18 @@ fn run(config: WasmConfig) -> Result<(), String> {
         digest: Digest(*blake3::hash(NOTHING).as_bytes()),
         mode: 0o644,
     };
+    let attempt = TaskId::new(JobId(0), 0).attempt(1);
+    let command = vec![program.name.clone()];
     let spec = AttemptSpec {
-        attempt: TaskId::new(JobId(0), 0).attempt(1),
-        bundle: LeaseId(0),
-        command: vec![program.name.clone()],
-        env: BTreeMap::new(),
-        stdin: None,
-        image: None,
         inputs: vec![program],
-        outputs: Vec::new(),
-        deterministic: false,
         limits: Limits {
             memory: TRIAL_BYTES,
             disk: TRIAL_BYTES,
             ..Limits::default()
         },
-        saving: Saving::default(),
+        ..AttemptSpec::bare(attempt, LeaseId(0), command)
     };
-    let (begun, attempt) = (Instant::now(), spec.attempt);
+    let begun = Instant::now();
     engine.start(spec).map_err(|error| error.to_string())?;
     let reason = loop {
         engine.beat(LEASE_MS);

@@ -76,6 +76,26 @@ pub struct AttemptSpec {
     pub saving: Saving,
 }
 
+impl AttemptSpec {
+    /// One that has nothing but a command, under the usual limits.
+    #[must_use]
+    pub fn bare(attempt: AttemptId, bundle: LeaseId, command: Vec<String>) -> Self {
+        Self {
+            attempt,
+            bundle,
+            command,
+            deterministic: false,
+            env: BTreeMap::new(),
+            stdin: None,
+            image: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            limits: Limits::default(),
+            saving: Saving::default(),
+        }
+    }
+}
+
 /// A glob that this name alone matches.
 #[must_use]
 pub fn literal(name: &str) -> String {
@@ -333,6 +353,16 @@ pub enum EngineError {
         /// What the PC said.
         source: std::io::Error,
     },
+}
+
+impl EngineError {
+    /// The PC would not do it.
+    pub fn io(doing: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io {
+            doing: doing.into(),
+            source: source.into(),
+        }
+    }
 }
 
 /// Contains attempts. Calls return at once or after a bounded, short time.

@@ -167,10 +167,7 @@ impl Draft {
             streams(engine, attempt, limits.output.0)
         });
         if let Err(error) = draft.take(files) {
-            draft.spoil(&EngineError::Io {
-                doing: "read an output".to_owned(),
-                source: error,
-            });
+            draft.spoil(&EngineError::io("read an output", error));
         }
         draft
     }
@@ -339,10 +336,8 @@ pub(crate) fn saved(
     let (mut files, mut uploads) = (Vec::new(), Vec::new());
     for file in found {
         let (name, mode) = (file.name.clone(), file.mode);
-        let one = hash(file).map_err(|source| EngineError::Io {
-            doing: format!("read the saved file {name:?}"),
-            source,
-        })?;
+        let one = hash(file)
+            .map_err(|error| EngineError::io(format!("read the saved file {name:?}"), error))?;
         let blob = one.blob;
         files.push(FileEntry { name, blob, mode });
         uploads.push(Upload {

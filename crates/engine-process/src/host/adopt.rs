@@ -1,6 +1,6 @@
 //! What an earlier agent left: attempts that run on, results that nobody fetched, and rubbish.
 
-use super::link::{Link, Running, io_error};
+use super::link::{Link, Running};
 use super::{Entry, Inner, Reason};
 use crate::bundle::Past;
 use crate::bundle::{self, Bundle};
@@ -18,8 +18,8 @@ pub(crate) fn lost_ending(detail: &str) -> Ending {
 
 pub(crate) fn adopt(inner: &Arc<Inner>) -> Result<Vec<Adopted>, EngineError> {
     let dir = inner.bundles();
-    let entries =
-        fs::read_dir(&dir).map_err(|error| io_error("read the engine's directory", error))?;
+    let entries = fs::read_dir(&dir)
+        .map_err(|error| EngineError::io("read the engine's directory", error))?;
     let mut all = Vec::new();
     let mut alive = BTreeSet::new();
     for entry in entries.flatten() {

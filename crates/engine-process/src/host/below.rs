@@ -2,7 +2,6 @@
 //! scratch that are not the task's outputs as declared.
 
 use super::ProcessEngine;
-use super::link::io_error;
 use crate::collect;
 use gleaner_engine::{CollectedFile, EngineError};
 use gleaner_model::AttemptId;
@@ -67,7 +66,7 @@ impl ProcessEngine {
             File::from(file).write_all(content)?;
             Ok(renameat(&top, &part, &top, name)?)
         };
-        write().map_err(|error| io_error("write into an attempt's scratch", error))
+        write().map_err(|error| EngineError::io("write into an attempt's scratch", error))
     }
 
     /// Where its scratch directory and its streams lie.

@@ -4,7 +4,6 @@
 //! our own of the same device, in a directory that nobody else can reach; cages are shown that
 //! one. A plain user's tasks have the user's own rights to the system's node.
 
-use super::link::io_error;
 use crate::bundle::GuestNeeds;
 use gleaner_engine::EngineError;
 use rustix::fs::{CWD, FileType, Mode, mknodat, stat};
@@ -23,7 +22,7 @@ const OURS: &str = "kvm";
 pub(super) fn shown(needs: GuestNeeds, dir: &Path) -> Result<Option<PathBuf>, EngineError> {
     let node = (needs == GuestNeeds::Device).then(|| for_tasks(dir));
     node.transpose()
-        .map_err(|error| io_error("show the device of virtualisation", error))
+        .map_err(|error| EngineError::io("show the device of virtualisation", error))
 }
 
 fn for_tasks(dir: &Path) -> io::Result<PathBuf> {

@@ -1,9 +1,8 @@
 //! The agent's end of one shim: its process, its socket, and a thread that listens.
 
 use super::nursery::Nursery;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, private_dir, with_address};
 use crate::message::{Foreign, FromShim, ToShim, buffer, receive, send};
-use crate::shim::with_address;
 use gleaner_engine::{Ending, EngineError};
 use gleaner_model::{AttemptId, Reason, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,13 +21,6 @@ const SEND_WAIT: Duration = Duration::from_secs(2);
 
 /// How long an adopted shim may take to say what runs.
 const GREETING_WAIT: Duration = Duration::from_secs(5);
-
-pub(crate) fn io_error(doing: &str, source: impl Into<io::Error>) -> EngineError {
-    EngineError::Io {
-        doing: doing.to_owned(),
-        source: source.into(),
-    }
-}
 
 /// One shim, as the agent sees it.
 #[derive(Debug)]
@@ -58,22 +50,22 @@ impl Link {
             }
             crate::bundle::write_whole(&Bundle::file(&bundle.dir), &bundle)
         };
-        made().map_err(|error| io_error("make the directory of a bundle", error))?;
+        made().map_err(|error| EngineError::io("make the directory of a bundle", error))?;
         let pair = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         );
-        let (ours, theirs) = pair.map_err(|error| io_error("make a socket", error))?;
+        let (ours, theirs) = pair.map_err(|error| EngineError::io("make a socket", error))?;
         let log = File::options()
             .create(true)
             .append(true)
             .open(bundle.dir.join("shim.log"));
-        let log = log.map_err(|error| io_error("open the shim's log", error))?;
+        let log = log.map_err(|error| EngineError::io("open the shim's log", error))?;
         nursery
             .shim(executable, &bundle.dir, [theirs.as_fd(), log.as_fd()])
-            .map_err(|error| io_error("start a shim", error))?;
+            .map_err(|error| EngineError::io("start a shim", error))?;
         let link = Arc::new(Self {
             bundle: Arc::new(bundle),
             socket: ours,
@@ -156,13 +148,4 @@ fn wait_for(socket: &OwnedFd, what: PollFlags, longest: Duration) -> io::Result<
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Makes a directory that only we can look into.
-pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
 }

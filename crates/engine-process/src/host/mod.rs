@@ -17,7 +17,7 @@ pub(crate) mod spare;
 mod steer;
 pub(crate) mod uids;
 
-use crate::bundle::{self, Bay, Bundle, GuestNeeds};
+use crate::bundle::{self, Bay, Bundle, GuestNeeds, private_dir};
 use crate::cage::UIDS_OF_BUNDLE;
 use crate::cgroup::{Backend, Claim, DetectOptions};
 use crate::collect;
@@ -30,7 +30,7 @@ use gleaner_engine::{
     EngineError, EngineEvent, Events, Saves,
 };
 use gleaner_model::{AttemptId, CheckpointKind, JobId, LeaseId, Reason, Usage};
-use link::{Link, io_error, private_dir};
+use link::Link;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -181,25 +181,27 @@ impl ProcessEngine {
     pub fn new(config: ProcessConfig, events: Events) -> Result<Self, EngineError> {
         let dir = &config.dir;
         private_dir(&dir.join("bundles"))
-            .map_err(|error| io_error("make the engine's directory", error))?;
+            .map_err(|error| EngineError::io("make the engine's directory", error))?;
         let dir = dir
             .canonicalize()
-            .map_err(|error| io_error("find the engine's directory", error))?;
+            .map_err(|error| EngineError::io("find the engine's directory", error))?;
         let executable = match &config.executable {
             Some(path) => path.clone(),
-            None => {
-                std::env::current_exe().map_err(|error| io_error("find this program", error))?
-            }
+            None => std::env::current_exe()
+                .map_err(|error| EngineError::io("find this program", error))?,
         };
-        let uids = if rustix::process::geteuid().is_root() {
-            let range = config.uid_range.clone().or_else(uids::default_range);
-            let range =
-                range.filter(|range| range.start > 0 && range.len() >= UIDS_OF_BUNDLE as usize);
-            let none = "no user ids are free for tasks; name at least 65 with --uid-range";
-            Some(range.ok_or_else(|| io_error("choose user ids", std::io::Error::other(none)))?)
-        } else {
-            None
-        };
+        let uids =
+            if rustix::process::geteuid().is_root() {
+                let range = config.uid_range.clone().or_else(uids::default_range);
+                let range =
+                    range.filter(|range| range.start > 0 && range.len() >= UIDS_OF_BUNDLE as usize);
+                let none = "no user ids are free for tasks; name at least 65 with --uid-range";
+                Some(range.ok_or_else(|| {
+                    EngineError::io("choose user ids", std::io::Error::other(none))
+                })?)
+            } else {
+                None
+            };
         let tag = config::tag(&dir);
         let domain = config.domain.clone();
         let domain = domain.unwrap_or_else(|| domain_name(&dir));
@@ -283,7 +285,8 @@ impl Inner {
         state: &'a mut State,
     ) -> Result<&'a mut Linked, EngineError> {
         let discarded = bundle::open_lines(&link.bundle.discarded());
-        let discarded = discarded.map_err(|error| io_error("open a bundle's list", error))?;
+        let discarded =
+            discarded.map_err(|error| EngineError::io("open a bundle's list", error))?;
         self.greet(&link, adopted);
         let linked = Linked {
             link: Arc::clone(&link),
@@ -305,7 +308,7 @@ impl Inner {
         });
         state.links.insert(lease, linked);
         let found = state.links.get_mut(&lease);
-        found.ok_or_else(|| io_error("find a bundle", std::io::ErrorKind::NotFound))
+        found.ok_or_else(|| EngineError::io("find a bundle", std::io::ErrorKind::NotFound))
     }
 
     fn heard(&self, message: FromShim) {
@@ -519,7 +522,7 @@ impl Engine for ProcessEngine {
             answer.recv_timeout(ANSWER_WAIT).map_err(late)
         });
         questions().remove(&ask);
-        match answer.map_err(|error| io_error("ask a shim", error))? {
+        match answer.map_err(|error| EngineError::io("ask a shim", error))? {
             Some(usage) => Ok(usage),
             // It ended while we asked.
             None => ended(
@@ -535,7 +538,7 @@ impl Engine for ProcessEngine {
     fn streams(&self, attempt: AttemptId) -> Result<[File; 2], EngineError> {
         let run = self.inner.show(attempt)?;
         let open = |name: &str| {
-            File::open(run.join(name)).map_err(|error| io_error("open a stream", error))
+            File::open(run.join(name)).map_err(|error| EngineError::io("open a stream", error))
         };
         Ok([open("stdout")?, open("stderr")?])
     }

@@ -1,6 +1,6 @@
 //! Which shim an attempt gets; what that of a new bundle is told, and its user ids.
 
-use super::link::{Link, io_error};
+use super::link::Link;
 use super::{FIRST_LEASE, GIVEN_MAX, Inner, Linked, State, device};
 use crate::bundle::{Bay, Bundle};
 use crate::cage::UIDS_OF_BUNDLE;
@@ -73,7 +73,7 @@ impl Inner {
             Some(range) => {
                 let free = self.uid_blocks(range).find(|first| !used.contains(first));
                 let full = std::io::Error::other("all user ids are in use; widen --uid-range");
-                Some(free.ok_or_else(|| io_error("choose user ids", full))?)
+                Some(free.ok_or_else(|| EngineError::io("choose user ids", full))?)
             }
         };
         let guest_needs = *self.needs();

@@ -2,7 +2,6 @@
 //! what lies in scratch when it has ended.
 
 use super::Inner;
-use super::link::io_error;
 use crate::collect::{self, Top};
 use crate::message::ToShim;
 use gleaner_engine::{AfterSave, CollectedFile, EngineError};
@@ -19,7 +18,7 @@ impl Inner {
             return Ok(());
         };
         let sent = link.send(&ToShim::Save { attempt });
-        sent.map_err(|error| io_error("save an attempt", error))
+        sent.map_err(|error| EngineError::io("save an attempt", error))
     }
 
     pub(super) fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {

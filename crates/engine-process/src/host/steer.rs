@@ -2,7 +2,7 @@
 //! the caller's thread; what every shim must be told goes through a thread of its own, since a
 //! shim may be slow and the caller must not be.
 
-use super::{Inner, Link, Linked, io_error};
+use super::{Inner, Link, Linked};
 use crate::message::{Share, ToShim};
 use gleaner_engine::{Allowance, Control, EngineError};
 use gleaner_model::AttemptId;
@@ -48,7 +48,7 @@ impl Inner {
             return Ok(());
         };
         let sent = link.send(&ToShim::Control { attempt, control });
-        sent.map_err(|error| io_error("steer an attempt", error))
+        sent.map_err(|error| EngineError::io("steer an attempt", error))
     }
 
     pub(super) fn place(&self, attempt: AttemptId, cpu: Option<u32>) {

@@ -46,7 +46,7 @@ fn lock(path: &Path, how: FlockOperation) -> io::Result<File> {
 impl Unpacked {
     /// The directory of a tree, made where it is missing or was changed.
     pub(super) fn of(tree: &Tree, digest: &Digest, store: &Path) -> Result<Self, ImageError> {
-        crate::host::link::private_dir(store).map_err(io_at("make the directory of images"))?;
+        crate::bundle::private_dir(store).map_err(io_at("make the directory of images"))?;
         let hex = digest.hex();
         let (dir, seal) = (store.join(&hex), store.join(format!("{hex}.seal")));
         let held = lock(

@@ -7,14 +7,9 @@
 //! everything is ended. It must not know the server, the job or any other bundle.
 
 mod bay;
-mod clock;
-mod marks;
-mod pace;
 mod run;
 mod save;
 mod scratch;
-mod unlinked;
-mod watch;
 mod work;
 
 use crate::bundle::{self, Bay, Bundle};
@@ -31,16 +26,16 @@ use gleaner_model::{AttemptId, Reason};
 use run::{Cause, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
-    bind, listen, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, listen,
+    socket_with,
 };
 use rustix::process::Resource;
-pub(crate) use scratch::{TEMPORARY, unlock};
+pub(crate) use scratch::TEMPORARY;
 use serde::Deserialize as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -422,24 +417,12 @@ fn let_go() -> mpsc::Sender<OwnedFd> {
     sender
 }
 
-/// The socket where a new agent finds us. Its path may be longer than an address can hold, so
-/// it is named by way of the open directory.
+/// The socket where a new agent finds us.
 fn listener(dir: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let _absent = std::fs::remove_file(dir.join("socket"));
-    with_address(dir, |address| Ok(bind(&socket, address)?))?;
+    bundle::with_address(dir, |address| Ok(bind(&socket, address)?))?;
     listen(&socket, 4)?;
     Ok(socket)
-}
-
-/// Calls `use_it` with the address of the bundle's socket.
-pub(crate) fn with_address<T>(
-    dir: &Path,
-    use_it: impl FnOnce(&SocketAddrUnix) -> io::Result<T>,
-) -> io::Result<T> {
-    let open = File::open(dir)?;
-    let fd: BorrowedFd<'_> = open.as_fd();
-    let path = format!("/proc/self/fd/{}/socket", fd.as_raw_fd());
-    use_it(&SocketAddrUnix::new(path)?)
 }

@@ -5,6 +5,7 @@
 //! change them and nothing of it reaches the blob. The copy is what is hashed: nobody can
 //! change a file between the check and its use.
 
+use crate::remove::unlock;
 use gleaner_engine::{AttemptSpec, InputFile};
 use gleaner_model::{Digest, Reason};
 use globset::GlobSet;
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Bytes copied and hashed at a time.
@@ -214,36 +215,10 @@ fn open_below(dir: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Gives us back a directory that was opened as a place only. Not by its path: the task may have put
-/// a link there meanwhile.
-pub(crate) fn unlock(found: &OwnedFd) {
-    // Such a descriptor has no mode to change but by this name of it.
-    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let _not_ours = rustix::fs::chmod(name, Mode::from_raw_mode(0o700));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    #[test]
-    fn a_link_that_takes_a_directorys_place_opens_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let named = |name: &str| dir.path().join(name);
-        let mode = |name: &str| fs::metadata(named(name)).unwrap().permissions().mode() & 0o777;
-        for (name, mode) in [("closed", 0o000), ("outside", 0o750)] {
-            fs::create_dir(named(name)).unwrap();
-            fs::set_permissions(named(name), fs::Permissions::from_mode(mode)).unwrap();
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::open(named("closed"), flags, Mode::empty()).unwrap();
-        fs::rename(named("closed"), named("moved")).unwrap();
-        symlink(named("outside"), named("closed")).unwrap();
-        unlock(&found);
-        assert_eq!((mode("moved"), mode("outside")), (0o700, 0o750));
-    }
 
     #[test]
     fn every_entry_counts_however_empty() {

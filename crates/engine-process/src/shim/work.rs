@@ -1,7 +1,6 @@
 //! What the shim does for its attempts: start, steer, watch, and bury them.
 
-use super::run::{Cause, Run, Said};
-use super::watch::Found;
+use super::run::{Cause, Found, Run, Said};
 use super::{LINGER, Shim, log, now, scratch};
 use crate::bundle::GuestNeeds;
 use crate::bundle::{Bay, Line, add_line, add_text};

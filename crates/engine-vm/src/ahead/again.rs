@@ -1,8 +1,9 @@
 //! An attempt that is started and whose guest, booted ahead, is of no use: the old cage goes, then
 //! the attempt gets another one by an ordinary boot. All it costs is time.
 
-use super::{AHEAD, LOOK, State, now};
-use crate::engine::{Guests, io_error};
+use super::{AHEAD, LOOK};
+use crate::guests::Guests;
+use crate::waiting::{State, Waiting, now};
 use gleaner_engine::{AttemptSpec, Ending, Engine as _, EngineError, EngineEvent};
 use gleaner_engine_process::Cages;
 use gleaner_model::{AttemptId, Reason};
@@ -36,7 +37,7 @@ impl Guests {
             .name("boot-guest-again".to_owned())
             .spawn(starts)
             .map(drop)
-            .map_err(|error| io_error("boot another guest", error))
+            .map_err(|error| EngineError::io("boot another guest", error))
     }
 
     fn replace(&self, cages: &Cages, spec: &AttemptSpec) -> Result<(), EngineError> {
@@ -46,7 +47,7 @@ impl Guests {
             if begun.elapsed() > GONE_MAX {
                 self.ahead.all().remove(&attempt);
                 let late = io::Error::from(io::ErrorKind::TimedOut);
-                return Err(io_error("end the guest that was booted ahead", late));
+                return Err(EngineError::io("end the guest that was booted ahead", late));
             }
             cages.engine().discard(attempt);
             thread::sleep(LOOK);
@@ -61,7 +62,7 @@ impl Guests {
     /// Whether nobody has discarded the attempt meanwhile. From here on it is like any other.
     fn is_wanted_again(&self, attempt: AttemptId) -> bool {
         let mut all = self.ahead.all();
-        let again = |waiting: &super::Waiting| waiting.state == State::Again;
+        let again = |waiting: &Waiting| waiting.state == State::Again;
         all.get(&attempt).is_some_and(again) && all.remove(&attempt).is_some()
     }
 }

@@ -34,6 +34,9 @@ const MANIFEST: &str = "guest.json";
 const PROGRAM: &str = "gleaner-guest";
 const BASE: &str = "base.img";
 
+/// Digits of its digest that tell it from all others.
+const BASE_DIGITS: usize = 16;
+
 /// No guest can be had here: what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -124,6 +127,12 @@ impl Manifest {
             Accelerator::Kvm | Accelerator::Tcg => KIND_QEMU,
         };
         self.kernels.get(kind).map(String::as_str)
+    }
+
+    /// What tells the base image from all others.
+    pub(crate) fn base(&self) -> String {
+        let digest = self.files.get(BASE).map_or("", String::as_str);
+        digest.chars().take(BASE_DIGITS).collect()
     }
 
     /// The kernels, in words.

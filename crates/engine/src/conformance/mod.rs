@@ -17,11 +17,10 @@ pub use cases::CASES;
 pub use places::is_held;
 
 use crate::{
-    AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile, Saving,
+    AttemptSpec, CollectedFile, Ending, Engine, EngineError, EngineEvent, Events, InputFile,
 };
 use gleaner_model::{
-    AttemptId, CheckpointKind, Digest, JobId, LeaseId, LimitKind, LimitRecord, Limits, Reason,
-    TaskId,
+    AttemptId, CheckpointKind, Digest, JobId, LeaseId, LimitKind, LimitRecord, Reason, TaskId,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -103,19 +102,9 @@ impl Bench {
     #[must_use]
     pub fn spec(&self, command: &[&str]) -> AttemptSpec {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        AttemptSpec {
-            attempt: TaskId::new(JobId(number), 0).attempt(1),
-            bundle: LeaseId(number),
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            deterministic: false,
-            env: BTreeMap::new(),
-            stdin: None,
-            image: None,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            limits: Limits::default(),
-            saving: Saving::default(),
-        }
+        let attempt = TaskId::new(JobId(number), 0).attempt(1);
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        AttemptSpec::bare(attempt, LeaseId(number), command)
     }
 
     /// A spec for a shell script.

@@ -6,8 +6,8 @@
 //! ahead of its rate stands still until it no longer is. Unlike a pause this is its own doing,
 //! so its clock goes on.
 
+use super::Run;
 use super::marks::number;
-use super::run::Run;
 use crate::cgroup::Group;
 use crate::message::Share;
 use gleaner_model::{LimitKind, Time};

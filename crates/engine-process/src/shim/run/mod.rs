@@ -1,14 +1,23 @@
 //! One attempt inside its shim: from an empty scratch directory to a written result.
 
-use super::clock::RunClock;
-use super::marks::{Marks, number};
+mod clock;
+mod marks;
+mod pace;
+mod unlinked;
+mod watch;
+
+pub(crate) use watch::Found;
+
 use crate::bundle::Bay;
 use crate::cage::sys;
 use crate::cgroup::{CPU_PERIOD, Group, GroupUsage};
 use crate::message::{Exited, Status, receive};
+use clock::RunClock;
 use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{CHECKPOINT_EXIT_CODE, LimitKind, Reason, Time, Usage};
 use globset::GlobSet;
+use marks::{Marks, number};
+use pace::Pace;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -20,6 +29,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
+use watch::Watch;
 
 /// Refused system calls of one attempt that are answered in a window of time; the next one
 /// waits for the window's end. The shim is not at idle priority, and a task that makes nothing
@@ -99,8 +109,8 @@ pub(crate) struct Run {
     /// When the window of answers began, and how many were given in it.
     window: (Instant, u32),
     pub(crate) degraded: Vec<String>,
-    pub(crate) watch: super::watch::Watch,
-    pub(crate) pace: super::pace::Pace,
+    pub(crate) watch: Watch,
+    pub(crate) pace: Pace,
 }
 
 /// What a status message means to the shim's main loop.
@@ -142,8 +152,8 @@ impl Run {
             refused: BTreeMap::new(),
             window: (now, 0),
             degraded: Vec::new(),
-            watch: super::watch::Watch::new(now),
-            pace: super::pace::Pace::new(now),
+            watch: Watch::new(now),
+            pace: Pace::new(now),
         }
     }
 
@@ -183,7 +193,7 @@ impl Run {
                     clock.freeze(now);
                 }
                 self.clock = Some(clock);
-                self.watch = super::watch::Watch::new(now);
+                self.watch = Watch::new(now);
                 return Some(Said::Started);
             }
             Status::NoProgram { program } => self.not_run = Some(Reason::NoProgram { program }),

@@ -3,11 +3,12 @@
 //! How often is a matter of how near a limit is: a short task is never looked at, a quiet one
 //! four times a second, one that fills the disk a hundred times.
 
+use super::Run;
 use super::marks::number;
-use super::run::Run;
-use super::scratch::measure;
 use super::unlinked::{self, Held};
 use crate::cgroup::{Group, GroupEvents, GroupUsage};
+use crate::log;
+use crate::shim::scratch::measure;
 use gleaner_model::{LimitKind, Reason, Time};
 use rustix::io::Errno;
 use std::io;
@@ -143,7 +144,7 @@ impl Run {
 
     /// A last look, when nothing runs any more. Also gives the group's last figures.
     pub(crate) fn watch_at_end(&mut self) -> (Option<Reason>, GroupUsage) {
-        let at = super::now();
+        let at = log::now();
         let figures = self.group.as_ref().map(Group::last_figures);
         let (passed, usage) = self.look_at_group(figures, at);
         // No process is left that could hold an unlinked file.

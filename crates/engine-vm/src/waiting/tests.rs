@@ -1,23 +1,11 @@
 //! What events and orders do to a guest whose task has not begun.
 
 use super::*;
-use gleaner_engine::Saving;
-use gleaner_model::{JobId, LeaseId, Limits, TaskId};
+use gleaner_model::{JobId, LeaseId, TaskId};
 
 fn spec() -> AttemptSpec {
-    AttemptSpec {
-        attempt: TaskId::new(JobId(1), 2).attempt(1),
-        bundle: LeaseId(0),
-        command: Vec::new(),
-        deterministic: false,
-        env: BTreeMap::new(),
-        stdin: None,
-        image: None,
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        limits: Limits::default(),
-        saving: Saving::default(),
-    }
+    let attempt = TaskId::new(JobId(1), 2).attempt(1);
+    AttemptSpec::bare(attempt, LeaseId(0), Vec::new())
 }
 
 impl Ahead {
