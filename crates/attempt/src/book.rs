@@ -169,20 +169,8 @@ impl Book {
                 out.push(Action::Decline(attempt, evicted(FULL)));
                 continue;
             }
-            self.attempts.insert(
-                attempt,
-                Entry {
-                    bundle: key,
-                    phase: Phase::Leased,
-                    begun: 0,
-                    stop: None,
-                    told: AttemptState::Leased,
-                    saving: false,
-                    last: false,
-                    save_due: None,
-                    due: None,
-                },
-            );
+            self.attempts
+                .insert(attempt, Entry::new(key, Phase::Leased));
             bundle.leased.push_back(attempt);
             bundle.held += 1;
         }
@@ -352,17 +340,7 @@ impl Book {
         let mut bundle = Bundle::adopted(adoption);
         bundle.held = 1;
         self.bundles.insert(key, bundle);
-        let entry = Entry {
-            bundle: key,
-            phase: Phase::Running,
-            begun: 0,
-            stop: None,
-            told: AttemptState::Leased,
-            saving: false,
-            last: false,
-            save_due: None,
-            due: None,
-        };
+        let entry = Entry::new(key, Phase::Running);
         self.attempts.insert(attempt, entry);
         if let Some(reason) = &adoption.ended {
             self.end(attempt, reason.clone(), true, out);

@@ -77,3 +77,20 @@ pub(crate) struct Entry {
     /// follows from the phase.
     pub(crate) due: Option<Time>,
 }
+
+impl Entry {
+    /// One of which the server was told nothing yet.
+    pub(crate) const fn new(bundle: u64, phase: Phase) -> Self {
+        Self {
+            bundle,
+            phase,
+            begun: 0,
+            stop: None,
+            told: AttemptState::Leased,
+            saving: false,
+            last: false,
+            save_due: None,
+            due: None,
+        }
+    }
+}

@@ -245,22 +245,11 @@ pub(crate) fn with_address<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::FromShim;
-
-    use gleaner_model::{JobId, TaskId};
-
-    fn spec(index: u32) -> AttemptSpec {
-        let attempt = TaskId::new(JobId(1), index).attempt(1);
-        AttemptSpec::bare(attempt, LeaseId(1), vec!["true".to_owned()])
-    }
-
-    #[test]
-    fn the_past_is_what_was_asked_and_not_discarded() {
-        let dir = tempfile::tempdir().unwrap();
-        let bundle = Bundle {
-            dir: dir.path().to_path_buf(),
+impl Bundle {
+    /// One in this directory that asks for nothing.
+    pub(crate) fn bare(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
             lease: LeaseId(1),
             uid_first: None,
             beat_ms: 1000,
@@ -277,7 +266,25 @@ mod tests {
             group_domain: None,
             groups: serde_json::Value::Null,
             group_prefix: String::new(),
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::FromShim;
+    use gleaner_model::{JobId, TaskId};
+
+    fn spec(index: u32) -> AttemptSpec {
+        let attempt = TaskId::new(JobId(1), index).attempt(1);
+        AttemptSpec::bare(attempt, LeaseId(1), vec!["true".to_owned()])
+    }
+
+    #[test]
+    fn the_past_is_what_was_asked_and_not_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Bundle::bare(dir.path());
         assert!(past(&bundle).is_empty());
         let journal = open_lines(&bundle.journal()).unwrap();
         let ending = crate::host::adopt::lost_ending("gone");

@@ -12,7 +12,7 @@
 mod again;
 
 use crate::guests::Guests;
-use crate::waiting::{Follows, State, Waiting, attempt_of, now};
+use crate::waiting::{Follows, State, Waiting, now};
 use gleaner_engine::{Adopted, AttemptSpec, Control, Engine as _, EngineError, EngineEvent};
 use gleaner_engine_process::Cages;
 use gleaner_guest::task::{BEGIN_FILE, BEGUN_FILE, READY_FILE};
@@ -181,7 +181,7 @@ impl Guests {
         let Some(cages) = cages else {
             return matches!(follows, Follows::Told | Follows::Ended);
         };
-        let attempt = attempt_of(event);
+        let attempt = event.attempt();
         match follows {
             Follows::Told => true,
             Follows::Nothing => false,

@@ -102,7 +102,7 @@ impl Ahead {
     /// Takes note of an event of a cage.
     pub(crate) fn heard(&self, event: &EngineEvent) -> Follows {
         let mut all = self.all();
-        let attempt = attempt_of(event);
+        let attempt = event.attempt();
         let Some(waiting) = all.get_mut(&attempt) else {
             return Follows::Told;
         };
@@ -127,16 +127,6 @@ impl Ahead {
             _ => {}
         }
         Follows::Nothing
-    }
-}
-
-pub(crate) const fn attempt_of(event: &EngineEvent) -> AttemptId {
-    match event {
-        EngineEvent::Started { attempt, .. }
-        | EngineEvent::Paused { attempt }
-        | EngineEvent::Resumed { attempt }
-        | EngineEvent::Saved { attempt, .. }
-        | EngineEvent::Ended { attempt, .. } => *attempt,
     }
 }
 

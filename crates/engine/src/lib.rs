@@ -264,6 +264,20 @@ pub enum EngineEvent {
     },
 }
 
+impl EngineEvent {
+    /// Which attempt it is about.
+    #[must_use]
+    pub const fn attempt(&self) -> AttemptId {
+        match self {
+            Self::Started { attempt, .. }
+            | Self::Paused { attempt }
+            | Self::Resumed { attempt }
+            | Self::Saved { attempt, .. }
+            | Self::Ended { attempt, .. } => *attempt,
+        }
+    }
+}
+
 /// Where events go. Called from the engine's own threads; must not block.
 pub type Events = Arc<dyn Fn(EngineEvent) + Send + Sync>;
 

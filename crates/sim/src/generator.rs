@@ -4,7 +4,7 @@
 use crate::agenda::Pc;
 use crate::chance::{Chance, fixed, mix};
 use crate::habits as of;
-use crate::usage::Usage;
+use crate::usage::{Usage, permille};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -236,20 +236,11 @@ impl Generator {
     fn while_working(&mut self, now: u64, chance: &mut Chance) -> u64 {
         if self.run_until <= now {
             self.touching = !self.touching;
-            let (median_s, sigma) = if self.touching {
-                of::TOUCHING
-            } else {
-                of::THINKING
-            };
-            self.run_until = now + chance.lognormal_ms(median_s, sigma);
+            self.run_until = now + of::spell_ms(self.touching, chance);
             self.level_until = now;
         }
         if self.level_until <= now {
-            let idle = if self.touching {
-                chance.quantile(&of::IDLE_TOUCHING)
-            } else {
-                chance.quantile(&of::IDLE_UNTOUCHED)
-            };
+            let idle = of::idle(self.touching, chance);
             self.level = permille((1.0 - idle) * self.kind.load);
             self.level_until = now + chance.wait_ms(of::LEVEL_S);
             if self.burst_until <= now && self.touching {
@@ -266,10 +257,6 @@ impl Generator {
             until
         }
     }
-}
-
-fn permille(share: f64) -> u16 {
-    u16::try_from(crate::chance::whole(share.clamp(0.0, 1.0) * 1000.0)).unwrap_or(1000)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! use, free, off; every change to the second), and processor, keyboard and mouse records of 91
 //! developers' PCs (5-minute means). How far a fit is from its source stands beside it.
 
+use crate::chance::Chance;
+
 /// Share of PCs in use and of PCs off in each hour of a day, in thousandths.
 pub(crate) struct Day {
     pub(crate) used: [u16; 24],
@@ -77,7 +79,7 @@ pub(crate) const RESTART: (f64, f64) = (60.0, 0.6);
 /// of them.
 pub(crate) const TOUCHING: (f64, f64) = (28.0 * 60.0, 1.4);
 /// Times without input within a session, 871 of them.
-pub(crate) const THINKING: (f64, f64) = (10.0 * 60.0, 1.0);
+const THINKING: (f64, f64) = (10.0 * 60.0, 1.0);
 
 /// Within a time with input: hands on keys, then a thought (lognormal, in seconds). An
 /// assumption: no recording tells what happens within minutes.
@@ -86,7 +88,7 @@ pub(crate) const TYPING: (f64, f64) = (15.0, 0.8);
 pub(crate) const PAUSE: (f64, f64) = (10.0, 1.0);
 
 /// Quantiles of the idle share of processors while there is input. Developers' PCs.
-pub(crate) const IDLE_TOUCHING: [(f64, f64); 7] = [
+const IDLE_TOUCHING: [(f64, f64); 7] = [
     (0.0, 0.05),
     (0.05, 0.446),
     (0.25, 0.693),
@@ -96,7 +98,7 @@ pub(crate) const IDLE_TOUCHING: [(f64, f64); 7] = [
     (1.0, 0.99),
 ];
 /// The same while there is none.
-pub(crate) const IDLE_UNTOUCHED: [(f64, f64); 7] = [
+const IDLE_UNTOUCHED: [(f64, f64); 7] = [
     (0.0, 0.2),
     (0.05, 0.636),
     (0.25, 0.864),
@@ -147,3 +149,18 @@ pub(crate) const CLASS_SHARE: f64 = 0.8;
 /// Each week, Sunday at 7, a room's PCs install updates and restart within ten minutes: the
 /// library saw up to 82 % of a pool off at once.
 pub(crate) const UPDATE_HOUR: u64 = 6 * 24 + 7;
+
+/// How long somebody goes on to use keys and pointer, or not to, in milliseconds.
+pub(crate) fn spell_ms(touching: bool, chance: &mut Chance) -> u64 {
+    let (median_s, sigma) = if touching { TOUCHING } else { THINKING };
+    chance.lognormal_ms(median_s, sigma)
+}
+
+/// Idle share of the processors meanwhile.
+pub(crate) fn idle(touching: bool, chance: &mut Chance) -> f64 {
+    chance.quantile(if touching {
+        &IDLE_TOUCHING
+    } else {
+        &IDLE_UNTOUCHED
+    })
+}

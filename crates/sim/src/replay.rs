@@ -1,10 +1,10 @@
 //! An owner out of a recording.
 
 use crate::agenda::Pc;
-use crate::chance::{Chance, whole};
+use crate::chance::Chance;
 use crate::habits as of;
 use crate::trace::{Done, Recorded, Step, Trace};
-use crate::usage::Usage;
+use crate::usage::{Usage, permille};
 use gleaner_model::{Gaps, Span, UsageHistogram};
 use std::sync::Arc;
 
@@ -44,17 +44,8 @@ impl Session {
     fn next(&mut self, now: u64, chance: &mut Chance) -> (Usage, u64) {
         if self.run_until <= now {
             self.touching = !self.touching;
-            let (median_s, sigma) = if self.touching {
-                of::TOUCHING
-            } else {
-                of::THINKING
-            };
-            self.run_until = now + chance.lognormal_ms(median_s, sigma);
-            let idle = if self.touching {
-                chance.quantile(&of::IDLE_TOUCHING)
-            } else {
-                chance.quantile(&of::IDLE_UNTOUCHED)
-            };
+            self.run_until = now + of::spell_ms(self.touching, chance);
+            let idle = of::idle(self.touching, chance);
             self.load = permille((1.0 - idle) * of::LABORATORY.load);
         }
         let usage = Usage {
@@ -255,8 +246,4 @@ fn draw_gap(gaps: &Gaps, chance: &mut Chance) -> u64 {
         left -= count;
     }
     SHORTEST_MS
-}
-
-fn permille(share: f64) -> u16 {
-    u16::try_from(whole(share.clamp(0.0, 1.0) * 1000.0)).unwrap_or(1000)
 }

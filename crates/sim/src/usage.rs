@@ -1,5 +1,7 @@
 //! What an owner does with a PC at a time.
 
+use crate::chance::whole;
+
 /// What an owner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -26,4 +28,9 @@ impl Usage {
         on: false,
         ..Self::ALONE
     };
+}
+
+/// A share in thousandths.
+pub(crate) fn permille(share: f64) -> u16 {
+    u16::try_from(whole(share.clamp(0.0, 1.0) * 1000.0)).unwrap_or(1000)
 }

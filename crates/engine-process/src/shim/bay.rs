@@ -263,33 +263,13 @@ fn changed(stat: &Stat) -> (i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::GuestNeeds;
-    use gleaner_model::LeaseId;
     use rustix::fs::{IFlags, XattrFlags, fchmod, fsetxattr, ioctl_getflags, ioctl_setflags};
     use std::fs;
     use std::io::Write as _;
     use std::os::unix::fs::MetadataExt as _;
 
     fn bundle(dir: &Path) -> Bundle {
-        let bundle = Bundle {
-            dir: dir.to_path_buf(),
-            lease: LeaseId(1),
-            uid_first: None,
-            beat_ms: 1000,
-            lease_left_ms: 1000,
-            ends_with_agent: false,
-            read_only: Vec::new(),
-            program: None,
-            guest: None,
-            guest_needs: GuestNeeds::default(),
-            device: None,
-            image: None,
-            images: PathBuf::new(),
-            group_parent: String::new(),
-            group_domain: None,
-            groups: serde_json::Value::Null,
-            group_prefix: String::new(),
-        };
+        let bundle = Bundle::bare(dir);
         for dir in [bundle.cages(), bundle.runs()] {
             fs::create_dir(dir).unwrap();
         }

@@ -74,7 +74,7 @@ impl Bench {
         let sink = Arc::clone(&heard);
         let engine = make(Arc::new(move |event| {
             let mut heard = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.entry(attempt_of(&event)).or_default().push(event);
+            heard.entry(event.attempt()).or_default().push(event);
         }));
         let (beats, dropped) = mpsc::channel::<()>();
         let beating = engine.clone();
@@ -274,16 +274,6 @@ fn read_all(files: Vec<CollectedFile>) -> Files {
         (file.name, content)
     };
     files.into_iter().map(read).collect()
-}
-
-const fn attempt_of(event: &EngineEvent) -> AttemptId {
-    match event {
-        EngineEvent::Started { attempt, .. }
-        | EngineEvent::Paused { attempt }
-        | EngineEvent::Resumed { attempt }
-        | EngineEvent::Saved { attempt, .. }
-        | EngineEvent::Ended { attempt, .. } => *attempt,
-    }
 }
 
 /// The record of one limit.
