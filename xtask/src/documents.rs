@@ -24,10 +24,18 @@ const PRIVATE_PATHS: &[&str] = &[
 
 /// Every rule over every document.
 pub(crate) fn check(root: &Path, documents: &[Source]) -> Vec<String> {
-    let exists = |path: &str| root.join(path).exists();
+    let leads = |path: &str, heading: Option<&str>| {
+        let mut texts = documents.iter().filter(|_| path.ends_with(".md"));
+        let text = texts.find(|document| document.path == path);
+        let known = match (text, heading) {
+            (Some(document), Some(heading)) => has_heading(&document.text, heading),
+            _ => true,
+        };
+        known && root.join(path).exists()
+    };
     let mut found: Vec<String> = documents
         .iter()
-        .flat_map(|document| one(document, &exists))
+        .flat_map(|document| one(document, &leads))
         .collect();
     if !documents
         .iter()
@@ -38,10 +46,13 @@ pub(crate) fn check(root: &Path, documents: &[Source]) -> Vec<String> {
     found
 }
 
-fn one(document: &Source, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+/// Whether a path, and where one is named a heading in it, is there.
+type Leads<'l> = &'l dyn Fn(&str, Option<&str>) -> bool;
+
+fn one(document: &Source, leads: Leads<'_>) -> Vec<String> {
     let mut found = private_paths(document);
     if document.path.ends_with(".md") {
-        found.extend(dead_links(document, exists));
+        found.extend(dead_links(document, leads));
     }
     if document.path == SPECIFICATION {
         found.extend(promises(document));
@@ -100,20 +111,37 @@ fn cells(line: &str) -> Option<Vec<&str>> {
 }
 
 /// Links to files of the repository that are not there.
-fn dead_links(document: &Source, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+fn dead_links(document: &Source, leads: Leads<'_>) -> Vec<String> {
     let folder = document
         .path
         .rsplit_once('/')
         .map_or("", |(folder, _)| folder);
     targets(&document.text)
         .into_iter()
-        .filter(|target| !target.contains("://") && !target.starts_with(['#', '/']))
+        .filter(|target| !target.contains("://") && !target.starts_with('/'))
         .filter_map(|target| {
-            let file = target.split('#').next().unwrap_or("");
-            (!exists(&join(folder, file)))
+            let (path, heading) = match target.split_once('#') {
+                Some(("", heading)) => (document.path.clone(), Some(heading)),
+                Some((file, heading)) => (join(folder, file), Some(heading)),
+                None => (join(folder, target), None),
+            };
+            (!leads(&path, heading))
                 .then(|| format!("{}: the link to {target} leads nowhere", document.path))
         })
         .collect()
+}
+
+/// Whether a text has a heading that a link names so: in small letters and digits, with a hyphen for
+/// each blank and without other signs.
+fn has_heading(text: &str, link: &str) -> bool {
+    let named = |line: &str| {
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let name: String = words.chars().filter(kept).collect();
+        name.replace(' ', "-") == link
+    };
+    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.any(named)
 }
 
 /// What stands in `](…)`, once each.
@@ -149,7 +177,10 @@ mod tests {
             path: path.to_owned(),
             text: text.to_owned(),
         };
-        one(&source, &|path| path == "docs/there.md")
+        one(&source, &|path, heading| {
+            path == "docs/there.md" && heading.is_none_or(|heading| heading == "part")
+                || path == "docs/a.md" && heading == Some("top")
+        })
     }
 
     const HEAD: &str = "| promise | number | command | last figure |\n|---|---|---|---|\n";
@@ -197,11 +228,29 @@ mod tests {
                 "[gone](docs/gone.md)".to_owned(),
                 "leads nowhere",
             ),
+            (
+                "README.md",
+                "[gone](docs/there.md#gone)".to_owned(),
+                "leads nowhere",
+            ),
         ];
         for (path, text, expected) in table {
             let found = findings(path, &text);
             assert_eq!(found.len(), 1, "{expected}: {found:?}");
             assert!(found[0].contains(expected), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn headings_are_known_by_their_words() {
+        let text = "# Top\n\n## `engine = \"auto\"`\n\n    gleaner x   # How fast\n";
+        for (link, there) in [
+            ("top", true),
+            ("engine--auto", true),
+            ("how-fast", false),
+            ("Top", false),
+        ] {
+            assert_eq!(has_heading(text, link), there, "{link}");
         }
     }
 

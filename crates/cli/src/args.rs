@@ -10,20 +10,25 @@ use std::path::PathBuf;
 #[command(name = "gleaner", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Client settings; else $GLEANER_CONFIG, else ~/.config/gleaner/client.toml
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = EVERYWHERE)]
     pub(crate) config: Option<PathBuf>,
-    /// Colours in tables and logs; auto: on a terminal, unless $NO_COLOR is set
+    /// Colours in tables and logs: auto (on a terminal, unless $NO_COLOR is set), always or never
     #[arg(
         long,
         global = true,
         value_name = "WHEN",
         value_enum,
-        default_value = "auto"
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = EVERYWHERE
     )]
     pub(crate) color: Colour,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Over the options that every command takes, so that they stand apart from its own.
+const EVERYWHERE: &str = "Options of every command";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 a task failed, 2 wrong usage or job file, 3 server not \
     reachable, 4 refused, 130 Ctrl-C. `run` gives the task's own code, 128+n for signal n, 124 for \

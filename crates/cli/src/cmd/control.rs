@@ -48,6 +48,7 @@ pub(crate) struct CancelArgs {
 /// Pause a job: what runs goes on, nothing new starts
 #[derive(Debug, clap::Args)]
 pub(crate) struct PauseArgs {
+    /// The job
     #[arg(value_name = "J")]
     id: JobId,
     #[command(flatten)]
@@ -57,6 +58,7 @@ pub(crate) struct PauseArgs {
 /// Let a paused job go on
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResumeArgs {
+    /// The job
     #[arg(value_name = "J")]
     id: JobId,
     #[command(flatten)]
@@ -75,9 +77,10 @@ pub(crate) struct RetryArgs {
 
 /// Delete a job that is over: its results, records and files on the server go
 ///
-/// `gleaner fetch J` brings the results home before. A job that is not over is cancelled first.
+/// `gleaner fetch J` brings the results home before. A job that is not over is refused: cancel it first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
+    /// The job
     #[arg(value_name = "J")]
     id: JobId,
     #[command(flatten)]

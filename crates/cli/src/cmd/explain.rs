@@ -12,6 +12,7 @@ pub(super) const JOB_OVER: &str = "job-over";
 /// Say which rule keeps a job's tasks waiting, and how many nodes fail it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// The job
     #[arg(value_name = "J")]
     job: JobId,
     #[command(flatten)]

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// What is there already is checked and left alone, so a fetch that was broken off goes on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// The job
     #[arg(value_name = "J")]
     job: JobId,
     /// Where to [default: ./results-<J>]

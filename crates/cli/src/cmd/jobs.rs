@@ -26,6 +26,7 @@ pub(crate) struct JobsArgs {
 /// Show one job
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobArgs {
+    /// The job
     #[arg(value_name = "J")]
     job: JobId,
     #[command(flatten)]

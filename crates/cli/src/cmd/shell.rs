@@ -7,6 +7,7 @@ use std::path::PathBuf;
 /// Print completions for a shell, as in: gleaner completions bash > /etc/bash_completion.d/gleaner
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
+    /// Which shell
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }
@@ -14,6 +15,7 @@ pub(crate) struct CompletionsArgs {
 /// Write man pages, one a command, into a folder
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
+    /// The folder; made where it is missing
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }

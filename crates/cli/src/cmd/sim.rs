@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// peer-condor or peer-boinc
     #[arg(long, value_name = "P", default_value = "continuous", value_parser = regime)]
     policy: Regime,
-    /// Owners out of a recording instead of fits: the export of a PC's recorder, or a table (see
-    /// the manual)
+    /// Owners out of a recording instead of fits: what `gleaner owner record export` prints, or a
+    /// table of samples or of changes
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Links break, PCs lose power, agents and the server are killed, users change their minds

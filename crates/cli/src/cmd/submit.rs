@@ -9,10 +9,11 @@ use gleaner_client::{ClientError, Prepared, Progress, read_job_file};
 use gleaner_model::{Bytes, JobState};
 use std::path::PathBuf;
 
-/// Submit a job file (TOML or JSON) and print the job's id
+/// Submit a job file and print the job's id
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The job file: TOML or JSON, a submit file of HTCondor (.sub) or a job description of OurGrid (.jdf); its paths are relative to it
+    /// The job file, TOML or JSON; or a submit file of HTCondor (.sub), a job description of OurGrid
+    /// (.jdf). Its paths are relative to it
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Wait until it is over and fetch the results

@@ -10,6 +10,7 @@ use gleaner_model::JobId;
 /// Wait until a job is over; exits 0 when it is done and 1 when it is not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// The job
     #[arg(value_name = "J")]
     job: JobId,
     #[command(flatten)]

@@ -29,20 +29,23 @@ pub(crate) struct Args {
     command: Command,
 }
 
+/// Behind the options of the command itself.
+const LAST: usize = 100;
+
 /// Which agent is meant, and how the answer looks.
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// The agent that works in this directory
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = LAST)]
     data: Option<PathBuf>,
     /// The agent with this name, where several run here
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "data", display_order = LAST)]
     node: Option<String>,
     /// One JSON object; history: an array
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     /// Ids only; why: the rule, page: the address
-    #[arg(long, short, global = true, conflicts_with = "json")]
+    #[arg(long, short, global = true, conflicts_with = "json", display_order = LAST)]
     quiet: bool,
 }
 
