@@ -321,10 +321,11 @@ impl JobPlan {
     /// Looks up the inputs of every task once, and adds what the job needs to `needs`.
     pub(super) fn check_inputs(&self, needs: &mut Vec<Digest>) -> Result<(), SplitError> {
         needs.extend(self.files.values().map(|(blob, _)| blob.digest));
-        if self.varying.is_empty() {
-            return self.check_clashes();
-        }
-        for index in 0..self.count().min(CHECKED_TASKS_MAX) {
+        let checked = match self.varying.is_empty() {
+            true => 0,
+            false => self.count().min(CHECKED_TASKS_MAX),
+        };
+        for index in 0..checked {
             let read = |error: PlanError| wrong("sweep", error.to_string());
             let values = self.values(index).map_err(|error| read(error.into()))?;
             for input in &self.varying {
@@ -332,7 +333,28 @@ impl JobPlan {
                     .map_err(|error| wrong(&input.key, error.to_string()))?;
             }
         }
-        self.check_clashes()
+        self.check_clashes()?;
+        self.check_stdin()
+    }
+
+    /// Standard input is one of the inputs. The first task tells: the others have the same ones, by
+    /// other names.
+    fn check_stdin(&self) -> Result<(), SplitError> {
+        let Some(stdin) = &self.template.stdin else {
+            return Ok(());
+        };
+        let read = |error: PlanError| wrong("task.stdin", error.to_string());
+        let values = self.values(0).map_err(|error| read(error.into()))?;
+        let name = values.fill(&self.cut(stdin)).map_err(read)?;
+        let task = self.task(0, 1).map_err(read)?;
+        let mut inputs = self.template.inputs.iter().chain(&task.inputs);
+        match inputs.any(|input| input.name == names::plain(&name)) {
+            true => Ok(()),
+            false => {
+                let problem = format!("{name:?} is none of the task's inputs; name it there too");
+                Err(wrong("task.stdin", problem))
+            }
+        }
     }
 
     /// A file of an axis must not take the place of an input of all tasks. The names of an axis

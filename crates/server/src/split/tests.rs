@@ -245,6 +245,7 @@ fn tasks_that_cannot_be_meant_are_refused_with_a_sentence() {
         (x("outputs", json!(["../x"])), "task.outputs", "leads out"),
         (x("outputs", json!(["/etc/x"])), "task.outputs", "absolute"),
         (x("stdin", json!("a/../../b")), "task.stdin", "leads out"),
+        (x("stdin", json!("absent")), "task.stdin", "none of"),
         (x("env", json!({ "a=b": "c" })), "task.env", "variable"),
         (input("../a", "a"), "task.inputs.../a", "leads out"),
         (input("a", "a.dat"), "task.inputs.a", "was not sent"),

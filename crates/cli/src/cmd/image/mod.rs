@@ -30,8 +30,8 @@ enum Verb {
         name: String,
         /// The directory or archive
         source: PathBuf,
-        /// Most bytes of all its files
-        #[arg(long, value_name = "SIZE", default_value_t = Bytes(BYTES_MAX))]
+        /// Most bytes of all its files [default: 32GiB]
+        #[arg(long, value_name = "SIZE", default_value_t = Bytes(BYTES_MAX), hide_default_value = true)]
         max_size: Bytes,
         #[command(flatten)]
         form: Form,
