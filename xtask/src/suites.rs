@@ -43,13 +43,13 @@ enum Work {
 const SUITES: &[Suite] = &[
     Suite {
         name: "check",
-        budget_minutes: 4,
+        budget_minutes: 5,
         needs: &[],
         work: Work::Check,
     },
     Suite {
         name: "unit",
-        budget_minutes: 6,
+        budget_minutes: 7,
         needs: &[],
         work: Work::Cargo(&[&[
             "test",
@@ -86,13 +86,13 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "sim",
-        budget_minutes: 2,
+        budget_minutes: 1,
         needs: &[],
         work: Work::Cargo(&[&["test", "--locked", "--no-fail-fast", "-p", "gleaner-sim"]]),
     },
     Suite {
         name: "e2e",
-        budget_minutes: 7,
+        budget_minutes: 6,
         needs: &[PERL, PYTHON, BUSYBOX],
         work: Work::Cargo(&[
             &["build", "--locked", "--bin", "gleaner"],
