@@ -130,7 +130,7 @@ async fn run_with(
 struct Outside {
     inputs: Inputs,
     condition: channel::Sender<Condition>,
-    /// Tells the link that nothing runs any more.
+    /// Tells the link that the last attempt of a job has ended here.
     job_ends: Arc<Notify>,
     blobs: blobs::Blobs,
     runtime: Handle,

@@ -16,8 +16,8 @@ const OUTBOUND_MAX: usize = 4;
 /// How long messages are counted before they are taken to come thick.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Messages in a window from which on they wait for each other: some tens of tasks a second, which
-/// is more than somebody who runs one small task after the other makes.
+/// Messages in a window from which on they wait for each other: some tens of tasks a second. Whoever
+/// runs one small task after the other does not feel it: each is the last of its job.
 const THICK: u32 = 8;
 
 /// Messages in a window from which on they wait as long as they ever do; fewer wait less, so that
