@@ -10,8 +10,8 @@ use std::io;
 const SMALLEST: usize = 4 << 10;
 /// Each region is so many times as large as the one before.
 const STEP: usize = 4;
-/// Bytes that a slice goes over, in as many passes as that takes.
-const SLICE_BYTES: usize = 256 << 20;
+/// Bytes that a slice goes over, in as many passes as that takes; one pass at least.
+const SLICE_BYTES: usize = 64 << 20;
 /// Smallest region that is touched first under the clock: smaller ones come out of memory that
 /// the program has.
 const TOUCHED_FROM: usize = 1 << 20;

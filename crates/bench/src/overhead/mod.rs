@@ -532,9 +532,10 @@ fn promise(group: Group, side: &Side, (ratio, interval): Estimate, pairs: usize)
     })
     .note(format!(
         "{}, {pairs} pairs, median",
-        match side.kind.counts_cpu() {
-            true => "CPU seconds",
-            false => "seconds of the fastest slices",
+        match (side.kind.counts_cpu(), group) {
+            (true, Group::Memory) => "CPU seconds of the fastest slices",
+            (true, _) => "CPU seconds",
+            (false, _) => "seconds of the fastest slices",
         }
     ));
     match goal(side.kind) {

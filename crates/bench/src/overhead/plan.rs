@@ -178,18 +178,19 @@ pub(crate) fn plan(group: Group, length: Length, largest_mib: u32) -> Option<Pla
         }
         Group::Blas => of(Program::Numpy, rounds([6, 6, 6]), [0.6, 4.0]),
         Group::Memory => {
-            let seconds = if quick { [0.9, 4.0] } else { [1.8, 8.0] };
-            let burn = |slices| {
-                Program::Burn(Work::Memory {
-                    largest_mib,
-                    slices,
-                })
+            let (seconds, slices) = if quick {
+                ([0.7, 4.0], 4)
+            } else {
+                ([1.2, 8.0], 12)
             };
+            let program = Program::Burn(Work::Memory {
+                largest_mib,
+                slices,
+            });
             let most = if quick { [2, 4, 1] } else { [12, 60, 6] };
             Plan {
                 memory_mib: largest_mib + largest_mib / 4 + 128,
-                brief: (!quick).then(|| (burn(1), 0.65)),
-                ..of(burn(few), most, seconds)
+                ..of(program, most, seconds)
             }
         }
         Group::Files => {
@@ -209,6 +210,9 @@ pub(crate) fn plan(group: Group, length: Length, largest_mib: u32) -> Option<Pla
 pub(crate) enum By {
     /// CPU time of the program.
     Cpu,
+    /// CPU time of the fastest slice: how fast memory is depends on what everybody else does with
+    /// it, and who is fast once was not in the way (McCalpin, "STREAM", counts so too).
+    Fastest,
     /// The time that passes: what others do meanwhile is in it.
     Wall,
 }
@@ -255,9 +259,9 @@ pub(crate) fn item(group: Group, name: &str) -> Option<Item> {
         (Group::Cpu, "integer") => of("integer steps, 16 KiB", "ns", By::Cpu, each(1e9)),
         (Group::Cpu, "float") => of("float steps, 16 KiB", "ns", By::Cpu, each(1e9)),
         (Group::Blas, "blas") => of("dgemm of numpy, n = 1000", "GFlop/s", By::Cpu, rate(1e9)),
-        (Group::Memory, "read") => of("read", "GB/s", By::Cpu, rate(1e9)),
-        (Group::Memory, "write") => of("write", "GB/s", By::Cpu, rate(1e9)),
-        (Group::Memory, "change") => of("read-modify-write", "GB/s", By::Cpu, rate(1e9)),
+        (Group::Memory, "read") => of("read", "GB/s", By::Fastest, rate(1e9)),
+        (Group::Memory, "write") => of("write", "GB/s", By::Fastest, rate(1e9)),
+        (Group::Memory, "change") => of("read-modify-write", "GB/s", By::Fastest, rate(1e9)),
         (Group::Memory, "touch") => of("first touch of a page", "µs", By::Cpu, each(1e6)),
         (Group::Files, "write") => of("write 16 MiB and sync", "MB/s", By::Wall, rate(1e6)),
         (Group::Files, "read") => of("read it back", "MB/s", By::Wall, rate(1e6)),
