@@ -1,5 +1,8 @@
 //! The agent's clock: wall time that never runs backwards, whatever is done to the PC's, and that
 //! goes on while the PC sleeps, so that a lease or an owner's pause is not longer for a night.
+//!
+//! Where somebody sets the PC's clock the two drift apart. Whoever names a time means the one on
+//! the wall: see [`Clock::of_wall`].
 
 use gleaner_model::{Span, Time};
 use rustix::time::{ClockId, clock_gettime};
@@ -19,11 +22,8 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        let base = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
-            base: Time { ms: millis(base) },
+            base: on_the_wall(),
             start_ms: up_ms(),
             #[cfg(test)]
             set: None,
@@ -39,6 +39,25 @@ impl Clock {
         }
     }
 
+    /// The clock of an agent whose PC's clock was set back by so much since it began.
+    #[cfg(test)]
+    pub(crate) fn ahead_by(span: Span) -> Self {
+        let clock = Self::start();
+        Self {
+            base: clock.base + span,
+            ..clock
+        }
+    }
+
+    /// When on this clock the clock on the wall will say that, or said it.
+    pub(crate) fn of_wall(&self, time: Time) -> Time {
+        #[cfg(test)]
+        if self.set.is_some() {
+            return time;
+        }
+        carried(time, on_the_wall(), self.now())
+    }
+
     pub(crate) fn now(&self) -> Time {
         #[cfg(test)]
         if let Some(set) = self.set {
@@ -47,6 +66,22 @@ impl Clock {
         }
         let ms = up_ms().saturating_sub(self.start_ms);
         self.base + Span { ms }
+    }
+}
+
+/// What the PC's clock says, which may be set at any time.
+fn on_the_wall() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time {
+        ms: millis(since.unwrap_or_default()),
+    }
+}
+
+/// A time by one clock on another, given what both say now.
+fn carried(time: Time, there: Time, here: Time) -> Time {
+    match time >= there {
+        true => here + time.since(there),
+        false => here - there.since(time),
     }
 }
 
@@ -73,5 +108,24 @@ mod tests {
         let first = clock.now();
         assert!(first.ms >= millis(wall));
         assert!((0..100).map(|_| clock.now()).is_sorted());
+    }
+
+    #[test]
+    fn a_time_on_the_wall_keeps_its_distance_whatever_the_clock_was_set_to() {
+        let at = |ms| Time { ms };
+        for (what, there, here) in [
+            ("nobody set it", 50_000, 50_000),
+            ("it was set back", 50_000, 90_000),
+            ("it was set forward", 90_000, 50_000),
+        ] {
+            for (time, expected) in [(there + 7, here + 7), (there - 7, here - 7)] {
+                assert_eq!(
+                    carried(at(time), at(there), at(here)),
+                    at(expected),
+                    "{what}"
+                );
+            }
+        }
+        assert_eq!(carried(at(0), at(50), at(20)), at(0), "before all time");
     }
 }

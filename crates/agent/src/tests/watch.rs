@@ -5,6 +5,7 @@ use super::server::FakeServer;
 use super::{Agent, Scene, bundle, id, reason, until};
 use crate::clock::Clock;
 use crate::config::AgentConfig;
+use crate::owner::{self, Answer, Ask};
 use crate::watch::heard::Sensed;
 use crate::watch::keep::Keep;
 use crate::watch::sensing::{SensedSink, Sensing};
@@ -14,6 +15,7 @@ use gleaner_model::{AttemptState, Policy, Pressure, Signal, Span, Time};
 use gleaner_wire::v1::agent_message::Kind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Sensors that say what the test wants.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(super) struct FakeSensors {
     looked: Mutex<Option<Time>>,
     /// The agent's clock, where it stands still until the test moves it on.
     time: Option<&'static AtomicU64>,
+    /// By how much the PC's clock was set back since the agent began.
+    set_back: Span,
 }
 
 impl FakeSensors {
@@ -40,8 +44,17 @@ impl FakeSensors {
         }
     }
 
+    /// Sensors of a PC whose clock was set back by so much since the agent began.
+    fn set_back(span: Span) -> Self {
+        Self {
+            set_back: span,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn clock(&self) -> Clock {
-        self.time.map_or_else(Clock::start, Clock::set_by)
+        let started = || Clock::ahead_by(self.set_back);
+        self.time.map_or_else(started, Clock::set_by)
     }
 
     /// Time passes on the agent's clock, and somebody looks.
@@ -334,6 +347,35 @@ async fn an_owners_pause_outlives_the_agent() {
         beat(&mut scene.server, "paused").await;
     }
     assert_eq!(scene.engine.starts().len(), 0);
+    scene.agent.stop().await.unwrap();
+}
+
+/// As on a PC that also runs a system which keeps local time in its clock: ours begins hours ahead,
+/// and somebody sets the clock right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owners_hour_holds_where_the_clock_was_set_back() {
+    let sensors = Arc::new(FakeSensors::set_back(Span::seconds(2 * 3600)));
+    let mut scene = scene(&sensors, |_| {}).await;
+    until("two run", || scene.engine.starts().len() == 2).await;
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = Time {
+        ms: u64::try_from(wall.as_millis()).unwrap() + 3_600_000,
+    };
+    let owner = owner::Agent::in_directory(scene.data.path());
+    let ask = move || owner.ask(&Ask::Pause { until: Some(end) });
+    let answer = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
+    let Answer::Status(now) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!((now.owner_paused, now.until), (true, Some(end)));
+    until("all are held", || scene.engine.held() == Some(true)).await;
+    let why = beat(&mut scene.server, "paused").await;
+    assert!(why.contains("asked for a pause"), "{why}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let kept = Keep::new(scene.data.path()).wish(Time {
+        ms: u64::try_from(now.as_millis()).unwrap(),
+    });
+    assert_eq!(kept, Some(OwnerWish::Pause { until: Some(end) }));
     scene.agent.stop().await.unwrap();
 }
 

@@ -105,7 +105,7 @@ impl Watch {
     pub(super) fn run(mut self, queue: &mpsc::Receiver<Heard>) {
         let now = self.parts.clock.now();
         if let Some(wish) = self.parts.keep.wish(now) {
-            self.step(Event::Owner(wish));
+            self.wish(wish);
             self.parts
                 .status
                 .send_modify(|status| status.wish = Some(wish));
@@ -198,7 +198,7 @@ impl Watch {
         let (keep, heard) = (self.parts.keep.clone(), self.parts.heard.clone());
         match order {
             Order::Wish(wish) => {
-                self.step(Event::Owner(wish));
+                self.wish(wish);
                 self.writer.give(move || match keep.keep_wish(wish) {
                     Ok(()) => heard.send(Heard::Kept(wish)).unwrap_or_default(),
                     Err(error) => tracing::error!(
@@ -220,6 +220,18 @@ impl Watch {
                 });
             }
         }
+    }
+
+    /// The owner means the clock on the wall, which may have been set since ours began: an hour is
+    /// an hour all the same. On the disk and in the status it stays as they said it.
+    fn wish(&mut self, wish: OwnerWish) {
+        let here = match wish {
+            OwnerWish::Pause { until } => OwnerWish::Pause {
+                until: until.map(|until| self.parts.clock.of_wall(until)),
+            },
+            OwnerWish::Resume => OwnerWish::Resume,
+        };
+        self.step(Event::Owner(here));
     }
 
     /// The rules changed.
