@@ -75,6 +75,9 @@ impl Registry {
             .flatten()
             .take(SESSIONS_MAX)
             .any(|entry| read(entry.path()).is_some_and(|text| is_active_session(&text, uid)))
+            // Beside a session's file lies a pipe, which ends with the session: whoever opens that
+            // waits until somebody writes, and nobody does.
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
     }
 
     fn in_group(&self, peer: Peer) -> bool {
@@ -195,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    /// Every session has one, open for writing as long as it lasts, and never written to.
+    #[test]
+    fn the_pipe_beside_a_session_holds_nobody_up() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let (_dir, pc) = pc(&[SESSION], "");
+        for name in ["0.ref", "7.ref"] {
+            let pipe = pc.sessions.join(name);
+            mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        }
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let owners = [1000, 1001].map(|uid| pc.admit(peer(uid)).is_ok());
+            told.send(owners).unwrap();
+        });
+        let owners = heard.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(owners, Ok([true, false]));
+    }
+
     fn the_group_counts_wherever_its_members_sit() {
         let status = "Name:\tsh\nUid:\t1001\t1001\t1001\t1001\nGroups:\t4 455 1001 \n";
         let (_dir, pc) = pc(&[], status);
