@@ -133,10 +133,10 @@ impl Desk {
         for (job, name, user) in ledger.names() {
             has.guests.know(job, name, user);
         }
-        let owner = read_settings(&has.home.join(OWNER_FILE));
+        let owner = NodeSettings::kept_in(&has.home.join(OWNER_FILE));
         let limits = Limits {
-            owner: owner.clone().unwrap_or_default(),
-            admin: read_settings(&has.home.join(ADMIN_FILE)).unwrap_or_default(),
+            owner: owner.clone().unwrap_or_else(NodeSettings::least),
+            admin: NodeSettings::kept_in(&has.home.join(ADMIN_FILE)).unwrap_or_default(),
             offered: Offered::default(),
         };
         let desk = Self {
@@ -150,7 +150,8 @@ impl Desk {
         };
         lock(&desk.ledger).close_open_pause(now);
         desk.has.bell.admin(limits.admin.as_admin(&desk.has.base));
-        // Where the file has rotted the watch's own copy stands: that loosens nothing.
+        // Where the file cannot be read the watch's own copy stands, and next to nothing is offered
+        // until the owner says anew how much: that loosens nothing.
         if let Some(owner) = owner {
             desk.has.bell.order(Order::Settings(owner.as_owner()));
         }
@@ -254,7 +255,7 @@ impl Desk {
 
     async fn keep_settings(&self, name: &str, settings: &NodeSettings) -> Result<(), Refusal> {
         let (path, settings) = (self.has.home.join(name), settings.clone());
-        let write = tokio::task::spawn_blocking(move || write_settings(&path, &settings));
+        let write = tokio::task::spawn_blocking(move || settings.keep_in(&path));
         let wrote = write
             .await
             .map_err(|error| Refusal::no(error.to_string()))?;
@@ -556,28 +557,4 @@ fn count(dir: &Path) -> u64 {
         }
     }
     bytes
-}
-
-/// What was set, if anything; none where that cannot be told any more.
-fn read_settings(path: &Path) -> Option<NodeSettings> {
-    let Ok(text) = std::fs::read(path) else {
-        return Some(NodeSettings::default());
-    };
-    NodeSettings::from_wire(&text)
-        .inspect_err(|error| {
-            tracing::error!(target: "gleaner::owner", path = %path.display(), error, "not readable");
-        })
-        .ok()
-}
-
-fn write_settings(path: &Path, settings: &NodeSettings) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let beside = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).write(true).truncate(true).mode(0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(settings)?)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }

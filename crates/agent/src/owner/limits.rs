@@ -6,6 +6,10 @@ use super::hours;
 use gleaner_harvest::{OwnerSettings, Settings};
 use gleaner_model::{Bytes, Cpus, Policy, Span};
 use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 /// Least memory and disk that can be meant: below it no program starts. Who forgets the unit, or
 /// writes 0 to stop all work, is told so.
@@ -58,6 +62,43 @@ impl NodeSettings {
         let read: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         read.check()?;
         Ok(read)
+    }
+
+    /// What was kept in a file, if anything; none where that cannot be told any more.
+    pub(super) fn kept_in(path: &Path) -> Option<Self> {
+        let read = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Self::default()),
+            Err(error) => Err(error.to_string()),
+            Ok(text) if text.is_empty() => Err("it is empty".to_owned()),
+            Ok(text) => Self::from_wire(&text),
+        };
+        read.inspect_err(|error| {
+            tracing::error!(
+                target: "gleaner::owner", path = %path.display(), error,
+                "these settings cannot be read; set them anew, or remove the file"
+            );
+        })
+        .ok()
+    }
+
+    /// Keeps them in a file, in place of what was there.
+    pub(super) fn keep_in(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    }
+
+    /// As much as nothing: of an owner who set something that nobody knows any more.
+    pub(super) fn least() -> Self {
+        Self {
+            memory: Some(MEMORY_MIN),
+            disk: Some(DISK_MIN),
+            ..Self::default()
+        }
     }
 
     /// Whether every value can be meant.

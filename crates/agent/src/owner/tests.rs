@@ -348,12 +348,33 @@ async fn limits_are_kept_and_only_stricter_ones_are_taken() {
         place.bell.heard.lock().unwrap()[0],
         Order::Settings(limits.as_owner())
     );
-    // A file that rotted loosens nothing: the watch keeps what it knows.
-    let Place { dir, desk, .. } = place;
-    drop(desk);
-    std::fs::write(dir.path().join("owner-limits.json"), "{\"cpus\": tw").unwrap();
-    let place = Place::in_dir(dir);
-    assert_eq!(*place.bell.heard.lock().unwrap(), []);
+}
+
+/// The watch keeps what it knows, and the pool is offered next to nothing.
+#[tokio::test]
+async fn limits_that_cannot_be_read_loosen_nothing() {
+    for rot in [
+        "",
+        "{\"memory\": tw",
+        "{\"memory\": 1}",
+        "a disk that fails",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("owner-limits.json");
+        match rot {
+            "a disk that fails" => std::fs::create_dir(&file).unwrap(),
+            text => std::fs::write(&file, text).unwrap(),
+        }
+        let place = Place::in_dir(dir);
+        assert_eq!(*place.bell.heard.lock().unwrap(), [], "{rot}");
+        let Answer::Limits(view) = place.desk.answer(Ask::Limits).await else {
+            panic!("no limits");
+        };
+        assert_eq!(
+            (view.offered.memory, view.offered.disk),
+            (16 << 20, 1 << 20)
+        );
+    }
 }
 
 #[tokio::test]
