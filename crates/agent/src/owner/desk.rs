@@ -7,6 +7,7 @@ use super::limits::{NodeSettings, must_be_stricter};
 use super::overview::{Beside, Identity, Judged, judge, overview, why};
 use super::page::html::Shown;
 use super::page::{Behind, Page};
+use super::peer::{Peer, Registry};
 use super::protocol::{Answer, Ask, LimitsView, Mode, Offered, Overview, Refusal, Slot, Today};
 use super::record::{Moment, Recorder};
 use super::wall;
@@ -14,6 +15,7 @@ use crate::watch::status::{Order, Status};
 use gleaner_harvest::{OwnerWish, Settings};
 use gleaner_model::{Bytes, Span, Time, Usage};
 use gleaner_sense::OwnTime;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +42,9 @@ const DAYS_MAX: u32 = 31;
 
 /// Days on the page.
 const PAGE_DAYS: u32 = 7;
+
+/// Most users whose browsers are heard because they asked for the page; a PC has a few.
+const PAGE_USERS_MAX: usize = 64;
 
 /// Minutes of a slot of today.
 const SLOT_MINUTES: u64 = 10;
@@ -91,6 +96,10 @@ pub(crate) struct Desk {
     limits: Mutex<Limits>,
     recorder: Recorder,
     page: tokio::sync::Mutex<Option<String>>,
+    registry: Arc<Registry>,
+    /// Users who asked for the page, as owners: they may be so by a group, which a socket of the
+    /// internet does not tell.
+    page_users: Mutex<BTreeSet<u32>>,
     files: Mutex<Option<(Instant, u64)>>,
     stop: CancellationToken,
 }
@@ -144,6 +153,8 @@ impl Desk {
             ledger: Mutex::new(ledger),
             limits: Mutex::new(limits.clone()),
             page: tokio::sync::Mutex::new(None),
+            registry: Arc::new(Registry::of_this_pc()),
+            page_users: Mutex::default(),
             files: Mutex::new(None),
             has,
             stop,
@@ -157,6 +168,23 @@ impl Desk {
         }
         desk.offer();
         Ok(desk)
+    }
+
+    /// Who may ask.
+    pub(super) const fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Answers an owner, whom the kernel has named.
+    pub(super) async fn answer_peer(self: &Arc<Self>, ask: Ask, peer: Peer) -> Answer {
+        if ask == Ask::Page {
+            let mut users = lock(&self.page_users);
+            users.insert(peer.uid);
+            while users.len() > PAGE_USERS_MAX {
+                users.pop_first();
+            }
+        }
+        self.answer(ask).await
     }
 
     /// Answers an owner.
@@ -461,6 +489,11 @@ impl Desk {
 }
 
 impl Behind for Desk {
+    fn admits(&self, uid: u32) -> bool {
+        let asked = lock(&self.page_users).contains(&uid);
+        asked || self.registry.admits_uid(uid)
+    }
+
     async fn shown(self: &Arc<Self>) -> Result<Shown, Refusal> {
         let overview = self.overview().await?;
         let Answer::History(history) = self.history(PAGE_DAYS) else {

@@ -32,7 +32,6 @@ pub use protocol::{
 pub(crate) use bell::{Around, open};
 pub(crate) use desk::Desk;
 
-use peer::Registry;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -46,12 +45,11 @@ pub(crate) fn serve(
     stop: &CancellationToken,
     page: bool,
 ) -> JoinHandle<()> {
-    let (desk, registry) = (Arc::new(desk), Arc::new(Registry::of_this_pc()));
+    let desk = Arc::new(desk);
     match socket::bind(home) {
         Ok(bound) => {
             for bound in bound {
-                let (desk, registry) = (Arc::clone(&desk), Arc::clone(&registry));
-                tokio::spawn(socket::serve(bound, desk, registry, stop.clone()));
+                tokio::spawn(socket::serve(bound, Arc::clone(&desk), stop.clone()));
             }
         }
         Err(error) => tracing::error!(

@@ -50,11 +50,7 @@ impl Registry {
     /// # Errors
     /// A sentence that says how to become one.
     pub(crate) fn admit(&self, peer: Peer) -> Result<(), String> {
-        let owner = peer.uid == 0
-            || peer.uid == self.own
-            || self.sits_here(peer.uid)
-            || self.in_group(peer);
-        match owner {
+        match self.admits_uid(peer.uid) || self.in_group(peer) {
             true => Ok(()),
             false => Err(format!(
                 "user {} is not an owner of this PC: log in at its screen, or use sudo, or have \
@@ -63,6 +59,11 @@ impl Registry {
                 peer.uid
             )),
         }
+    }
+
+    /// Whether a uid is an owner by itself, whatever groups its programs are in.
+    pub(super) fn admits_uid(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.own || self.sits_here(uid)
     }
 
     /// Whether the uid has a session that is active on a seat of this PC.
@@ -74,10 +75,10 @@ impl Registry {
         entries
             .flatten()
             .take(SESSIONS_MAX)
-            .any(|entry| read(entry.path()).is_some_and(|text| is_active_session(&text, uid)))
             // Beside a session's file lies a pipe, which ends with the session: whoever opens that
             // waits until somebody writes, and nobody does.
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            .any(|entry| read(entry.path()).is_some_and(|text| is_active_session(&text, uid)))
     }
 
     fn in_group(&self, peer: Peer) -> bool {
@@ -197,7 +198,6 @@ mod tests {
         }
     }
 
-    #[test]
     /// Every session has one, open for writing as long as it lasts, and never written to.
     #[test]
     fn the_pipe_beside_a_session_holds_nobody_up() {
@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(owners, Ok([true, false]));
     }
 
+    #[test]
     fn the_group_counts_wherever_its_members_sit() {
         let status = "Name:\tsh\nUid:\t1001\t1001\t1001\t1001\nGroups:\t4 455 1001 \n";
         let (_dir, pc) = pc(&[], status);

@@ -5,7 +5,7 @@
 //! connections at once.
 
 use super::desk::Desk;
-use super::peer::{Peer, Registry};
+use super::peer::Peer;
 use super::protocol::{ASK_BYTES_MAX, Answer, Refusal};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -193,12 +193,7 @@ impl Drop for Place {
 }
 
 /// Answers owners until `stop`.
-pub(crate) async fn serve(
-    bound: Bound,
-    desk: Arc<Desk>,
-    registry: Arc<Registry>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(bound: Bound, desk: Arc<Desk>, stop: CancellationToken) {
     let counts = Counts::default();
     loop {
         let accepted = tokio::select! {
@@ -228,12 +223,12 @@ pub(crate) async fn serve(
             );
             continue;
         };
-        let (desk, registry) = (Arc::clone(&desk), Arc::clone(&registry));
+        let (desk, registry) = (Arc::clone(&desk), Arc::clone(desk.registry()));
         tokio::spawn(async move {
             let _place = place;
             let look = tokio::task::spawn_blocking(move || registry.admit(peer));
             match look.await {
-                Ok(Ok(())) => converse(stream, &desk).await,
+                Ok(Ok(())) => converse(stream, &desk, peer).await,
                 Ok(Err(sentence)) => refuse_now(&stream, &Refusal::no(sentence)),
                 Err(error) => tracing::error!(target: "gleaner::owner", %error, "cannot look"),
             }
@@ -249,10 +244,10 @@ fn refuse_now(stream: &UnixStream, refusal: &Refusal) {
     }
 }
 
-async fn converse(mut stream: UnixStream, desk: &Arc<Desk>) {
+async fn converse(mut stream: UnixStream, desk: &Arc<Desk>, peer: Peer) {
     let asked = tokio::time::timeout(PEER_WAIT, question(&mut stream)).await;
     let answer = match asked {
-        Ok(Ok(ask)) => desk.answer(ask).await,
+        Ok(Ok(ask)) => desk.answer_peer(ask, peer).await,
         Ok(Err(sentence)) => Answer::Refused(Refusal::usage(sentence)),
         Err(_) => Answer::Refused(Refusal::usage("no question came")),
     };

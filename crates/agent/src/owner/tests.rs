@@ -172,9 +172,8 @@ impl Place {
         let place = Self::new();
         let path = place.dir.path().join("owner.sock");
         let bound = socket::bind_at(path).unwrap();
-        let registry = Arc::new(Registry::of_this_pc());
         let (desk, stop) = (Arc::clone(&place.desk), place.stop.clone());
-        tokio::spawn(socket::serve(bound, desk, registry, stop));
+        tokio::spawn(socket::serve(bound, desk, stop));
         place
     }
 

@@ -1,10 +1,13 @@
 //! The owner's page: a small web server on loopback, open only when it was asked for.
 //!
-//! Whoever has the address with its token gets a cookie; nobody else sees or does anything. A
-//! page from elsewhere cannot use the owner's browser against it: the name by which it is called
-//! must be ours, the cookie does not travel with other sites' requests, and what changes
-//! something needs a secret that only our own page holds.
+//! Whoever has the address with its token gets a cookie; nobody else sees or does anything. The
+//! address stands among the arguments of the browser that it was opened with, where every user of
+//! the PC can read it, so only programs of owners are heard at all. A page from elsewhere cannot
+//! use the owner's browser against it: the name by which it is called must be ours, the cookie
+//! does not travel with other sites' requests, and what changes something needs a secret that only
+//! our own page holds.
 
+mod caller;
 mod chart;
 pub(super) mod html;
 #[cfg(test)]
@@ -39,6 +42,9 @@ const BODY_BYTES_MAX: usize = 4 << 10;
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 const CONNECTION_MAX: Duration = Duration::from_secs(300);
 
+/// How long whoever is not heard may take to ask before they are told: they keep owners out.
+const STRANGER_WAIT: Duration = Duration::from_secs(1);
+
 /// Wait after a failed accept: the system is out of descriptors or memory.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 
@@ -46,6 +52,10 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
      connect-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; \
      base-uri 'none'";
+
+/// What programs of others are told.
+const NO_OWNER: &str = "this page is for owners of this PC, and for who asked for it by `gleaner \
+     owner page`: ask for it as the user whose browser this is";
 
 const CSS: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -64,6 +74,8 @@ struct Secrets {
 
 /// Who is asked behind the page.
 pub(super) trait Behind: Send + Sync + 'static {
+    /// Whether programs of this user may speak to the page. Waits for the disk.
+    fn admits(&self, uid: u32) -> bool;
     /// Everything that the page shows.
     fn shown(self: &Arc<Self>) -> impl Future<Output = Result<html::Shown, Refusal>> + Send;
     /// Gives an order, and answers when it holds.
@@ -126,8 +138,12 @@ impl<D: Behind> Page<D> {
             tokio::spawn(async move {
                 // Its place is free again when the connection is over.
                 let _place = place;
+                let speaks = async {
+                    let owner = page.is_owner(&stream).await;
+                    page.speak(stream, owner).await;
+                };
                 tokio::select! {
-                    () = page.speak(stream) => {}
+                    () = speaks => {}
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(CONNECTION_MAX) => {}
                 }
@@ -135,14 +151,31 @@ impl<D: Behind> Page<D> {
         }
     }
 
-    async fn speak(self: Arc<Self>, stream: TcpStream) {
+    /// Whether the kernel says that an owner's program is at the other end.
+    async fn is_owner(self: &Arc<Self>, stream: &TcpStream) -> bool {
+        let (page, theirs) = (Arc::clone(self), stream.peer_addr());
+        let look = move || {
+            let uid = caller::uid(theirs.ok()?, page.address)?;
+            Some(page.desk.admits(uid))
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.ok().flatten().unwrap_or(false)
+    }
+
+    async fn speak(self: Arc<Self>, stream: TcpStream, owner: bool) {
         let service = service_fn(move |request| {
             let page = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(page.answer(request).await) }
+            async move {
+                Ok::<_, Infallible>(match owner {
+                    true => page.answer(request).await,
+                    false => harden(plain(StatusCode::FORBIDDEN, NO_OWNER)),
+                })
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WAIT)
+            .header_read_timeout(if owner { HEAD_WAIT } else { STRANGER_WAIT })
+            .keep_alive(owner)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {

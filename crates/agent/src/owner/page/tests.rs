@@ -1,11 +1,14 @@
 //! The page, asked as browsers and as others would.
 
+use crate::owner::peer::Peer;
 use crate::owner::protocol::{Answer, Ask};
 use crate::owner::tests::Place;
 use crate::watch::status::Order;
 use gleaner_harvest::OwnerWish;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 /// A page that is open.
@@ -154,6 +157,51 @@ async fn nobody_comes_in_without_the_token() {
     let heard = open.post("/pause", "", "for=900").await;
     assert_eq!(heard.status, 401);
     assert_eq!(open.place.bell.heard.lock().unwrap().len(), 1);
+}
+
+/// Comes in by the token, as a program of somebody else.
+const STRANGER: &str = r#"exec 3<>"/dev/tcp/127.0.0.1/$0"
+printf 'GET /?token=%s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$1" "$0" >&3
+cat <&3"#;
+
+/// A uid that owns nothing and sits nowhere.
+const NOBODY: u32 = 65_534;
+
+/// The address stands in the list of processes while a browser runs, for everybody to read.
+#[tokio::test]
+async fn another_user_who_has_the_address_is_not_heard() {
+    // Only root can be somebody else.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let open = Open::new().await;
+    let stranger = || {
+        let mut call = Command::new("bash");
+        call.args([
+            "-c",
+            STRANGER,
+            &open.address.port().to_string(),
+            &open.token,
+        ]);
+        call.uid(NOBODY);
+        let said = tokio::task::spawn_blocking(move || call.output());
+        async { String::from_utf8(said.await.unwrap().unwrap().stdout).unwrap() }
+    };
+    let said = stranger().await;
+    assert!(
+        said.starts_with("HTTP/1.1 403 ") && said.contains("gleaner owner page"),
+        "{said}"
+    );
+    assert!(!said.to_ascii_lowercase().contains("set-cookie"), "{said}");
+    // Who asks for it as an owner, which a group may make them, has a browser too.
+    let peer = Peer {
+        uid: NOBODY,
+        gid: NOBODY,
+        pid: None,
+    };
+    open.place.desk.answer_peer(Ask::Page, peer).await;
+    let said = stranger().await;
+    assert!(said.starts_with("HTTP/1.1 303 "), "{said}");
 }
 
 #[tokio::test]
