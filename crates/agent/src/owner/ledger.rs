@@ -67,11 +67,15 @@ pub(crate) struct Ledger {
     /// By the hour's number since 1970.
     work: BTreeMap<(u64, JobId), Work>,
     pauses: BTreeMap<Time, Pause>,
+    /// When the pause began that lasts. It need not be the last one: clocks are set back.
+    lasting: Option<Time>,
     minutes: BTreeMap<u64, Slot>,
     /// Lines that are not in the file yet.
     fresh: Vec<Line>,
     /// Whether one of them must not be lost: a pause, or a job not seen in this hour.
     urgent: bool,
+    /// A write broke off, maybe within a line: the next one writes all anew.
+    torn: bool,
 }
 
 impl Ledger {
@@ -91,9 +95,11 @@ impl Ledger {
             file,
             work: BTreeMap::new(),
             pauses: BTreeMap::new(),
+            lasting: None,
             minutes: BTreeMap::new(),
             fresh: Vec::new(),
             urgent: false,
+            torn: false,
         };
         ledger.load()?;
         ledger.forget(now);
@@ -124,6 +130,11 @@ impl Ledger {
                 self.work.insert((work.from.ms / HOUR_MS, work.job), work);
             }
             Line::Pause(pause) => {
+                if pause.to.is_none() {
+                    self.lasting = Some(pause.from);
+                } else if self.lasting == Some(pause.from) {
+                    self.lasting = None;
+                }
                 self.pauses.insert(pause.from, pause);
             }
             Line::Minute(minute) => {
@@ -188,18 +199,12 @@ impl Ledger {
     /// What the PC does may have changed: ends the pause that lasted, begins one where it pauses
     /// now. A pause is told by its rule: the figures in its reason change all the time.
     pub(crate) fn changed(&mut self, now: Time, mode: Mode, (rule, reason): (&str, &str)) {
-        if let Some(last) = self.pauses.last_entry() {
-            let last = last.get();
-            let same = last.mode == mode && last.rule == rule;
-            if last.to.is_none() && !same {
-                let ended = Pause {
-                    to: Some(now),
-                    ..last.clone()
-                };
-                self.note(Line::Pause(ended));
-            } else if last.to.is_none() {
+        let lasting = self.lasting.and_then(|from| self.pauses.get(&from));
+        if let Some(lasting) = lasting {
+            if lasting.mode == mode && lasting.rule == rule {
                 return;
             }
+            self.close_open_pause(now);
         }
         if matches!(mode, Mode::Paused | Mode::Refused) {
             self.note(Line::Pause(Pause {
@@ -212,14 +217,30 @@ impl Ledger {
         }
     }
 
-    /// Writes what is new, and the whole file anew where it has grown too large.
+    /// Writes what is new, and the whole file anew where it has grown too large or broke off.
     ///
     /// # Errors
-    /// Where the disk will not have it; what is new is tried again then.
+    /// Where the disk will not have it. However long that lasts, nothing piles up, and the next
+    /// write has it all.
     pub(crate) fn flush(&mut self, now: Time) -> io::Result<()> {
-        if self.fresh.is_empty() {
+        if self.fresh.is_empty() && !self.torn {
             return Ok(());
         }
+        if !self.torn {
+            self.torn = true;
+            self.append()?;
+            self.torn = false;
+        }
+        if self.torn || self.bytes > FILE_BYTES_MAX {
+            self.fresh.clear();
+            self.forget(now);
+            self.rewrite()?;
+        }
+        (self.urgent, self.torn) = (false, false);
+        Ok(())
+    }
+
+    fn append(&mut self) -> io::Result<()> {
         // Lines about the same hour replace each other: the last one is enough.
         let mut last: BTreeMap<(u64, JobId), usize> = BTreeMap::new();
         for (at, line) in self.fresh.iter().enumerate() {
@@ -238,15 +259,10 @@ impl Ledger {
                 text.push(b'\n');
             }
         }
+        self.fresh.clear();
         self.file.write_all(&text)?;
         self.file.sync_data()?;
-        self.fresh.clear();
-        self.urgent = false;
         self.bytes += text.len() as u64;
-        if self.bytes > FILE_BYTES_MAX {
-            self.forget(now);
-            self.rewrite()?;
-        }
         Ok(())
     }
 
@@ -296,14 +312,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// A pause that lasts when the history is opened began under an agent that is gone.
+    /// Ends the pause that lasts. One that does when the history is opened began under an agent that
+    /// is gone.
     pub(crate) fn close_open_pause(&mut self, at: Time) {
-        if let Some(last) = self.pauses.last_entry()
-            && last.get().to.is_none()
-        {
+        let lasting = self.lasting.and_then(|from| self.pauses.get(&from));
+        if let Some(pause) = lasting {
             let ended = Pause {
-                to: Some(at),
-                ..last.get().clone()
+                to: Some(at.max(pause.from)),
+                ..pause.clone()
             };
             self.note(Line::Pause(ended));
         }
@@ -495,6 +511,32 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_was_full_for_days_costs_no_memory_and_no_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path(), at(0, 0)).unwrap();
+        ledger.worked(at(0, 0), JobId(1), ("render", "ada"), &tally(1, 1.0));
+        ledger.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        ledger.flush(at(0, 0)).unwrap_err();
+        // And so is whatever it is written to next.
+        let beside = ledger.path.with_extension("new");
+        fs::create_dir(&beside).unwrap();
+        for hour in 0..100 {
+            ledger.worked(at(0, hour), JobId(1), ("render", "ada"), &tally(1, 1.0));
+            ledger.changed(at(0, hour), Mode::Paused, ("disk", &hour.to_string()));
+            ledger.flush(at(0, hour)).unwrap_err();
+            assert!(ledger.is_urgent() && ledger.fresh.is_empty());
+        }
+        fs::remove_dir(&beside).unwrap();
+        ledger.flush(at(0, 101)).unwrap();
+        assert!(!ledger.is_urgent());
+        let ledger = Ledger::open(dir.path(), at(0, 102)).unwrap();
+        assert_eq!(
+            (ledger.totals(at(0, 0)).tasks, ledger.pauses.len()),
+            (101, 1)
+        );
+    }
+
+    #[test]
     fn a_pause_has_one_cause_and_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(dir.path(), at(0, 0)).unwrap();
@@ -521,6 +563,37 @@ mod tests {
             (at(0, 6), None),
             (at(0, 4), Some(at(0, 5))),
             (at(0, 2), Some(at(0, 4))),
+        ];
+        assert_eq!(pauses, expected);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_of_every_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path(), at(9, 0)).unwrap();
+        let owner = ("owner-pause", "you asked for a pause");
+        ledger.changed(at(9, 1), Mode::Paused, ("battery", "on battery"));
+        // A week back, under a pause that lasts.
+        for hour in 0..20 {
+            ledger.changed(at(2, hour), Mode::Paused, owner);
+        }
+        ledger.changed(at(2, 20), Mode::Working, ("free", ""));
+        ledger.changed(at(2, 21), Mode::Paused, owner);
+        ledger.flush(at(2, 21)).unwrap();
+        drop(ledger);
+        // The next agent ends what this one left, and no other.
+        let mut ledger = Ledger::open(dir.path(), at(2, 22)).unwrap();
+        ledger.close_open_pause(at(2, 22));
+        let pauses: Vec<_> = ledger
+            .pauses
+            .values()
+            .map(|one| (one.from, one.to))
+            .collect();
+        let expected = [
+            (at(2, 0), Some(at(2, 20))),
+            (at(2, 21), Some(at(2, 22))),
+            // No pause ends before it begins.
+            (at(9, 1), Some(at(9, 1))),
         ];
         assert_eq!(pauses, expected);
     }

@@ -171,6 +171,11 @@ impl Recorder {
             inner.last = Some(moment);
             return;
         };
+        if moment.now < last.now {
+            // Somebody set the clock back: from here on.
+            inner.last = Some(moment);
+            return;
+        }
         let seconds = moment.now.since(last.now).ms / 1000;
         if seconds == 0 {
             return;
@@ -419,6 +424,18 @@ mod tests {
         assert_eq!(hour.idle_permille_seconds, 20 * 900);
         assert_eq!(usage.input_gaps.counts.iter().sum::<u64>(), 2);
         assert_eq!(usage.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::open(dir.path(), OwnTime::Nothing);
+        recorder.switch(true, Time { ms: 1 }).unwrap();
+        for second in [90_000, 90_010, 10, 20, 30] {
+            recorder.note(moment(second, None));
+        }
+        let hour = recorder.export().unwrap().hours[30];
+        assert_eq!(hour.on_seconds, 30);
     }
 
     #[test]
