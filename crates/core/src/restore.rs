@@ -12,7 +12,7 @@ use crate::needs::NeedId;
 use crate::row::{CheckpointRow, EndedRow, JobRow, LeaseRow, Row, Snapshot};
 use crate::state::State;
 use crate::user::User;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use gleaner_model::{AttemptState, IntervalSet, JobId, TaskId, TaskState, Time};
 
@@ -87,9 +87,15 @@ impl State {
         for trouble in job.trouble.values_mut() {
             trouble.open.sort_by_key(|open| open.number);
         }
+        // Looked up for each task of each lease: a job may have as many ends as tasks.
+        let over: BTreeSet<(u32, u32)> = ended
+            .iter()
+            .filter(|row| row.state.is_over() && row.task_over != Some(TaskState::Done))
+            .map(|row| (row.attempt.task.index, row.attempt.number))
+            .collect();
         let mut taken = Vec::new();
         for lease in leases {
-            let held = take_back(&mut job, &lease, ended);
+            let held = take_back(&mut job, &lease, &over);
             taken.push((lease, held));
         }
         sort_out(&mut job);
@@ -210,19 +216,11 @@ fn remember(job: &mut Job, row: &EndedRow) {
 }
 
 /// The tasks of a lease that have not ended; they run again.
-fn take_back(job: &mut Job, lease: &LeaseRow, ended: &[EndedRow]) -> IntervalSet {
-    let over: BTreeMap<u32, ()> = ended
-        .iter()
-        .filter(|row| row.state.is_over() && lease.tasks.contains(row.attempt.task.index))
-        .filter(|row| {
-            let number = lease.numbers.get(&row.attempt.task.index).unwrap_or(&1);
-            row.attempt.number == *number
-        })
-        .map(|row| (row.attempt.task.index, ()))
-        .collect();
+fn take_back(job: &mut Job, lease: &LeaseRow, over: &BTreeSet<(u32, u32)>) -> IntervalSet {
     let mut tasks = IntervalSet::new();
     for index in lease.tasks.iter() {
-        let gone = over.contains_key(&index)
+        let number = lease.numbers.get(&index).copied().unwrap_or(1);
+        let gone = over.contains(&(index, number))
             || job.done.contains(index)
             || job.failed.contains(index)
             || job.cancelled.contains(index)
@@ -230,7 +228,6 @@ fn take_back(job: &mut Job, lease: &LeaseRow, ended: &[EndedRow]) -> IntervalSet
         if gone {
             continue;
         }
-        let number = lease.numbers.get(&index).copied().unwrap_or(1);
         job.highest = job.highest.max(number);
         let run = Run {
             number,

@@ -10,6 +10,8 @@ mod events;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod matching;
 #[cfg(test)]
 mod pool;
