@@ -218,7 +218,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The database cannot be read.
     fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRow>, StoreError>;
 
-    /// The last ended attempt of each task in `from..to` that has one, by index.
+    /// The last ended attempt of each task in `from..to` that has one, and the one that made it
+    /// done where that is another; by task and number.
     ///
     /// # Errors
     /// The database cannot be read.

@@ -158,8 +158,11 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let mut found: Vec<AttemptRow> = Vec::new();
         for row in tables.attempts(job, from, to) {
+            let done = Some(TaskState::Done);
             match found.last_mut() {
-                Some(last) if last.attempt.task == row.attempt.task => *last = row.clone(),
+                Some(last) if last.attempt.task == row.attempt.task && last.task_over != done => {
+                    *last = row.clone();
+                }
                 _ => found.push(row.clone()),
             }
         }

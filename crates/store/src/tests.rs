@@ -257,6 +257,11 @@ fn pages_of_attempts_are_those_asked_for() {
         assert_eq!(numbers(tries), [(4, 1), (4, 2), (4, 3)]);
         let last = store.last_attempts(JobId(1), 0, 100).unwrap();
         assert_eq!(numbers(last), [(2, 1), (4, 3)]);
+        // One that was granted before the success of another came home.
+        let other = Row::Attempt(attempt(1, 2, 2, None));
+        store.commit(&[other], &[]).unwrap();
+        let last = store.last_attempts(JobId(1), 0, 100).unwrap();
+        assert_eq!(numbers(last), [(2, 1), (2, 2), (4, 3)]);
         assert_eq!(numbers(store.last_attempts(JobId(1), 3, 4).unwrap()), []);
         assert_eq!(numbers(store.results(JobId(1), 0, 10).unwrap()), [(2, 1)]);
         assert_eq!(numbers(store.results(JobId(1), 3, 10).unwrap()), []);

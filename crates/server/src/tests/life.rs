@@ -1,6 +1,6 @@
 //! The life of jobs from submit to results, through both doors.
 
-use super::agent::{FakeAgent, Made, hello};
+use super::agent::{FakeAgent, Made, ended, hello};
 use super::pool::{TestPool, blob};
 use gleaner_api::{NodeView, PoolView, ResultFile, ResultPage, TaskDetail, TaskView};
 use gleaner_model::{Digest, FileEntry, TaskId};
@@ -98,6 +98,38 @@ async fn a_product_of_axes_runs_and_its_results_come_back() {
     );
     pool.server.shutdown().await.unwrap();
     working.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_that_comes_late_tells_how_its_task_stands() {
+    let pool = TestPool::start().await;
+    let mut before = FakeAgent::connect(&pool, "a").await;
+    let spec = json!({ "task": { "command": ["echo", "late"] } });
+    let job = pool.client.submit(spec).await;
+    assert_eq!(before.bundle().await.0.tasks[0].number, 1);
+    // It comes back without what it was given, and then that ends well after all.
+    let mut agent = FakeAgent::connect(&pool, "a").await;
+    assert_eq!(agent.bundle().await.0.tasks[0].number, 2);
+    let made = (0, vec![("stdout".to_owned(), b"late\n".to_vec())]);
+    let success = ended(TaskId::new(job.id, 0).attempt(1), &made);
+    agent.tell(v1::agent_message::Kind::Ended(success)).await;
+    pool.client.wait_done(job.id).await;
+    for follow in [false, true] {
+        let logs = format!("/api/v1/tasks/{}.0/logs?follow={follow}", job.id);
+        let logs = pool.client.request(Method::GET, &logs).send();
+        assert_eq!(logs.await.unwrap().text().await.unwrap(), "late\n");
+    }
+    let path = format!("/api/v1/jobs/{}/tasks", job.id);
+    let listed: Vec<TaskView> = pool.client.get(&path).await;
+    let path = format!("/api/v1/tasks/{}.0", job.id);
+    let detail: TaskDetail = pool.client.get(&path).await;
+    assert_eq!(detail.attempts_made.len(), 2);
+    for task in [&listed[0], &detail.task] {
+        assert_eq!((task.attempts, task.exit_code), (2, Some(0)), "{task:?}");
+        assert_eq!(task.node.as_deref(), Some("pc-a"));
+        assert!(task.wall_seconds > 0.0, "{task:?}");
+    }
+    pool.server.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

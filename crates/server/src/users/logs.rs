@@ -12,8 +12,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use gleaner_core::TaskView;
-use gleaner_model::{AttemptId, NodeId, TaskId};
+use gleaner_core::{AttemptRow, TaskView};
+use gleaner_model::{AttemptId, NodeId, TaskId, TaskState};
 use gleaner_wire::v1::LogRequest;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -238,19 +238,23 @@ impl Reader {
         }
     }
 
-    /// The rest of what the last attempt left.
+    /// The rest of what the attempt left that made the task done, or else the last of which a node
+    /// told: one that was lost or taken back left nothing.
     async fn stored(&mut self) -> Result<(), Over> {
         let (shared, task, stream) = (Arc::clone(&self.shared), self.task, self.stream);
         let found = blocking(move || {
-            let last = shared.store.attempts(task).ok()?.pop()?;
-            let record = outputs_of(&last.record).ok()?;
+            let ended = shared.store.attempts(task).ok()?;
+            let done = |row: &&AttemptRow| row.task_over == Some(TaskState::Done);
+            let done = ended.iter().filter(done);
+            let told = |row: &AttemptRow| Some((row.attempt, outputs_of(&row.record).ok()?));
+            let (attempt, record) = done.chain(ended.iter().rev()).find_map(told)?;
             let file = record
                 .outputs
                 .into_iter()
                 .find(|file| file.name == stream)?;
             let digest = file.blob.digest;
             let content = contents::find(shared.store.as_ref(), &shared.blobs, &digest).ok()?;
-            Some((last.attempt, content))
+            Some((attempt, content))
         });
         let Ok(Some((attempt, content))) = found.await else {
             return Ok(());

@@ -96,7 +96,7 @@ async fn find(shared: &Shared, job: JobId, query: &ListQuery) -> Result<Vec<Task
     Ok(found)
 }
 
-/// The last ended attempt of each of these tasks, asked for in runs of neighbours.
+/// What tells how each of these tasks stands, asked for in runs of neighbours.
 fn last_attempts(
     shared: &Shared,
     job: JobId,
@@ -133,14 +133,14 @@ pub(super) async fn list(
         Ok::<_, ApiError>((tasks, rows, names))
     });
     let (tasks, rows, names) = read.await??;
-    let last = ended(&shared, rows).await?;
-    let last: BTreeMap<u32, EndedAttempt> = last
-        .into_iter()
-        .map(|ended| (ended.row.attempt.task.index, ended))
-        .collect();
+    let mut last: BTreeMap<u32, Vec<EndedAttempt>> = BTreeMap::new();
+    for ended in ended(&shared, rows).await? {
+        let of_task = last.entry(ended.row.attempt.task.index).or_default();
+        of_task.push(ended);
+    }
     let views = tasks.into_iter().zip(names).map(|(now, name)| {
-        let index = now.task.id.index;
-        views::task(now, name, last.get(&index))
+        let its = last.get(&now.task.id.index).map_or(&[][..], Vec::as_slice);
+        views::task(now, name, its)
     });
     Ok(Json(views.collect()))
 }
@@ -192,7 +192,7 @@ pub(super) async fn one(
         reason: String::new(),
         record: None,
     });
-    let view = views::task(now, name, ended.last());
+    let view = views::task(now, name, &ended);
     let attempts = ended.into_iter().map(EndedAttempt::view).chain(running);
     Ok(Json(TaskDetail {
         task: view,

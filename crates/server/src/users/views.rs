@@ -56,9 +56,11 @@ pub(super) fn task_now(view: &View<'_>, task: gleaner_core::TaskView) -> TaskNow
     }
 }
 
-/// A task, from what runs of it and what ended last.
-pub(super) fn task(now: TaskNow, name: String, last: Option<&EndedAttempt>) -> TaskView {
+/// A task, from what runs of it and what ended of it, oldest first.
+pub(super) fn task(now: TaskNow, name: String, ended: &[EndedAttempt]) -> TaskView {
     let TaskNow { task, node } = now;
+    let made = ended.last().map_or(0, |last| last.row.attempt.number);
+    let last = telling(ended);
     let running = task
         .running
         .map(|(attempt, _, state)| (attempt.number, state));
@@ -80,10 +82,7 @@ pub(super) fn task(now: TaskNow, name: String, last: Option<&EndedAttempt>) -> T
         state: task.state,
         reason,
         node: node.or_else(|| last.map(|last| last.node.clone())),
-        attempts: running
-            .map(|r| r.0)
-            .or_else(|| last.map(|last| last.row.attempt.number))
-            .unwrap_or(0),
+        attempts: running.map_or(made, |running| running.0),
         exit_code,
         cpu_seconds: record.map_or(0.0, |record| record.usage.cpu_seconds),
         wall_seconds: record.map_or(0.0, |record| record.wall_seconds),
@@ -96,6 +95,14 @@ pub(super) fn task(now: TaskNow, name: String, last: Option<&EndedAttempt>) -> T
             .and_then(|record| record.went_on_from)
             .map(|attempt| attempt.to_string()),
     }
+}
+
+/// Of a task's ended attempts, oldest first, the one that tells how it stands: that which made it
+/// done, else the last. A success may come home after its lease was over, when a later attempt has
+/// begun and is taken back.
+fn telling(ended: &[EndedAttempt]) -> Option<&EndedAttempt> {
+    let done = |ended: &&EndedAttempt| ended.row.task_over == Some(TaskState::Done);
+    ended.iter().find(done).or_else(|| ended.last())
 }
 
 /// An ended attempt with its record read.

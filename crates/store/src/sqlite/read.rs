@@ -322,10 +322,12 @@ pub(super) fn last_attempts(
     to: u32,
 ) -> Result<Vec<AttemptRow>, StoreError> {
     let sql = format!(
-        "{ATTEMPT} AS a WHERE job = ?1 AND idx >= ?2 AND idx < ?3 AND number =
-         (SELECT max(number) FROM attempt AS b WHERE b.job = a.job AND b.idx = a.idx) ORDER BY idx"
+        "{ATTEMPT} AS a WHERE job = ?1 AND idx >= ?2 AND idx < ?3 AND (flags >> 2 = ?4 OR number =
+         (SELECT max(number) FROM attempt AS b WHERE b.job = a.job AND b.idx = a.idx))
+         ORDER BY idx, number"
     );
-    all(db, &sql, params![int(job.0), from, to], attempt)
+    let done = crate::codec::task_code(TaskState::Done);
+    all(db, &sql, params![int(job.0), from, to, done], attempt)
 }
 
 pub(super) fn results(
