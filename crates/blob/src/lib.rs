@@ -31,6 +31,15 @@ use std::time::SystemTime;
 /// single file would wait for its own journal commit.
 const GROUP_SYNC_FILES: usize = 8;
 
+/// Permission bits of the folder: what users send and get is not for whoever else has an account.
+const FOLDER_MODE: u32 = 0o700;
+
+/// Most bytes of the disk that are left to what cannot wait; on a small disk a part of it.
+const KEPT_BYTES: u64 = 256 << 20;
+
+/// That part of a small disk.
+const KEPT_PART: u64 = 16;
+
 /// Something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -268,6 +277,20 @@ impl Blobs {
 
     /// Stores many small contents; when it returns, all are on the disk.
     ///
+    /// Bytes of the disk that may be taken by what can wait. Some are kept for what cannot: uploads,
+    /// and what the server has to write down.
+    ///
+    /// # Errors
+    /// The disk cannot be asked.
+    pub fn room(&self) -> Result<u64, BlobError> {
+        let root = &self.0.root;
+        let disk =
+            rustix::fs::statvfs(root).map_err(|error| disk("look at", root)(error.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        let kept = KEPT_BYTES.min(bytes(disk.f_blocks) / KEPT_PART);
+        Ok(bytes(disk.f_bavail).saturating_sub(kept))
+    }
+
     /// # Errors
     /// The disk is full or fails; some of the contents may then be stored.
     pub fn put_many<C: AsRef<[u8]>>(&self, contents: &[C]) -> Result<Vec<BlobRef>, BlobError> {

@@ -1,5 +1,8 @@
 //! What can go wrong: for who starts the server, and for who asks it something.
 
+use crate::contents::ContentError;
+use crate::split::SplitError;
+use crate::split::plan::PlanError;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -98,6 +101,77 @@ impl Trouble {
     }
 }
 
+/// Why something for a job could not be done.
+#[derive(Debug)]
+pub(crate) enum Setback {
+    /// It never will be: the sentence is for the user.
+    Final(String),
+    /// The server's disk or store failed; later it may.
+    Later(String),
+}
+
+impl From<StoreError> for Setback {
+    fn from(error: StoreError) -> Self {
+        Self::Later(error.to_string())
+    }
+}
+
+impl From<BlobError> for Setback {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Missing(digest) => Self::Final(format!(
+                "{digest} is lost on the server; retry the task that made it, or submit the job \
+                 again"
+            )),
+            // Nobody has to send anything again.
+            BlobError::Full => {
+                Self::Later("the disk that holds the server's blobs is full".to_owned())
+            }
+            BlobError::Mismatch { .. }
+            | BlobError::Offset { .. }
+            | BlobError::TooLarge { .. }
+            | BlobError::Disk { .. } => Self::Later(error.to_string()),
+        }
+    }
+}
+
+impl From<ContentError> for Setback {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Blob(error) => error.into(),
+            ContentError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SplitError> for Setback {
+    fn from(error: SplitError) -> Self {
+        match error {
+            SplitError::Spec(error) => Self::Final(error.to_string()),
+            SplitError::Blob(error) => error.into(),
+            SplitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PlanError> for Setback {
+    fn from(error: PlanError) -> Self {
+        let text = error.to_string();
+        match error {
+            PlanError::Axis(read) if read.kind() != std::io::ErrorKind::InvalidData => {
+                Self::Later(text)
+            }
+            PlanError::Axis(_) | PlanError::Input(_) => Self::Final(text),
+        }
+    }
+}
+
+impl From<ApiError> for Setback {
+    fn from(error: ApiError) -> Self {
+        Self::Final(error.body.error)
+    }
+}
+
 /// An answer that is no success.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -130,10 +204,6 @@ impl ApiError {
     pub(crate) const fn with_offset(mut self, have: u64) -> Self {
         self.offset = Some(have);
         self
-    }
-
-    pub(crate) fn sentence(&self) -> &str {
-        &self.body.error
     }
 
     /// For a task that panicked or was dropped with the runtime.

@@ -2,6 +2,7 @@
 
 use crate::agents::logs::LogRelay;
 use crate::collect::gate::SweepGate;
+use crate::collect::waits::MergeWaits;
 use crate::driver::Handle;
 use crate::images::Images;
 use crate::split::plans::Plans;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     /// A name is looked at and given in one go.
     pub(crate) image_names: tokio::sync::Mutex<()>,
     pub(crate) sweep: SweepGate,
+    pub(crate) merge_waits: MergeWaits,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Held, never read: two servers must not share a data directory.
@@ -80,6 +82,7 @@ impl Shared {
             token_numbers: tokio::sync::Mutex::new(()),
             image_names: tokio::sync::Mutex::new(()),
             sweep: SweepGate::default(),
+            merge_waits: MergeWaits::default(),
             stop,
             tasks,
             _lock: parts.lock,

@@ -5,6 +5,7 @@ use super::BEAT_MS;
 use super::carried::Carried;
 use crate::collect;
 use crate::driver::{FromNode, Outgoing, View};
+use crate::error::Setback;
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
 use gleaner_core::{AttemptEnd, Bundle, CheckpointRow, Event, LEASE, NodeWish};
@@ -14,10 +15,14 @@ use gleaner_wire::{PROTOCOL, v1};
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::Status;
 
 /// From this many bytes on a batch is sent and another begun: far below what either side takes.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// How long tasks that cannot be sent now stay away from their turn.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Messages in the protocol's words, for an agent that was sent these templates before.
 pub(super) async fn say(
@@ -120,42 +125,38 @@ impl Speaker<'_> {
         filling.whole
     }
 
-    async fn plan(&self, job: JobId) -> Result<Arc<JobPlan>, String> {
+    async fn plan(&self, job: JobId) -> Result<Arc<JobPlan>, Setback> {
         if let Some(plan) = self.shared.plans.cached(job) {
             return Ok(plan);
         }
         let shared = Arc::clone(self.shared);
-        let plan = blocking(move || shared.plans.get(job)).await;
-        let plan = plan.map_err(|error| error.sentence().to_owned())?;
-        plan.map_err(|error| error.to_string())
+        Ok(blocking(move || shared.plans.get(job)).await??)
     }
 
     /// None where no task of it can be computed; the driver hears why.
     async fn bundle(&mut self, bundle: Bundle) -> Option<v1::Bundle> {
         let plan = match self.plan(bundle.job).await {
             Ok(plan) => plan,
-            Err(detail) => {
-                self.give_back(&bundle, bundle.tasks.clone(), &detail).await;
+            Err(why) => {
+                self.give_back(&bundle, bundle.tasks.clone(), why).await;
                 return None;
             }
         };
         let saved = match self.saved(&bundle).await {
             Ok(saved) => saved,
-            Err(detail) => {
+            Err(why) => {
                 // They would begin anew and lose what was done.
-                self.give_back(&bundle, bundle.tasks.clone(), &detail).await;
+                self.give_back(&bundle, bundle.tasks.clone(), why).await;
                 return None;
             }
         };
         let merge = bundle.tasks.iter().any(|(index, _)| *index >= plan.count());
         let (mut tasks, mut failed) = (Vec::with_capacity(bundle.tasks.len()), Vec::new());
-        let mut why = String::new();
+        let mut why = None;
         for (index, number) in &bundle.tasks {
             let task = match *index >= plan.count() {
                 true => collect::merge_task(self.shared, bundle.job, &plan, *number).await,
-                false => plan
-                    .task(*index, *number)
-                    .map_err(|error| error.to_string()),
+                false => plan.task(*index, *number).map_err(Setback::from),
             };
             match task {
                 Ok(mut task) => {
@@ -167,12 +168,12 @@ impl Speaker<'_> {
                 }
                 Err(error) => {
                     failed.push((*index, *number));
-                    why = error;
+                    why = Some(error);
                 }
             }
         }
-        if !failed.is_empty() {
-            self.give_back(&bundle, failed, &why).await;
+        if let Some(why) = why {
+            self.give_back(&bundle, failed, why).await;
         }
         if tasks.is_empty() {
             return None;
@@ -193,7 +194,7 @@ impl Speaker<'_> {
     }
 
     /// What the bundle's tasks go on from.
-    async fn saved(&self, bundle: &Bundle) -> Result<BTreeMap<u32, CheckpointRow>, String> {
+    async fn saved(&self, bundle: &Bundle) -> Result<BTreeMap<u32, CheckpointRow>, Setback> {
         if bundle.saved.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -209,8 +210,7 @@ impl Speaker<'_> {
             }
             Ok::<_, gleaner_store::StoreError>(found)
         });
-        let read = read.await.map_err(|error| error.sentence().to_owned())?;
-        read.map_err(|error| error.to_string())
+        Ok(read.await??)
     }
 
     /// The job's template, where this connection has not carried it. The merge command has one of
@@ -245,16 +245,23 @@ impl Speaker<'_> {
         }
     }
 
-    /// Tasks that cannot be sent end here, so that their user hears why.
-    async fn give_back(&self, bundle: &Bundle, tasks: Vec<(u32, u32)>, detail: &str) {
-        tracing::error!(job = %bundle.job, detail, "tasks cannot be dispatched");
+    /// Attempts that cannot be sent end here, so that their user hears why. Where the server's disk
+    /// or store failed it is not the task's fault, and it is tried again.
+    async fn give_back(&self, bundle: &Bundle, tasks: Vec<(u32, u32)>, why: Setback) {
+        tracing::error!(job = %bundle.job, ?why, "tasks cannot be dispatched");
+        let reason = match why {
+            Setback::Final(detail) => Reason::Engine { detail },
+            Setback::Later(why) => {
+                tokio::time::sleep(AGAIN).await;
+                let detail = format!("the server could not send the task: {why}");
+                Reason::Evicted { detail }
+            }
+        };
         let reports = tasks.into_iter().map(|(index, number)| FromNode {
             event: Event::Ended(AttemptEnd {
                 node: bundle.node,
                 attempt: TaskId::new(bundle.job, index).attempt(number),
-                reason: Reason::Engine {
-                    detail: detail.to_owned(),
-                },
+                reason: reason.clone(),
                 cpu_seconds: 0.0,
                 busy_seconds: 0.0,
                 kernel: None,

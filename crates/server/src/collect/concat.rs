@@ -1,15 +1,16 @@
 //! `merge = { concat = …, from = … }`: the chosen output of every task, one after the other.
 
 use super::outputs_of;
-use crate::contents::{self, Content, ContentError};
+use crate::contents::{self, Content};
+use crate::error::Setback;
 use crate::shared::{Shared, blocking};
+use crate::split::JobPlan;
 use gleaner_blob::{BlobError, Blobs, Writer};
 use gleaner_core::Event;
-use gleaner_model::{AttemptRecord, JobId, OutputFile, TaskId};
-use gleaner_store::{ServerRow, Store, StoreError};
+use gleaner_model::{AttemptRecord, Bytes, JobId, OutputFile, TaskId};
+use gleaner_store::{ServerRow, Store};
 use std::io::Read as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Attempts read from the store at a time.
 const PAGE_ATTEMPTS: usize = 256;
@@ -20,91 +21,88 @@ const COPY_BYTES: usize = 256 << 10;
 /// Permission bits of a merged file.
 const MERGED_MODE: u32 = 0o644;
 
-/// How long to wait for space on a full disk, or for a store that is in trouble.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Bytes of outputs between two looks at the room on the disk.
+const LOOK_BYTES: u64 = 64 << 10;
 
-/// A merge did not work.
-enum MergeError {
-    /// It never will: the sentence is for the user.
-    Failed(String),
-    /// It may, later.
-    Later(String),
-}
-
-impl From<StoreError> for MergeError {
-    fn from(error: StoreError) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-impl From<BlobError> for MergeError {
-    fn from(error: BlobError) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-impl From<ContentError> for MergeError {
-    fn from(error: ContentError) -> Self {
-        match error {
-            ContentError::Blob(BlobError::Missing(digest)) => {
-                Self::Failed(format!("{digest} is lost on the server; retry its task"))
-            }
-            ContentError::Blob(error) => error.into(),
-            ContentError::Store(error) => error.into(),
+/// Merges a job and tells the brain. `tried` says that it could not be done before.
+///
+/// # Errors
+/// Why it cannot be done now.
+pub(super) async fn merge(shared: &Arc<Shared>, job: JobId, tried: bool) -> Result<(), String> {
+    let worker = Arc::clone(shared);
+    let merged = blocking(move || concat(&worker, job, tried)).await;
+    let merged = merged.unwrap_or_else(|error| Err(error.into()));
+    let (rows, failed) = match merged {
+        Ok(file) => {
+            let needed = ServerRow::Ref(job, file.blob.digest);
+            (vec![ServerRow::Merged(job, file), needed], None)
         }
-    }
+        Err(Setback::Final(why)) => (Vec::new(), Some(why)),
+        Err(Setback::Later(why)) => return Err(why),
+    };
+    let stored = shared
+        .driver
+        .rows(rows, Some(Event::Merged { job, failed }));
+    stored.await.map_err(|trouble| trouble.sentence)
 }
 
-/// Merges a job and tells the brain; waits where the disk is full.
-pub(super) async fn merge(shared: &Arc<Shared>, job: JobId) {
-    loop {
-        let worker = Arc::clone(shared);
-        let merged = blocking(move || concat(&worker, job)).await;
-        let merged =
-            merged.unwrap_or_else(|error| Err(MergeError::Failed(error.sentence().into())));
-        let (rows, failed) = match merged {
-            Ok(file) => {
-                let needed = ServerRow::Ref(job, file.blob.digest);
-                (vec![ServerRow::Merged(job, file), needed], None)
-            }
-            Err(MergeError::Failed(why)) => (Vec::new(), Some(why)),
-            Err(MergeError::Later(why)) => {
-                tracing::warn!(%job, why, "a merge waits");
-                if !pause(shared).await {
-                    return;
-                }
-                continue;
-            }
-        };
-        let event = Event::Merged { job, failed };
-        match shared.driver.rows(rows, Some(event)).await {
-            Ok(()) => return,
-            Err(trouble) => tracing::warn!(%job, why = trouble.sentence, "a merge waits"),
-        }
-        if !pause(shared).await {
-            return;
-        }
-    }
-}
-
-/// False where the server stops.
-async fn pause(shared: &Shared) -> bool {
-    tokio::select! {
-        () = tokio::time::sleep(AGAIN) => true,
-        () = shared.stop.cancelled() => false,
-    }
-}
-
-fn concat(shared: &Shared, job: JobId) -> Result<OutputFile, MergeError> {
-    let plan = shared.plans.get(job);
-    let plan = plan.map_err(|error| MergeError::Failed(error.to_string()))?;
+fn concat(shared: &Shared, job: JobId, tried: bool) -> Result<OutputFile, Setback> {
+    let plan = shared.plans.get(job)?;
     let wanted = plan
         .concat()
-        .ok_or_else(|| MergeError::Failed("nothing to merge".into()))?;
-    let mut writer = shared.blobs.writer()?;
+        .ok_or_else(|| Setback::Final("nothing to merge".into()))?;
+    let (store, blobs) = (shared.store.as_ref(), &shared.blobs);
+    if tried {
+        // What fitted before is not written again to find that the rest still does not fit.
+        let mut bytes = 0_u64;
+        each(store, (job, &*plan), &mut |output| {
+            bytes = bytes.saturating_add(output.blob.size);
+            Ok(())
+        })?;
+        if bytes >= LOOK_BYTES {
+            room(blobs, bytes)?;
+        }
+    }
+    let mut writer = blobs.writer()?;
+    let mut unseen = 0_u64;
+    each(store, (job, &*plan), &mut |output| {
+        unseen = unseen.saturating_add(output.blob.size);
+        if unseen >= LOOK_BYTES {
+            room(blobs, output.blob.size)?;
+            unseen = 0;
+        }
+        append(store, blobs, &mut writer, output)
+    })?;
+    Ok(OutputFile {
+        name: wanted.concat.clone(),
+        blob: writer.finish()?,
+        mode: MERGED_MODE,
+    })
+}
+
+/// A merge can wait, and what comes in meanwhile cannot: it does not take the last of the disk.
+fn room(blobs: &Blobs, bytes: u64) -> Result<(), Setback> {
+    let room = blobs.room()?;
+    match bytes <= room {
+        true => Ok(()),
+        false => Err(Setback::Later(format!(
+            "the disk that holds the server's blobs is full: {} more are needed, and a merge may \
+             take {} of what is free",
+            Bytes(bytes),
+            Bytes(room)
+        ))),
+    }
+}
+
+/// Shows the chosen output of every task, in task order.
+fn each(
+    store: &dyn Store,
+    (job, plan): (JobId, &JobPlan),
+    see: &mut dyn FnMut(&OutputFile) -> Result<(), Setback>,
+) -> Result<(), Setback> {
     let mut next = 0;
     while next < plan.count() {
-        let page = shared.store.results(job, next, PAGE_ATTEMPTS)?;
+        let page = store.results(job, next, PAGE_ATTEMPTS)?;
         for row in &page {
             let task = row.attempt.task;
             if task.index >= plan.count() {
@@ -113,31 +111,26 @@ fn concat(shared: &Shared, job: JobId) -> Result<OutputFile, MergeError> {
             if task.index != next {
                 return Err(missing(TaskId::new(job, next)));
             }
-            let from = plan.concat_from(next);
-            let from = from.map_err(|error| MergeError::Failed(error.to_string()))?;
-            let record = outputs_of(&row.record).map_err(MergeError::Failed)?;
+            let from = plan.concat_from(next)?;
+            let record = outputs_of(&row.record).map_err(Setback::Final)?;
             let output = find(&record, &from).ok_or_else(|| {
-                MergeError::Failed(format!(
+                Setback::Final(format!(
                     "task {task} made no file `{from}`, which the merge takes; is it in \
                      `task.outputs`?"
                 ))
             })?;
-            append(shared.store.as_ref(), &shared.blobs, &mut writer, output)?;
+            see(output)?;
             next += 1;
         }
         if page.is_empty() {
             return Err(missing(TaskId::new(job, next)));
         }
     }
-    Ok(OutputFile {
-        name: wanted.concat.clone(),
-        blob: writer.finish()?,
-        mode: MERGED_MODE,
-    })
+    Ok(())
 }
 
-fn missing(task: TaskId) -> MergeError {
-    MergeError::Failed(format!("task {task} has no result"))
+fn missing(task: TaskId) -> Setback {
+    Setback::Final(format!("task {task} has no result"))
 }
 
 fn find<'a>(record: &'a AttemptRecord, name: &str) -> Option<&'a OutputFile> {
@@ -149,7 +142,7 @@ fn append(
     blobs: &Blobs,
     writer: &mut Writer,
     output: &OutputFile,
-) -> Result<(), MergeError> {
+) -> Result<(), Setback> {
     match contents::find(store, blobs, &output.blob.digest)? {
         Content::Bytes(bytes) => Ok(writer.write(&bytes)?),
         Content::File(mut file, _) => {

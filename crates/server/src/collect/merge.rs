@@ -2,6 +2,7 @@
 //! `INDEX/NAME`, and `{outputs}` as all of them in task order.
 
 use crate::driver::Message;
+use crate::error::Setback;
 use crate::shared::{Shared, blocking};
 use crate::split::JobPlan;
 use crate::split::plan::wire_input;
@@ -43,10 +44,10 @@ pub(crate) async fn merge_task(
     job: JobId,
     plan: &Arc<JobPlan>,
     number: u32,
-) -> Result<v1::Task, String> {
+) -> Result<v1::Task, Setback> {
     let (worker, worker_plan) = (Arc::clone(shared), Arc::clone(plan));
     let built = blocking(move || build(&worker, job, &worker_plan, number)).await;
-    let (task, listing) = built.map_err(|error| error.sentence().to_owned())??;
+    let (task, listing) = built??;
     if let Some(digest) = listing {
         let (reply, stored) = tokio::sync::oneshot::channel();
         let rows = vec![ServerRow::Ref(job, digest)];
@@ -62,16 +63,16 @@ fn build(
     job: JobId,
     plan: &JobPlan,
     number: u32,
-) -> Result<(v1::Task, Option<Digest>), String> {
+) -> Result<(v1::Task, Option<Digest>), Setback> {
     let files = gather(shared, job, plan)?;
     let template = plan
         .merge_template()
-        .ok_or("the job has no merge command")?;
+        .ok_or_else(|| Setback::Final("the job has no merge command".to_owned()))?;
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let mut task = v1::Task {
         index: plan.count(),
         number,
-        command: fill(&template.command, &names)?,
+        command: fill(&template.command, &names).map_err(Setback::Final)?,
         ..v1::Task::default()
     };
     if files.len() <= INPUTS_WITH_TASK {
@@ -83,35 +84,32 @@ fn build(
     }
     let mut listing = Vec::new();
     for file in &files {
-        serde_json::to_writer(&mut listing, file).map_err(|error| error.to_string())?;
+        let written = serde_json::to_writer(&mut listing, file);
+        written.map_err(|error| Setback::Final(error.to_string()))?;
         listing.push(b'\n');
     }
-    let stored = shared
-        .blobs
-        .put_many(&[listing])
-        .map_err(|error| error.to_string())?;
+    let stored = shared.blobs.put_many(&[listing])?;
     let digest = stored
         .first()
         .map(|blob| blob.digest)
-        .ok_or("nothing was stored")?;
+        .ok_or_else(|| Setback::Final("nothing was stored".to_owned()))?;
     task.listing = digest.0.to_vec();
     Ok((task, Some(digest)))
 }
 
 /// Every output of every done task, in task order.
-fn gather(shared: &Shared, job: JobId, plan: &JobPlan) -> Result<Vec<FileEntry>, String> {
+fn gather(shared: &Shared, job: JobId, plan: &JobPlan) -> Result<Vec<FileEntry>, Setback> {
     let spec: &JobSpec = plan.spec();
     let (mut files, mut next) = (Vec::new(), 0);
     while next < plan.count() {
-        let page = shared.store.results(job, next, PAGE_ATTEMPTS);
-        let page = page.map_err(|error| error.to_string())?;
+        let page = shared.store.results(job, next, PAGE_ATTEMPTS)?;
         let Some(last) = page.last() else { break };
         next = last.attempt.task.index + 1;
         for row in page
             .iter()
             .filter(|row| row.attempt.task.index < plan.count())
         {
-            let record = outputs_of(&row.record)?;
+            let record = outputs_of(&row.record).map_err(Setback::Final)?;
             let wanted = record.outputs.into_iter();
             let wanted = wanted.filter(|file| declared(&spec.task.outputs, file));
             files.extend(wanted.map(|file| FileEntry {

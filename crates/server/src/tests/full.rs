@@ -2,6 +2,7 @@
 //! mount; the driver's own tests cover the same with a store that says so.
 
 use super::agent::{FakeAgent, hello};
+use super::merges::{made, told};
 use super::pool::{PATIENCE, TestPool};
 use reqwest::StatusCode;
 use serde_json::json;
@@ -83,5 +84,37 @@ async fn a_full_disk_is_said_and_all_goes_on_when_there_is_space() {
     let pool = pool.restart().await;
     let jobs: Vec<gleaner_api::JobView> = pool.client.get("/api/v1/jobs").await;
     assert_eq!(jobs.len(), accepted);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_leaves_room_on_the_disk_and_goes_on_when_there_is_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let Some(_mounted) = Mounted::new(&path) else {
+        return;
+    };
+    let pool = TestPool::start_in(dir).await;
+    let mut agent = FakeAgent::connect(&pool, "a").await;
+    let mut ballast = File::create(path.join("ballast")).unwrap();
+    let free = || {
+        let disk = rustix::fs::statvfs(&path).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    while free() > 1_500_000 {
+        ballast.write_all(&[1; 4096]).unwrap();
+    }
+    // The outputs fit and what is merged of them does not.
+    let contents = [vec![b'a'; 400_000], vec![b'b'; 400_000]];
+    let job = made(&pool, &mut agent, &contents).await;
+    let seen = told(&pool, job, "a merge may take").await;
+    assert!(seen.reason.contains("full"), "{}", seen.reason);
+    assert!(free() > 100_000, "{}", free());
+    drop(ballast);
+    std::fs::remove_file(path.join("ballast")).unwrap();
+    pool.client.wait_done(job).await;
+    let files = pool.client.results(job).await.files;
+    let merged = files.iter().find(|file| file.name == "all").unwrap();
+    assert_eq!(merged.blob.size, 800_000);
     pool.server.shutdown().await.unwrap();
 }

@@ -1,12 +1,14 @@
 //! The life of jobs from submit to results, through both doors.
 
 use super::agent::{FakeAgent, Made, ended, hello};
-use super::pool::{TestPool, blob};
-use gleaner_api::{NodeView, PoolView, ResultFile, ResultPage, TaskDetail, TaskView};
+use super::merges::Unreadable;
+use super::pool::{PATIENCE, TestPool, blob};
+use gleaner_api::{JobView, NodeView, PoolView, ResultFile, ResultPage, TaskDetail, TaskView};
 use gleaner_model::{Digest, FileEntry, TaskId};
 use gleaner_wire::v1;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn echo(_: TaskId, command: &[String], _: &v1::Task) -> Made {
     let line = format!("{}\n", command[1..].join(" "));
@@ -130,6 +132,52 @@ async fn a_success_that_comes_late_tells_how_its_task_stands() {
         assert!(task.wall_seconds > 0.0, "{task:?}");
     }
     pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_cannot_read_for_a_while_costs_no_task_its_tries() {
+    let pool = TestPool::start().await;
+    let lines = b"one\ntwo\n";
+    pool.client.put_blobs(&[lines]).await;
+    let submission = json!({
+        "spec": {
+            "task": { "command": ["echo", "{word}"] },
+            "sweep": { "word": { "lines": "words.txt" } },
+            "retry": { "attempts": 1 },
+        },
+        "axes": { "word": blob(lines) },
+    });
+    let (status, made) = pool.client.post("/api/v1/jobs", &submission).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let job: JobView = serde_json::from_value(made).unwrap();
+    // The next server has to read the list anew, and cannot.
+    let pool = pool.restart().await;
+    let unreadable = Unreadable::new(&pool, lines);
+    let agent = FakeAgent::connect(&pool, "a").await;
+    let working = tokio::spawn(agent.work(echo));
+    let task = TaskId::new(job.id, 0);
+    let given_back = async {
+        loop {
+            // Its name cannot be had either, so it is not asked for through the door.
+            let look = pool
+                .server
+                .shared
+                .driver
+                .read(move |view| view.state.task(task));
+            let seen = look.await.unwrap().unwrap();
+            if let Some(reason) = seen.reason {
+                return reason.to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let given_back = tokio::time::timeout(PATIENCE, given_back).await;
+    let reason = given_back.expect("it comes back");
+    assert!(reason.contains("the server could not send"), "{reason}");
+    unreadable.mend();
+    pool.client.wait_done(job.id).await;
+    pool.server.shutdown().await.unwrap();
+    working.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +322,7 @@ async fn files_lines_and_pieces_reach_their_tasks() {
         .await;
     assert_eq!(status, StatusCode::CREATED, "{job}");
     // Everything the job is made of is needed from now on, pieces of a cut file included.
-    crate::collect::sweep::once(&pool.server.shared, std::time::Duration::ZERO).await;
+    crate::collect::sweep::once(&pool.server.shared, Duration::ZERO).await;
     for content in [one, two, names, text, listing.as_bytes(), b"1\n2\n", b"3\n"] {
         assert_eq!(pool.client.content(&blob(content).digest).await, content);
     }
@@ -313,7 +361,7 @@ async fn a_restart_keeps_jobs_tokens_and_nodes() {
     let token = pool.client.token.clone();
     let pool = pool.restart().await;
     assert_eq!(pool.client.token, token);
-    let found: Vec<gleaner_api::JobView> = pool.client.get("/api/v1/jobs").await;
+    let found: Vec<JobView> = pool.client.get("/api/v1/jobs").await;
     assert_eq!(found.iter().map(|job| job.id).collect::<Vec<_>>(), [job.id]);
     let other = FakeAgent::connect(&pool, "other").await;
     let again = FakeAgent::connect(&pool, "same").await;

@@ -8,5 +8,6 @@ mod images;
 mod life;
 mod lost;
 mod nodes;
+mod merges;
 mod pool;
 mod silence;

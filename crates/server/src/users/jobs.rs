@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use gleaner_api::{Accepted, ExplainView, JobView, RuleView};
-use gleaner_core::{Event, Reply, Target};
+use gleaner_core::{Event, Reply, Rule, Target};
 use gleaner_model::{JobId, Submission, UserId};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct WaitQuery {
     after: Option<u64>,
 }
 
-/// Fills in what only the body knows.
+/// Fills in what only the body knows, and what a merge waits for.
 async fn tagged(shared: &Arc<Shared>, mut jobs: Vec<JobView>) -> Result<Vec<JobView>, ApiError> {
     let shared = Arc::clone(shared);
     blocking(move || {
@@ -45,6 +45,7 @@ async fn tagged(shared: &Arc<Shared>, mut jobs: Vec<JobView>) -> Result<Vec<JobV
             let shown = shared.plans.shown(job.id)?;
             job.tags.clone_from(&shown.tags);
             job.image.clone_from(&shown.image);
+            shared.merge_waits.tell(job);
         }
         Ok(jobs)
     })
@@ -180,6 +181,8 @@ pub(super) async fn explain(
         .read(move |view| view.state.explain(job))
         .await?;
     let found = found.ok_or_else(|| no_job(job))?;
+    let merge = shared.merge_waits.why(job);
+    let merge = merge.filter(|_| found.rule == Some(Rule::Dependency));
     let rules = found.counts.iter().map(|(rule, failing)| RuleView {
         rule: rule.as_str().to_owned(),
         nodes_failing: *failing,
@@ -190,7 +193,7 @@ pub(super) async fn explain(
         nodes_failing: found.failing,
         nodes: found.nodes,
         rules: rules.collect(),
-        sentence: found.text,
+        sentence: merge.unwrap_or(found.text),
         engine: found.engine,
     }))
 }
