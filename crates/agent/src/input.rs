@@ -6,7 +6,8 @@ use gleaner_engine::EngineEvent;
 use gleaner_harvest::Decision;
 use gleaner_model::{AttemptId, Bytes, Reason};
 use gleaner_wire::v1;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, mpsc};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -27,8 +28,8 @@ pub(crate) enum Input {
     },
     /// The connection is gone.
     LinkDown,
-    /// A beat is on its way.
-    Beaten,
+    /// A beat is on its way; what counts those of which nobody took note begins anew.
+    Beaten(Arc<AtomicU32>),
     /// Messages of the server; the permit bounds how many batches wait.
     FromServer(v1::ServerBatch, OwnedSemaphorePermit),
     /// An engine reports.

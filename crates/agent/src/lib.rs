@@ -97,7 +97,7 @@ async fn run_with(
     } = prepared.map_err(broke)??;
     let kept = owner::serve(desk, home.path(), &close, page);
     // What an earlier agent left is adopted now, before anything that takes long.
-    let over = begin(dispatch, home, queue)?;
+    let mut over = begin(dispatch, home, queue)?;
     let unlink = CancellationToken::new();
     let (told, unlinked) = (inputs.clone(), unlink.clone());
     let mut link = tokio::spawn(async move {
@@ -105,15 +105,19 @@ async fn run_with(
         look.await.map_err(broke)??;
         link.keep(unlinked).await
     });
-    let refused = tokio::select! {
-        () = shutdown.cancelled() => None,
-        ended = &mut link => Some(ended),
+    let (refused, broken) = tokio::select! {
+        () = shutdown.cancelled() => (None, false),
+        ended = &mut link => (Some(ended), false),
+        // It ends by itself only where it broke. Nothing would end or be reported any more, so the
+        // process ends, and the one that is started next adopts what runs.
+        _ended = &mut over => (None, true),
     };
     inputs.send(Input::Stop);
-    let over = over.await;
+    let broken = broken || over.await.is_err();
     close.cancel();
     kept.await.map_err(broke)?;
-    if over.is_err() {
+    if broken {
+        unlink.cancel();
         return Err(AgentError::Engine(
             "the dispatch loop broke; see the log".to_owned(),
         ));

@@ -104,6 +104,19 @@ impl ServerHandle {
     }
 
     /// Stops taking connections, lets answers in progress end, and commits what is queued.
+    /// Serves until `shutdown` ends, then as [`ServerHandle::shutdown`].
+    ///
+    /// # Errors
+    /// The driver's thread panicked: a bug. Without it nothing could be answered any more, so the
+    /// process had better end and be started again.
+    pub async fn until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.driver.ended() => tracing::error!("the driver broke; the server ends"),
+        }
+        self.shutdown().await
+    }
+
     ///
     /// # Errors
     /// The driver's thread panicked: a bug.
@@ -165,12 +178,10 @@ pub async fn start(config: ServerConfig) -> Result<ServerHandle, ServerError> {
 /// Runs a server until `shutdown` ends.
 ///
 /// # Errors
-/// As [`start`] and [`ServerHandle::shutdown`].
+/// As [`start`] and [`ServerHandle::until`].
 pub async fn run(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
-    let server = start(config).await?;
-    shutdown.await;
-    server.shutdown().await
+    start(config).await?.until(shutdown).await
 }

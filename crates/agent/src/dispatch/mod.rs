@@ -33,6 +33,7 @@ use slot::Slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -255,7 +256,8 @@ impl Dispatch {
                 self.relays.stop_all();
                 self.step(Event::LinkDown);
             }
-            Input::Beaten => {
+            Input::Beaten(unheard) => {
+                unheard.store(0, Ordering::Relaxed);
                 self.step(Event::Beaten);
                 // Also an idle node tells the server in time that it cannot take work.
                 self.look_at_disk();

@@ -26,6 +26,7 @@ use rustls::pki_types::ServerName;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -56,6 +57,10 @@ const HELD: Duration = Duration::from_secs(5);
 /// a word is noticed before the leases are over.
 const PROBE_S: u64 = 10;
 
+/// Beats that go out while the dispatch loop takes note of none. A loop that hangs ends nothing and
+/// reports nothing: the server must not be told for ever that its tasks are in good hands.
+const UNHEARD_MAX: u32 = 2;
+
 /// What the link needs to know.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -68,6 +73,8 @@ pub(crate) struct Link {
     condition: watch::Receiver<Condition>,
     /// Told when the last attempt of a job has ended here: somebody may wait for its report.
     job_ends: Arc<Notify>,
+    /// Beats of which the dispatch loop has not taken note.
+    unheard: Arc<AtomicU32>,
 }
 
 /// Where to connect, and how to make it safe.
@@ -130,6 +137,7 @@ impl Link {
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
             condition,
             job_ends,
+            unheard: Arc::default(),
         })
     }
 
@@ -250,13 +258,19 @@ impl Link {
         queue
     }
 
-    fn beat(&self) -> v1::AgentMessage {
+    /// None while the dispatch loop hangs: the node falls silent, and what it holds goes elsewhere.
+    fn beat(&self) -> Option<v1::AgentMessage> {
+        if self.unheard.load(Ordering::Relaxed) >= UNHEARD_MAX {
+            tracing::warn!(target: "gleaner::link", "the dispatch loop hangs; no beat is sent");
+            return None;
+        }
+        self.unheard.fetch_add(1, Ordering::Relaxed);
+        self.inputs.send(Input::Beaten(Arc::clone(&self.unheard)));
         let condition = self.condition.borrow();
-        self.inputs.send(Input::Beaten);
-        message(v1::agent_message::Kind::Beat(v1::Beat {
+        Some(message(v1::agent_message::Kind::Beat(v1::Beat {
             state: condition.state.as_str().to_owned(),
             reason: condition.reason.clone(),
-        }))
+        })))
     }
 }
 

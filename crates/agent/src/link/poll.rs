@@ -48,7 +48,7 @@ impl Link {
             // What changed is looked at again with each call, whatever led to it.
             let _news_or_time = tokio::time::timeout(wait, news).await;
             condition.mark_unchanged();
-            packer.waiting.push_back(self.beat());
+            packer.waiting.extend(self.beat());
             while let Ok(message) = queue.try_recv() {
                 packer.waiting.push_back(message);
             }

@@ -151,14 +151,14 @@ impl Link {
             tokio::select! {
                 biased;
                 () = std::future::ready(()), if !packer.waiting.is_empty() => {}
-                _ = beats.tick() => packer.waiting.push_back(self.beat()),
+                _ = beats.tick() => packer.waiting.extend(self.beat()),
                 // Who pauses the PC sees it in the pool's listing now, not at the next beat.
                 Ok(()) = condition.changed(), if news.is_none() => news = Some(told + NEWS_APART),
                 () = sleep_until(news.unwrap_or(told)), if news.is_some() => {
                     news = None;
                     told = tokio::time::Instant::now();
                     condition.mark_unchanged();
-                    packer.waiting.push_back(self.beat());
+                    packer.waiting.extend(self.beat());
                 }
                 count = queue.recv_many(&mut fresh, BATCH_MAX) => {
                     if count == 0 {

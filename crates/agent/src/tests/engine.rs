@@ -1,7 +1,8 @@
 //! An engine without processes. What runs in it outlives an agent, as shims do.
 //!
 //! Programs: `true`, `exit N`, `print TEXT`, `wait` (until it is stopped or [`FakeEngine::end`]),
-//! `write NAME BYTES`, `cat` (all inputs, by name, to stdout), `missing` (its output is).
+//! `write NAME BYTES`, `cat` (all inputs, by name, to stdout), `missing` (its output is), `hang` (its
+//! start does not come back before [`FakeEngine::go_on`]), `break` (the engine does).
 
 use gleaner_engine::{
     Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
@@ -149,6 +150,11 @@ impl FakeEngine {
         *self.hangs.lock().unwrap() = true;
     }
 
+    fn wait(&self) {
+        let hangs = self.hangs.lock().unwrap();
+        drop(self.goes_on.wait_while(hangs, |hangs| *hangs).unwrap());
+    }
+
     pub(super) fn go_on(&self) {
         *self.hangs.lock().unwrap() = false;
         self.goes_on.notify_all();
@@ -257,6 +263,12 @@ impl FakeEngine {
             }
             ["wait"] => return Ok(None),
             ["missing"] => 0,
+            ["hang"] => {
+                self.hang();
+                self.wait();
+                0
+            }
+            ["break"] => panic!("told to"),
             _ => 127,
         };
         Ok(Some(Reason::Exit { code }))
@@ -344,8 +356,7 @@ impl Engine for FakeEngine {
     }
 
     fn hold(&self, on: bool) {
-        let hangs = self.hangs.lock().unwrap();
-        drop(self.goes_on.wait_while(hangs, |hangs| *hangs).unwrap());
+        self.wait();
         *self.held.lock().unwrap() = Some(on);
     }
 

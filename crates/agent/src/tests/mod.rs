@@ -2,6 +2,7 @@
 //! can do to one.
 
 mod ahead;
+mod broken;
 pub(crate) mod engine;
 mod offers;
 mod places;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Most events in one batch: some ten milliseconds of work before the commit.
 const BATCH_EVENTS: u64 = 4096;
@@ -42,12 +42,20 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub(crate) struct DriverThread {
     thread: std::thread::JoinHandle<()>,
     stop: mpsc::Sender<Message>,
+    /// Closed when the thread ends, however it does.
+    ended: oneshot::Receiver<()>,
 }
 
 impl DriverThread {
+    /// Returns when the thread has ended; before it was told to stop, because it panicked.
+    pub(crate) async fn ended(&mut self) {
+        // Nothing is ever sent: the other end goes with the thread.
+        let _closed = (&mut self.ended).await;
+    }
+
     /// Lets the driver commit what is queued, and waits for it.
     pub(crate) async fn join(self) -> Result<(), ServerError> {
-        let Self { thread, stop } = self;
+        let Self { thread, stop, .. } = self;
         let _ended_before = stop.send(Message::Stop).await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         joined
@@ -85,15 +93,18 @@ pub(super) fn spawn(
         retry_at: Instant::now(),
     };
     let loaded = parts.loaded;
+    let (ends, ended) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("driver".into())
         .spawn(move || {
+            let _ends: oneshot::Sender<()> = ends;
             driver.restore(loaded);
             runtime.block_on(driver.run(Queues { asked, reported }));
         });
     Ok(DriverThread {
         thread: thread.map_err(failed)?,
         stop,
+        ended,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod blobs;
+mod broken;
 mod delete;
 mod full;
 mod images;
