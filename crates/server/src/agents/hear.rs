@@ -19,6 +19,9 @@ use tonic::Status;
 /// of a later version.
 const INLINE_BYTES_MAX: usize = 16 * gleaner_wire::INLINE_BYTES_MAX;
 
+/// Most seconds that one report is believed, a thousand years: sums of them stay numbers.
+const SECONDS_MAX: f64 = 3.2e10;
+
 /// How nearly every report ends; read without a parser.
 const EXIT_ZERO: &[u8] = br#"{"kind":"exit","code":0}"#;
 
@@ -104,7 +107,7 @@ pub(super) async fn hear(
                 }
             }
             Some(Kind::LogChunk(chunk)) => {
-                shared.logs.deliver(chunk);
+                shared.logs.deliver(node, chunk);
                 continue;
             }
             Some(Kind::Hello(_)) => {
@@ -152,12 +155,9 @@ async fn end(shared: &Shared, node: NodeId, ended: v1::Ended) -> Result<FromNode
             Err((_, detail)) => tracing::warn!(%attempt, detail, "a checkpoint is of no use"),
         }
     }
-    let seconds = |value: f64| {
-        if value.is_finite() {
-            value.max(0.0)
-        } else {
-            0.0
-        }
+    let seconds = |value: f64| match value.is_finite() {
+        true => value.clamp(0.0, SECONDS_MAX),
+        false => 0.0,
     };
     Ok(FromNode {
         event: Event::Ended(AttemptEnd {

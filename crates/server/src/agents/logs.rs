@@ -1,5 +1,6 @@
 //! Output of running tasks, passed on from the agent to whoever asked, never stored.
 
+use gleaner_model::NodeId;
 use gleaner_wire::v1::LogChunk;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,14 @@ const CHUNKS_WAITING: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct LogRelay {
     last: AtomicU64,
-    open: Mutex<BTreeMap<u64, mpsc::Sender<LogChunk>>>,
+    open: Mutex<BTreeMap<u64, Asked>>,
+}
+
+/// Who was asked, and who waits for the answer.
+#[derive(Debug)]
+struct Asked {
+    node: NodeId,
+    chunks: mpsc::Sender<LogChunk>,
 }
 
 /// One request; forgotten when it is dropped.
@@ -32,14 +40,19 @@ impl Drop for LogWait<'_> {
 }
 
 impl LogRelay {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<LogChunk>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn wait(&self) -> LogWait<'_> {
+    /// What this node will be asked for.
+    pub(crate) fn wait(&self, node: NodeId) -> LogWait<'_> {
         let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
-        self.open().insert(request, sender);
+        let asked = Asked {
+            node,
+            chunks: sender,
+        };
+        self.open().insert(request, asked);
         LogWait {
             relay: self,
             request,
@@ -47,13 +60,48 @@ impl LogRelay {
         }
     }
 
-    /// Passes a chunk on; one that nobody waits for is dropped.
-    pub(super) fn deliver(&self, chunk: LogChunk) {
+    /// Passes a chunk on; one that nobody waits for is dropped, and so is one of a node that was not
+    /// asked: no PC puts words into another's mouth.
+    pub(super) fn deliver(&self, node: NodeId, chunk: LogChunk) {
         let (request, last) = (chunk.request, chunk.last);
         let mut open = self.open();
-        let delivered = open.get(&request).map(|sender| sender.try_send(chunk));
-        if last || delivered.is_some_and(|sent| sent.is_err()) {
+        let Some(asked) = open.get(&request).filter(|asked| asked.node == node) else {
+            return;
+        };
+        let delivered = asked.chunks.try_send(chunk);
+        if last || delivered.is_err() {
             open.remove(&request);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_node_that_was_asked_answers() {
+        let relay = LogRelay::default();
+        let mut wait = relay.wait(NodeId(1));
+        let chunk = |data: &[u8], last| LogChunk {
+            request: wait.request,
+            offset: 0,
+            data: data.to_vec(),
+            last,
+        };
+        let (lie, words, end) = (
+            chunk(b"lie", true),
+            chunk(b"words", false),
+            chunk(b"", true),
+        );
+        relay.deliver(NodeId(2), lie);
+        relay.deliver(NodeId(1), words);
+        assert_eq!(wait.chunks.try_recv().unwrap().data, b"words");
+        wait.chunks.try_recv().unwrap_err();
+        relay.deliver(NodeId(1), end.clone());
+        assert!(wait.chunks.try_recv().unwrap().last);
+        // It is through: nothing comes behind the end.
+        relay.deliver(NodeId(1), end);
+        wait.chunks.try_recv().unwrap_err();
     }
 }

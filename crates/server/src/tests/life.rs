@@ -135,6 +135,24 @@ async fn a_success_that_comes_late_tells_how_its_task_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_tells_of_endless_seconds_leaves_numbers_in_the_listing() {
+    let pool = TestPool::start().await;
+    let mut agent = FakeAgent::connect(&pool, "a").await;
+    let spec = json!({ "task": { "command": ["x"] }, "sweep": { "n": { "range": [1, 3] } } });
+    let job = pool.client.submit(spec).await.id;
+    let (bundle, _) = agent.bundle().await;
+    for task in &bundle.tasks {
+        let attempt = TaskId::new(job, task.index).attempt(task.number);
+        let mut report = ended(attempt, &(0, Vec::new()));
+        (report.cpu_seconds, report.busy_seconds) = (f64::MAX, f64::MAX);
+        agent.tell(v1::agent_message::Kind::Ended(report)).await;
+    }
+    let seen = pool.client.wait_done(job).await;
+    assert!(seen.cpu_seconds.is_finite(), "{}", seen.cpu_seconds);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_cannot_read_for_a_while_costs_no_task_its_tries() {
     let pool = TestPool::start().await;
     let lines = b"one\ntwo\n";

@@ -169,7 +169,7 @@ impl Reader {
         changes: &mut watch::Receiver<u64>,
     ) -> Result<bool, Over> {
         let shared = Arc::clone(&self.shared);
-        let mut wait = shared.logs.wait();
+        let mut wait = shared.logs.wait(node);
         let ask = LogRequest {
             request: wait.request,
             attempt: Some(attempt.into()),
