@@ -21,7 +21,7 @@ use gleaner_model::{BlobRef, Digest};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,14 +150,16 @@ impl Folder {
 }
 
 impl Blobs {
-    /// Opens the folder, made where it does not exist. Parts of uploads stay resumable; other
-    /// left-overs of a crash are removed.
+    /// Opens the folder, made for its owner alone where it does not exist. Parts of uploads stay
+    /// resumable; other left-overs of a crash are removed.
     ///
     /// # Errors
     /// The folder cannot be made or read.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let partial = root.join("partial");
-        fs::create_dir_all(&partial).map_err(disk("make", &partial))?;
+        let mut own = fs::DirBuilder::new();
+        let made = own.recursive(true).mode(FOLDER_MODE).create(&partial);
+        made.map_err(disk("make", &partial))?;
         for entry in fs::read_dir(&partial).map_err(disk("list", &partial))? {
             let path = entry.map_err(disk("list", &partial))?.path();
             if path.extension().is_some() {
@@ -275,8 +277,6 @@ impl Blobs {
         Ok(false)
     }
 
-    /// Stores many small contents; when it returns, all are on the disk.
-    ///
     /// Bytes of the disk that may be taken by what can wait. Some are kept for what cannot: uploads,
     /// and what the server has to write down.
     ///
@@ -291,6 +291,8 @@ impl Blobs {
         Ok(bytes(disk.f_bavail).saturating_sub(kept))
     }
 
+    /// Stores many small contents; when it returns, all are on the disk.
+    ///
     /// # Errors
     /// The disk is full or fails; some of the contents may then be stored.
     pub fn put_many<C: AsRef<[u8]>>(&self, contents: &[C]) -> Result<Vec<BlobRef>, BlobError> {

@@ -19,6 +19,7 @@ mod images;
 mod listen;
 mod metrics;
 mod shared;
+mod silence;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -103,7 +104,6 @@ impl ServerHandle {
         self.addr
     }
 
-    /// Stops taking connections, lets answers in progress end, and commits what is queued.
     /// Serves until `shutdown` ends, then as [`ServerHandle::shutdown`].
     ///
     /// # Errors
@@ -117,6 +117,7 @@ impl ServerHandle {
         self.shutdown().await
     }
 
+    /// Stops taking connections, lets answers in progress end, and commits what is queued.
     ///
     /// # Errors
     /// The driver's thread panicked: a bug.

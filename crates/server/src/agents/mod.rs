@@ -13,6 +13,10 @@ pub(crate) mod polls;
 
 use crate::driver::{Connect, Connected, Link, Message};
 use crate::shared::Shared;
+use crate::silence;
+use axum::extract::{self, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response as AxumResponse;
 use futures_util::stream::BoxStream;
 use gleaner_core::{NodeHello, NodeOffer};
 use gleaner_model::{Bytes, Cpus, Engine, GuestPrice, NodeId};
@@ -67,7 +71,16 @@ pub(crate) fn router(shared: &Arc<Shared>) -> axum::Router {
     // What neither door knows is answered by the other side, in words.
     tonic::service::Routes::new(service)
         .into_axum_router()
+        .layer(from_fn_with_state(Arc::clone(shared), bound))
         .reset_fallback()
+}
+
+/// A call's body ends. That of a stream does not: beats tell whether its agent lives.
+async fn bound(state: State<Arc<Shared>>, request: extract::Request, next: Next) -> AxumResponse {
+    match request.uri().path().ends_with("/Poll") {
+        true => silence::bound(state, request, next).await,
+        false => next.run(request).await,
+    }
 }
 
 /// Only nodes' tokens open this door.

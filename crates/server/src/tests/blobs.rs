@@ -4,11 +4,28 @@ use super::pool::{TestPool, blob, digest};
 use gleaner_api::DigestList;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt as _;
 
 fn content(bytes: usize) -> Vec<u8> {
     (0..bytes)
         .map(|n| n.to_le_bytes()[1] ^ n.to_le_bytes()[0])
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_users_send_is_for_the_servers_account_alone() {
+    let pool = TestPool::start().await;
+    pool.client.put_blobs(&[b"mine"]).await;
+    let data = pool.dir.path().join("data");
+    for (name, mode) in [
+        ("blobs", 0o700),
+        ("store.sqlite", 0o600),
+        ("store.sqlite-wal", 0o600),
+    ] {
+        let found = std::fs::metadata(data.join(name)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
+    }
+    pool.server.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

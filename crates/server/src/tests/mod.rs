@@ -8,7 +8,7 @@ mod full;
 mod images;
 mod life;
 mod lost;
-mod nodes;
 mod merges;
+mod nodes;
 mod pool;
 mod silence;

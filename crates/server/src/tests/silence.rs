@@ -1,6 +1,6 @@
 //! Clients that fall silent in the middle of what they send.
 
-use super::pool::{TestPool, blob, digest};
+use super::pool::{PATIENCE, TestPool, blob, digest};
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method, StatusCode};
 use std::time::Duration;
@@ -69,5 +69,22 @@ async fn other_bodies_that_stall_are_given_up_too() {
         let said = answer.text().await.unwrap();
         assert!(said.contains("nothing came for"), "{path}: {said}");
     }
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_an_agent_that_stalls_is_given_up_too() {
+    let pool = pool().await;
+    let mut agent = pool.client.clone();
+    agent.token = pool.node_token();
+    let request = agent.request(Method::POST, "/gleaner.v1.Pool/Poll");
+    let request = request.header("content-type", "application/grpc");
+    let stalled = request.body(stalls_after(vec![0; 3])).send();
+    let answer = tokio::time::timeout(PATIENCE, stalled).await;
+    let answer = answer.expect("it is not waited for").unwrap();
+    let said = answer.headers().get("grpc-message").unwrap();
+    let said = said.to_str().unwrap().replace("%20", " ");
+    assert!(said.contains("nothing came for"), "{said}");
+    assert_ne!(answer.headers()["grpc-status"], "0");
     pool.server.shutdown().await.unwrap();
 }

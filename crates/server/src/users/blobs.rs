@@ -3,11 +3,11 @@
 //! A frame is a length (`u64`, little-endian) and that many bytes. Ranges: RFC 9110, one range.
 
 use super::body::{Asked, JsonBody, Path, WholeBody};
-use super::silence;
 use crate::auth::Anyone;
 use crate::contents::{self, Content};
 use crate::error::{ApiError, OFFSET_HEADER};
 use crate::shared::{Shared, blocking};
+use crate::silence;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;

@@ -1,8 +1,8 @@
 //! Reading what clients send: JSON bodies, query strings, and ids in paths, with sentences for what
 //! is wrong.
 
-use super::silence;
 use crate::error::ApiError;
+use crate::silence;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;

@@ -10,13 +10,13 @@ mod nodes;
 mod openapi;
 mod pool;
 mod results;
-mod silence;
 mod tasks;
 mod tokens;
 mod views;
 
 use crate::error::ApiError;
 use crate::shared::Shared;
+use crate::silence;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;

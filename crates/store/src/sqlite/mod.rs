@@ -12,6 +12,8 @@ use crate::{Loaded, ServerRow, Store, StoreError};
 use gleaner_core::{AttemptRow, CheckpointRow, Row};
 use gleaner_model::{Digest, JobId, OutputFile, TaskId};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +31,9 @@ const STATEMENTS_KEPT: usize = 64;
 /// How long a connection waits for another process (a backup, say) that holds the file.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
+/// Permission bits of the file: jobs may carry what is not for everybody.
+const FILE_MODE: u32 = 0o600;
+
 /// A store in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -40,11 +45,12 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, made where it does not exist, and brings it to the newest schema.
+    /// Opens the file, made for its owner alone where it does not exist, and brings it to the newest schema.
     ///
     /// # Errors
     /// The file cannot be opened or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        make(path).map_err(|error| StoreError::Database(Box::new(error)))?;
         let mut db = Connection::open(path)?;
         prepare(&db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -86,6 +92,14 @@ impl SqliteStore {
         }
         answer
     }
+}
+
+/// Makes the file where there is none: SQLite would make it readable for whoever else has an account.
+/// The files that it keeps beside take over the permissions of this one.
+fn make(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    options.mode(FILE_MODE).open(path).map(drop)
 }
 
 fn prepare(db: &Connection) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 struct Silent(Duration);
 
 /// Gives each request a body that ends.
-pub(super) async fn bound(
+pub(crate) async fn bound(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
@@ -41,7 +41,7 @@ fn bounded(body: Body, silence: Duration) -> impl Stream<Item = Result<Bytes, ax
 }
 
 /// The answer to a request whose body was given up, if that is what is wrong.
-pub(super) fn given_up(error: &(dyn Error + 'static)) -> Option<ApiError> {
+pub(crate) fn given_up(error: &(dyn Error + 'static)) -> Option<ApiError> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(silent) = cause.downcast_ref::<Silent>() {
