@@ -226,6 +226,9 @@ fn explain_names_the_rule() {
             .unwrap_or_default()
             .to_lowercase();
         assert!(rule.contains(word), "{word}: {explained}");
+        assert_eq!(explained["id"].to_string(), id);
+        let as_listed = (explained["name"].as_str(), explained["state"].as_str());
+        assert_eq!(as_listed, (Some("true"), Some("waiting")), "{explained}");
         assert_eq!(
             explained["nodes_failing"], explained["nodes"],
             "{explained}"

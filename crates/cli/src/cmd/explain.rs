@@ -4,7 +4,18 @@ use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::session::Session;
 use crate::table::{self, Look};
-use gleaner_model::JobId;
+use gleaner_api::ExplainView;
+use gleaner_model::{JobId, JobState};
+use serde::Serialize;
+
+/// What `--json` prints: the job as listings call it, and why it waits.
+#[derive(Debug, Serialize)]
+struct Explained {
+    name: String,
+    state: JobState,
+    #[serde(flatten)]
+    why: ExplainView,
+}
 
 /// The rule of a job that is over.
 pub(super) const JOB_OVER: &str = "job-over";
@@ -23,7 +34,9 @@ impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         let why = session.client.explain(self.job).await?;
         if self.form.json {
-            out::json(&why)?;
+            let job = session.client.job(self.job, None).await?;
+            let (name, state) = (job.name, job.state);
+            out::json(&Explained { name, state, why })?;
             return Ok(0);
         }
         if self.form.quiet {
