@@ -21,6 +21,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 /// Largest packet in bytes: well below the kernel's default socket buffer of 208 KiB.
 pub(crate) const PACKET_MAX_BYTES: usize = 96 * 1024;
@@ -127,7 +128,7 @@ pub(crate) enum ToZygote {
 pub(crate) struct Launch {
     /// User id in the cage.
     pub(crate) uid: u32,
-    /// Which of the bundle's slots it has: no other cage that runs has the same.
+    /// Which place it runs in: no other cage of the bundle that runs has the same.
     pub(crate) place: u32,
     /// The scratch directory's name below the bundle's cages.
     pub(crate) scratch: String,
@@ -155,12 +156,21 @@ pub(crate) enum FromZygote {
     Failed { detail: String },
 }
 
+/// A program that ends sooner is told of when it has ended: to wake the shim and the agent for its
+/// start as well would cost as much as such a program does.
+pub(crate) const BRIEF: Duration = Duration::from_millis(2);
+
 /// From a cage's init to the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Status {
-    /// The program runs, confined. With this come its mount namespace and the filter's listener;
-    /// or why there is none.
-    Started { degraded: Vec<String> },
+    /// The program runs, confined, or it has run: for so many microseconds by now. With this come
+    /// its mount namespace and the filter's listener; or why there is none.
+    Started {
+        degraded: Vec<String>,
+        ran_us: u64,
+        /// Where it has ended already: nothing more is said then.
+        exited: Option<Exited>,
+    },
     /// There is no such program.
     NoProgram { program: String },
     /// The cage or the program could not be started.

@@ -11,7 +11,7 @@ use super::seccomp::bpf::{Allowed, Refusal, program};
 use super::sys::Instruction;
 use super::user::become_user;
 use super::{Trouble, landlock, sys};
-use crate::message::{Exited, GoOn, Launch, Status, buffer, receive, send};
+use crate::message::{BRIEF, Exited, GoOn, Launch, Status, buffer, receive, send};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::net::{RecvFlags, SendFlags};
@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
 /// What holds for every cage of the bundle.
 #[derive(Debug)]
@@ -75,11 +76,13 @@ pub(crate) fn run(launch: Launch, descriptors: Vec<OwnedFd>, setting: &Setting) 
     }
     let report = match cage(&launch, setting, &status, [stdout, stderr], groups) {
         Ok(report) => report,
-        Err(trouble) => Status::Failed {
+        Err(trouble) => Some(Status::Failed {
             detail: trouble.to_string(),
-        },
+        }),
     };
-    let _shim_gone = tell(&status, &report);
+    if let Some(report) = report {
+        let _shim_gone = tell(&status, &report);
+    }
     sys::exit_now(0)
 }
 
@@ -87,13 +90,14 @@ fn tell(status: impl AsFd, what: &Status) -> io::Result<()> {
     send(status, what, &[], SendFlags::empty())
 }
 
+/// From a bare process to the end of the program. Returns what is still to be said.
 fn cage(
     launch: &Launch,
     setting: &Setting,
     status: &OwnedFd,
     streams: [OwnedFd; 2],
     groups: Vec<OwnedFd>,
-) -> Result<Status, Trouble> {
+) -> Result<Option<Status>, Trouble> {
     mounts(launch, setting)?;
     // For the shim to let go of: whoever is last waits for every processor, and that should be
     // neither the program's end nor anybody at idle priority.
@@ -132,13 +136,20 @@ fn cage(
     landlock::confine(setting.landlock, &writable).map_err(Trouble::at("apply Landlock"))?;
     let handed = filter(mounts.into(), setting)?;
     let streams = [stdin, stdout, stderr];
-    match start(launch, streams)? {
-        Ok(main) => {
-            started(status, handed)?;
-            Ok(Status::Exited(watch(main, setting.guest, counts.as_ref())))
-        }
-        Err(not_started) => Ok(not_started),
+    let main = match start(launch, streams)? {
+        Ok(main) => main,
+        Err(not_started) => return Ok(Some(not_started)),
+    };
+    let began = Instant::now();
+    let counts = counts.as_ref();
+    let brief = wait_for(main, setting.guest, Some(BRIEF)).map(|status| exited(status, counts));
+    started(status, handed, (began, brief))?;
+    if brief.is_some() {
+        return Ok(None);
     }
+    // Without a bound there is a status.
+    let ended = wait_for(main, setting.guest, None);
+    Ok(ended.map(|status| Status::Exited(exited(status, counts))))
 }
 
 /// Adds to the bundle's root what is this cage's own, and takes away what is not.
@@ -255,22 +266,24 @@ fn filter(mounts: OwnedFd, setting: &Setting) -> Result<Handed, Trouble> {
     })
 }
 
-/// Says that the program runs. The listener goes with it: the program's own calls up to its
-/// start are none that wait there.
-fn started(status: &OwnedFd, handed: Handed) -> Result<(), Trouble> {
+/// Says that the program runs since then, or how it ended. The listener goes with it: the
+/// program's own calls up to its start are none that wait there.
+fn started(
+    status: &OwnedFd,
+    handed: Handed,
+    (began, exited): (Instant, Option<Exited>),
+) -> Result<(), Trouble> {
     let with: Vec<_> = [Some(&handed.mounts), handed.listener.as_ref()]
         .into_iter()
         .flatten()
         .map(AsFd::as_fd)
         .collect();
-    let degraded = handed.degraded;
-    send(
-        status,
-        &Status::Started { degraded },
-        &with,
-        SendFlags::empty(),
-    )
-    .map_err(Trouble::at("reach the shim"))
+    let news = Status::Started {
+        degraded: handed.degraded,
+        ran_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        exited,
+    };
+    send(status, &news, &with, SendFlags::empty()).map_err(Trouble::at("reach the shim"))
 }
 
 /// What the program-to-be needs, made before it exists: it shares our memory and must not
@@ -402,11 +415,13 @@ fn exists(path: &CString) -> bool {
     rustix::fs::stat(path.as_c_str()).is_ok()
 }
 
-/// Waits for the program, then ends and counts everything it left behind. Of a guest only the
-/// program is told to end: it tells the guest, whose kernel would take it for the end of all.
-fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
-    let status = 'ended: loop {
-        let (signal, from_outside) = sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM]);
+/// Waits for the program's end, at most so long; gives its status. Of a guest only the program is
+/// told to end: it tells the guest, whose kernel would take it for the end of all.
+fn wait_for(main: i32, guest: bool, most: Option<Duration>) -> Option<c_int> {
+    let until = most.map(|most| Instant::now() + most);
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let (signal, from_outside) = sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM], left)?;
         if signal == libc::SIGTERM && from_outside {
             if guest {
                 sys::signal(main, libc::SIGTERM);
@@ -416,10 +431,14 @@ fn watch(main: i32, guest: bool, counts: Option<&File>) -> Exited {
         }
         while let Ok(Some((pid, status))) = sys::reap() {
             if pid == main {
-                break 'ended status;
+                return Some(status);
             }
         }
-    };
+    }
+}
+
+/// Ends and counts everything that the program left behind.
+fn exited(status: c_int, counts: Option<&File>) -> Exited {
     end_the_rest();
     let usage = sys::children_usage();
     let micros =

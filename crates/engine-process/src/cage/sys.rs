@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 /// Stack of the process that becomes the program. It makes a dozen calls and then `execve`s.
 const LAUNCH_STACK_BYTES: usize = 64 * 1024;
@@ -253,17 +254,25 @@ fn signal_set(signals: &[c_int]) -> libc::sigset_t {
     set
 }
 
-/// Waits for one of these (blocked) signals. Returns it, and whether it came from outside our
-/// PID namespace.
-pub(crate) fn wait_signal(signals: &[c_int]) -> (c_int, bool) {
+/// Waits for one of these (blocked) signals, at most so long. Returns it, and whether it came from
+/// outside our PID namespace; none where the time is over.
+pub(crate) fn wait_signal(signals: &[c_int], most: Option<Duration>) -> Option<(c_int, bool)> {
     let set = signal_set(signals);
     // SAFETY: siginfo_t is plain data.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: both structures are initialised and live through the call.
-    let signal = unsafe { libc::sigwaitinfo(&raw const set, &raw mut info) };
+    let most = most.map(|most| libc::timespec {
+        tv_sec: libc::time_t::try_from(most.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: c_long::from(most.subsec_nanos()),
+    });
+    let most = most.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the structures are initialised and live through the call; no time is no bound.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, most) };
+    if signal < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN) {
+        return None;
+    }
     // SAFETY: the kernel fills in the sender for every signal that kill(2) and its like send.
     let sender = unsafe { info.si_pid() };
-    (signal, sender == 0)
+    Some((signal, sender == 0))
 }
 
 /// One ended child, taken off the kernel: process id and wait status.

@@ -234,7 +234,8 @@ impl Shim {
         }
         for (attempt, run) in &self.runs {
             let Some(cage) = &run.cage else { continue };
-            if let Some(status) = &cage.status {
+            // Of one that runs the last word comes with its end, and with nothing before it.
+            if let Some(status) = cage.status.as_ref().filter(|_| run.clock.is_none()) {
                 sources.push(Source::Status(*attempt));
                 polls.push(PollFd::new(status, PollFlags::IN));
             }

@@ -133,6 +133,13 @@ impl Shim {
         self.bundle.uid_first.map(|first| first + slot)
     }
 
+    /// The first place that no cage runs in: few attempts at a time need few places, and whatever
+    /// the zygote keeps for one is copied and closed for every cage.
+    fn free_place(&self) -> u32 {
+        let used: BTreeSet<u32> = self.runs.values().filter_map(|run| run.place).collect();
+        (0..).find(|place| !used.contains(place)).unwrap_or(SLOTS)
+    }
+
     pub(super) fn take_filled(&mut self) {
         let _count = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok((attempt, filled)) = self.filled.try_recv() {
@@ -171,9 +178,11 @@ impl Shim {
 
     fn try_launch(&mut self, attempt: AttemptId) -> Result<(), Box<dyn Error>> {
         let per_task_uid = self.bundle.uid_first.is_some();
+        let place = self.free_place();
         let Some(run) = self.runs.get_mut(&attempt) else {
             return Ok(());
         };
+        run.place = Some(place);
         let scratch = self.bundle.scratch(run.bay);
         let group = self.groups.take()?;
         let ask = Ask {
@@ -199,7 +208,7 @@ impl Shim {
         );
         let (ours, theirs) = pair?;
         let grouped = self.groups.backend().has_groups();
-        let mut launch = launch_of(run, per_task_uid, grouped);
+        let mut launch = launch_of(run, place, per_task_uid, grouped);
         let group = run.group.insert(group);
         let files = group.join_files()?;
         if self.bundle.guest.is_some() && self.bundle.guest_needs == GuestNeeds::Tracing {
@@ -354,6 +363,9 @@ impl Shim {
             // Where the thread is gone they are let go of here.
             let _gone = self.old_mounts.send(mounts);
         }
+        if let Some(at) = run.started.filter(|_| run.brief) {
+            self.tell(FromShim::Started { attempt, at });
+        }
         self.tell_text(told);
         // The agent can go on while we clean up.
         if let Some(group) = run.group.take()
@@ -452,7 +464,7 @@ impl Shim {
 }
 
 /// The cage that a spec asks for.
-fn launch_of(run: &Run, per_task_uid: bool, grouped: bool) -> Launch {
+fn launch_of(run: &Run, place: u32, per_task_uid: bool, grouped: bool) -> Launch {
     let (spec, slot) = (&run.spec, run.slot);
     let mut env: Vec<(String, String)> = [
         ("PATH", crate::cage::init::PATH),
@@ -489,7 +501,7 @@ fn launch_of(run: &Run, per_task_uid: bool, grouped: bool) -> Launch {
             .collect()
     };
     Launch {
-        place: slot,
+        place,
         uid: INNER_UID_FIRST + if per_task_uid { slot } else { 0 },
         scratch: run.bay.to_string(),
         command: spec.command.clone(),

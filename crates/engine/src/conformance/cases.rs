@@ -62,9 +62,14 @@ fn exits(bench: &Bench) {
         ("kill -SEGV $$", Reason::Signal { signal: 11 }),
         ("kill -9 $$", Reason::Signal { signal: 9 }),
     ] {
-        let (ending, _) = bench.run(&bench.script(script));
+        let spec = bench.script(script);
+        bench.start(&spec);
+        // However brief it is, its start is told before its end.
+        bench.started(spec.attempt);
+        let ending = bench.ending(spec.attempt);
         assert_eq!(ending.reason, reason, "{script}");
-        assert!(ending.started.is_some());
+        let started = ending.started;
+        assert!(started.is_some_and(|at| at <= ending.ended), "{ending:?}");
     }
 }
 

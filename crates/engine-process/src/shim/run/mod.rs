@@ -11,7 +11,7 @@ pub(crate) use watch::Found;
 use crate::bundle::Bay;
 use crate::cage::sys;
 use crate::cgroup::{CPU_PERIOD, Group, GroupUsage};
-use crate::message::{Exited, Status, receive};
+use crate::message::{BRIEF, Exited, Status, receive};
 use clock::RunClock;
 use gleaner_engine::{AttemptSpec, Ending};
 use gleaner_model::{CHECKPOINT_EXIT_CODE, LimitKind, Reason, Time, Usage};
@@ -75,6 +75,8 @@ pub(crate) struct Run {
     pub(crate) spec: AttemptSpec,
     pub(crate) bay: Bay,
     pub(crate) slot: u32,
+    /// Where its cage is; none before there is one.
+    pub(crate) place: Option<u32>,
     pub(crate) group: Option<Group>,
     /// Whether the kernel holds the group to its limits, or only we do.
     pub(crate) grouped: bool,
@@ -102,6 +104,8 @@ pub(crate) struct Run {
     /// Why it never ran.
     pub(crate) not_run: Option<Reason>,
     pub(crate) exited: Option<Exited>,
+    /// Whether its start is told with its end.
+    pub(crate) brief: bool,
     /// Holds the cage's mounts until somebody has time to let go of them.
     pub(crate) mounts: Option<OwnedFd>,
     pub(crate) marks: Marks,
@@ -130,6 +134,7 @@ impl Run {
             spec,
             bay,
             slot,
+            place: None,
             group: None,
             grouped: true,
             cpus_held: false,
@@ -147,6 +152,7 @@ impl Run {
             forced: None,
             not_run: None,
             exited: None,
+            brief: false,
             mounts: None,
             marks: Marks::default(),
             refused: BTreeMap::new(),
@@ -182,19 +188,31 @@ impl Run {
             }
         };
         match message {
-            Status::Started { degraded } => {
+            Status::Started {
+                degraded,
+                ran_us,
+                exited,
+            } => {
                 self.degraded.extend(degraded);
                 // The mounts come first, and the listener where there is one.
                 cage.notices = (descriptors.len() > 1).then(|| descriptors.pop()).flatten();
                 self.mounts = descriptors.pop();
-                self.started = Some(at);
-                let mut clock = RunClock::new(now);
+                // One that was frozen meanwhile ran no longer than this.
+                let ran = Duration::from_micros(ran_us).min(BRIEF);
+                let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(0);
+                self.started = Some(Time {
+                    ms: at.ms.saturating_sub(ran_ms),
+                });
+                let mut clock = RunClock::new(now.checked_sub(ran).unwrap_or(now));
                 if !self.frozen.is_empty() {
                     clock.freeze(now);
                 }
                 self.clock = Some(clock);
                 self.watch = Watch::new(now);
-                return Some(Said::Started);
+                if exited.is_none() {
+                    return Some(Said::Started);
+                }
+                (self.exited, self.brief) = (exited, true);
             }
             Status::NoProgram { program } => self.not_run = Some(Reason::NoProgram { program }),
             Status::Failed { detail } => self.not_run = Some(Reason::Engine { detail }),
