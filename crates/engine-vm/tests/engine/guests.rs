@@ -19,6 +19,7 @@ type Test = fn(&Bench, &Image);
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("the program runs on another kernel", another_kernel),
     ("a full disk is an error of the program", full_disk),
+    ("two streams that flood are both whole", two_floods),
     (
         "a kernel that is killed ends its task with the reason",
         killed,
@@ -64,6 +65,35 @@ fn full_disk(bench: &Bench, _: &Image) {
     bench.engine().discard(spec.attempt);
 }
 
+/// The host takes nothing for a while, as where its disk is slow: one stream finds no room, since
+/// the other has just had the last of it, and is not at its end for that.
+pub(crate) fn two_floods(bench: &Bench, _: &Image) {
+    let mut spec = bench.script(
+        "head -c 24m /dev/zero & head -c 24m /dev/zero >&2; code=$?; wait $!; exit $(($? + code))",
+    );
+    spec.limits.output = Bytes(64 << 20);
+    bench.start(&spec);
+    bench.started(spec.attempt);
+    let sizes = || {
+        let streams = bench.engine().streams(spec.attempt).unwrap();
+        streams.map(|stream| stream.metadata().unwrap().len())
+    };
+    until("both write", || sizes().iter().all(|size| *size > 0));
+    let [host_end] = called("/run/guest/gleaner-guest\0run")[..] else {
+        panic!("not one guest");
+    };
+    let host_end = rustix::process::Pid::from_raw(host_end.try_into().unwrap()).unwrap();
+    let tell = |signal| rustix::process::kill_process(host_end, signal).unwrap();
+    tell(rustix::process::Signal::STOP);
+    // On purpose: whoever writes has to fill what room there is.
+    std::thread::sleep(Duration::from_secs(2));
+    tell(rustix::process::Signal::CONT);
+    let ending = bench.ending(spec.attempt);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 });
+    assert_eq!(sizes(), [24 << 20; 2]);
+    bench.engine().discard(spec.attempt);
+}
+
 /// Waits until it is so.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
@@ -99,8 +129,13 @@ pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// Kernels of guests that this process began, by the chain of parents.
+/// Kernels of guests that this process began.
 pub(crate) fn kernels() -> Vec<u32> {
+    called("/run/guest/kernel")
+}
+
+/// Processes of such a command that this process began, by the chain of parents.
+fn called(command: &str) -> Vec<u32> {
     let ours = |pid: u32| {
         let mut at = pid;
         while at > 1 && at != std::process::id() {
@@ -111,8 +146,8 @@ pub(crate) fn kernels() -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.starts_with("/run/guest/kernel") && ours(*pid)
+        let called = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        called.starts_with(command) && ours(*pid)
     })
     .collect()
 }

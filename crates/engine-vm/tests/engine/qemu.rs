@@ -1,6 +1,6 @@
 //! What is different under QEMU, here where it translates each instruction: that runs anywhere.
 
-use crate::images;
+use crate::{guests, images};
 use gleaner_engine::conformance::harness::group_parent;
 use gleaner_engine::conformance::{Bench, DEADLINE};
 use gleaner_engine::{
@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         own_kernel,
     ),
     ("nothing is refused in an ordinary run", nothing_refused),
+    ("two streams that flood are both whole", guests::two_floods),
     (
         "what the trial of the device says is bounded and remembered",
         device,

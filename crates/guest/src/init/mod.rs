@@ -149,19 +149,14 @@ fn watch(
             program.hear()?;
         }
         for (stream, (ready, slot)) in woken.streams.into_iter().zip(&mut streams).enumerate() {
-            let (true, Some(file)) = (ready, slot.as_mut()) else {
+            if !ready {
                 continue;
-            };
-            let room = usize::try_from(channel.room()).unwrap_or(READ_BYTES);
-            let most = room.min(READ_BYTES);
-            let length = file.read(buffer.get_mut(..most).unwrap_or_default())?;
-            let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-            if bytes.is_empty() {
-                *slot = None;
-            } else if stream == 0 {
-                channel.send(&ToHost::Stdout(bytes))?;
-            } else {
-                channel.send(&ToHost::Stderr(bytes))?;
+            }
+            let bytes = take(slot, channel.room(), &mut buffer)?;
+            match (bytes.is_empty(), stream) {
+                (true, _) => {}
+                (false, 0) => channel.send(&ToHost::Stdout(bytes))?,
+                (false, _) => channel.send(&ToHost::Stderr(bytes))?,
             }
         }
         program.look(record);
@@ -169,6 +164,22 @@ fn watch(
     }
     program.finish(record);
     Ok(())
+}
+
+/// Takes what a stream has, as far as the host has room for it. Where the other stream has just
+/// taken the last of that, there is nothing to be had, and the stream goes on all the same.
+fn take(slot: &mut Option<File>, room: u64, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
+    let room = usize::try_from(room)
+        .unwrap_or(usize::MAX)
+        .min(buffer.len());
+    let Some(file) = slot.as_mut().filter(|_| room > 0) else {
+        return Ok(Vec::new());
+    };
+    let length = file.read(buffer.get_mut(..room).unwrap_or_default())?;
+    if length == 0 {
+        *slot = None;
+    }
+    Ok(buffer.get(..length).unwrap_or_default().to_vec())
 }
 
 /// What the host was told of the program's use last, and when.
@@ -211,10 +222,12 @@ struct Woken {
 }
 
 fn wait(channel: &Channel, program: &Program, streams: &[Option<File>; 2]) -> io::Result<Woken> {
-    let mut polls = vec![
-        PollFd::new(channel, PollFlags::IN),
-        PollFd::new(program, PollFlags::IN),
-    ];
+    let mut polls = vec![PollFd::new(channel, PollFlags::IN)];
+    // Its end is told once; then the descriptor is at its end for good, and nothing to wait for.
+    let runs = !program.is_over();
+    if runs {
+        polls.push(PollFd::new(program, PollFlags::IN));
+    }
     // A program that writes more than the host takes waits in its own write.
     let room = channel.room() > 0;
     for stream in streams.iter().flatten().filter(|_| room) {
@@ -232,10 +245,31 @@ fn wait(channel: &Channel, program: &Program, streams: &[Option<File>; 2]) -> io
     let mut next = || ready.next().unwrap_or(false);
     Ok(Woken {
         channel: next(),
-        // Its end is told once; then the descriptor is at its end for good.
-        program: next() && !program.is_over(),
+        program: runs && next(),
         streams: streams
             .each_ref()
             .map(|stream| stream.is_some() && room && next()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+
+    #[test]
+    fn a_stream_that_finds_no_room_is_not_at_its_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut slot = Some(File::from(OwnedFd::from(reader)));
+        let mut buffer = [0; 8];
+        writer.write_all(b"one two three").unwrap();
+        assert_eq!(take(&mut slot, 0, &mut buffer).unwrap(), b"");
+        assert!(slot.is_some());
+        assert_eq!(take(&mut slot, 4, &mut buffer).unwrap(), b"one ");
+        assert_eq!(take(&mut slot, u64::MAX, &mut buffer).unwrap(), b"two thre");
+        drop(writer);
+        assert_eq!(take(&mut slot, 9, &mut buffer).unwrap(), b"e");
+        assert_eq!(take(&mut slot, 9, &mut buffer).unwrap(), b"");
+        assert!(slot.is_none());
+    }
 }
