@@ -364,6 +364,85 @@ fn an_archive_of_nothing_that_becomes_too_much_is_refused() {
     assert!(error.starts_with("f4: does not fit"), "{error}");
 }
 
+/// An entry whose name comes before it, as GNU writes long ones.
+fn long_name(tar: &mut Tar, name: &[u8]) {
+    add(tar, EntryType::GNULongName, "././@LongLink", "", name);
+    file(tar, "short", b"1");
+}
+
+#[test]
+fn names_that_no_system_has_fill_no_memory() {
+    let long = tar(|tar| long_name(tar, &[b'n'; 4000]));
+    let error = import_bytes(&long).unwrap_err();
+    assert!(error.contains("a name of more than 255 bytes"), "{error}");
+    let longer = tar(|tar| long_name(tar, &[b'n'; 5000]));
+    let error = import_bytes(&gzip(&longer)).unwrap_err();
+    assert!(
+        error.contains("more than 4095 bytes") && error.len() < 200,
+        "{error}"
+    );
+    let bomb = gzip(&tar(|tar| long_name(tar, &vec![b'n'; 8 << 20])));
+    assert!(bomb.len() < 64 << 10);
+    let error = import_bytes(&bomb).unwrap_err();
+    assert!(error.contains("longer than 1 MiB"), "{error}");
+    // What is bounded is each entry's own.
+    let many = tar(|tar| {
+        for at in 0..300 {
+            let name = format!("d{at}/{}", ["n".repeat(250).as_str(); 15].join("/"));
+            long_name(tar, name.as_bytes());
+        }
+    });
+    assert!(many.len() > 1 << 20);
+    import_bytes(&many).unwrap();
+}
+
+/// GNU tar and bsdtar put a list of parts into the place of such a file, under another name.
+#[test]
+fn a_file_with_holes_is_refused_in_every_format() {
+    let described = |name: &str| {
+        tar(|tar| {
+            let words = [
+                ("GNU.sparse.major", &b"1"[..]),
+                ("GNU.sparse.name", b"lastlog"),
+            ];
+            tar.append_pax_extensions(words).unwrap();
+            file(tar, name, b"1\n0\n4096\n");
+        })
+    };
+    let cases = [
+        described("GNUSparseFile.0/lastlog"),
+        tar(|tar| {
+            let mut header = Header::new_gnu();
+            header.set_path("lastlog").unwrap();
+            header.set_entry_type(EntryType::GNUSparse);
+            header.set_size(0);
+            header.as_gnu_mut().unwrap().realsize = *b"00000000000\0";
+            header.set_cksum();
+            tar.append(&header, &b""[..]).unwrap();
+        }),
+    ];
+    for archive in cases {
+        let error = import_bytes(&archive).unwrap_err();
+        assert!(error.contains("lastlog: is stored with holes"), "{error}");
+    }
+    // As the tar of this PC does it.
+    let dir = tempfile::tempdir().unwrap();
+    let (holes, archive) = (dir.path().join("lastlog"), dir.path().join("a.tar"));
+    File::create(&holes).unwrap().set_len(8 << 20).unwrap();
+    let mut call = Command::new("tar");
+    call.args(["--sparse", "--format=pax", "-cf"]).arg(&archive);
+    call.arg("-C").arg(dir.path()).arg("lastlog");
+    assert!(call.status().unwrap().success());
+    let error = import(&archive, BYTES_MAX).unwrap_err().to_string();
+    assert!(error.contains("is stored with holes"), "{error}");
+    let other = tar(|tar| {
+        tar.append_pax_extensions([("SCHILY.xattr.user.a", &b"GNU.sparse.major"[..])])
+            .unwrap();
+        file(tar, "whole", b"1");
+    });
+    import_bytes(&other).unwrap();
+}
+
 /// A directory with everything that has a place in the layout of its own.
 fn directory(dir: &Path) -> PathBuf {
     let top = dir.join("root");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Longest name and path in bytes, as Linux has them.
 const NAME_BYTES_MAX: usize = 255;
-const PATH_BYTES_MAX: usize = 4095;
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
 
 /// Deepest directory: what a path of the longest kind could hardly use.
 const DEPTH_MAX: usize = 256;

@@ -3,15 +3,29 @@
 
 use super::{DEVICE, LeftOut};
 use crate::content::{From, Part, PartReader};
-use crate::tree::{Node, Tree, What};
+use crate::tree::{Node, PATH_BYTES_MAX, Tree, What};
 use crate::{Content, ENTRIES_MAX, ImageError, entry, io_at};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::rc::Rc;
 use tar::{Archive, EntryType};
 
 /// In layers, what begins with this takes something away.
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OF_BUILDERS: &[u8] = b".wh..wh.";
+
+/// Most bytes that describe one entry: its name, its link's target and its attributes, of which
+/// Linux allows 64 KiB each.
+const HEAD_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of a name that is too long that are shown.
+const SHOWN_BYTES: usize = 64;
+
+/// Beginning of the words by which an entry of pax says that its content is not its file, but a list
+/// of the parts of one with holes (GNU tar's manual, "Storing Sparse Files").
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// What an archive means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +46,31 @@ struct Entry {
     content: Option<Part>,
 }
 
-fn damaged(error: &std::io::Error) -> ImageError {
+/// Reads heads. The library holds what describes an entry in memory, and an archive that says that
+/// this is all of its many gigabytes would fill it.
+struct Heads {
+    reader: PartReader,
+    /// Bytes that the next entry's head may have.
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Heads {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        let left = self.left.get().checked_sub(count as u64);
+        let long = || io::Error::other("an entry's name and attributes are longer than 1 MiB");
+        self.left.set(left.ok_or_else(long)?);
+        Ok(count)
+    }
+}
+
+impl Seek for Heads {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.reader.seek(to)
+    }
+}
+
+fn damaged(error: &io::Error) -> ImageError {
     ImageError::Source(format!(
         "the archive is no tar archive, or damaged: {error}"
     ))
@@ -43,16 +81,32 @@ fn each(
     part: &Part,
     mut take: impl FnMut(Entry) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    let mut archive: Archive<PartReader> = Archive::new(part.reader());
+    let left = Rc::new(Cell::new(HEAD_BYTES_MAX));
+    let mut archive = Archive::new(Heads {
+        reader: part.reader(),
+        left: Rc::clone(&left),
+    });
     let entries = archive.entries_with_seek().map_err(|e| damaged(&e))?;
     for (count, found) in entries.enumerate() {
-        let found = found.map_err(|error| damaged(&error))?;
+        let mut found = found.map_err(|error| damaged(&error))?;
+        let sparse = is_sparse(&mut found);
+        left.set(HEAD_BYTES_MAX);
         let header = found.header();
         let path = found.path_bytes().into_owned();
+        let link = found.link_name_bytes().unwrap_or_default().into_owned();
+        if path.len().max(link.len()) > PATH_BYTES_MAX {
+            let begins = path.get(..SHOWN_BYTES).unwrap_or(&path);
+            return Err(entry(begins)(format!(
+                "has a name or a target of more than {PATH_BYTES_MAX} bytes"
+            )));
+        }
         if count >= ENTRIES_MAX {
             return Err(entry(&path)(format!(
                 "is one entry more than the {ENTRIES_MAX} allowed"
             )));
+        }
+        if sparse {
+            return Err(entry(&path)(HOLES.to_owned()));
         }
         let size = found.size();
         let kind = header.entry_type();
@@ -64,7 +118,7 @@ fn each(
         }
         take(Entry {
             kind,
-            link: found.link_name_bytes().unwrap_or_default().into_owned(),
+            link,
             mode: header.mode().unwrap_or(0),
             mtime: header.mtime().unwrap_or(0),
             content,
@@ -72,6 +126,20 @@ fn each(
         })?;
     }
     Ok(())
+}
+
+/// Why a file with holes is no entry of an image.
+const HOLES: &str = "is stored with holes; make the archive without --sparse (for bsdtar, with \
+                     --no-read-sparse)";
+
+/// Whether an entry is a list of parts in place of a file.
+fn is_sparse(found: &mut tar::Entry<'_, Heads>) -> bool {
+    let extensions = found.pax_extensions().ok().flatten();
+    extensions
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|extension| extension.key_bytes().starts_with(SPARSE))
 }
 
 /// Every file and every link of an archive by its name.
@@ -189,9 +257,7 @@ fn put(tree: &mut Tree, found: Entry, left_out: &mut LeftOut) -> Result<(), Stri
             return Ok(());
         }
         EntryType::XGlobalHeader => return Ok(()),
-        EntryType::GNUSparse => {
-            return Err("is stored with holes; make the archive without --sparse".into());
-        }
+        EntryType::GNUSparse => return Err(HOLES.into()),
         EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader => return Ok(()),
         _ => return Err("is of a kind that no image may have".into()),
     };
