@@ -29,7 +29,7 @@ mod shim;
 pub use bundle::GuestNeeds;
 pub use caged::{Caged, Cages, Runner};
 pub use host::uids::default_range as default_uid_range;
-pub use host::{ProcessConfig, ProcessEngine, domain_name};
+pub use host::{ProcessConfig, ProcessEngine, TRIAL_BEAT, TRIAL_LEASE_MS, domain_name};
 pub use place::own_processors;
 
 use std::ffi::OsString;

@@ -5,7 +5,7 @@
 
 use crate::{WasmConfig, WasmEngine};
 use gleaner_engine::{AttemptSpec, Capability, Engine as _, EngineEvent, InputFile, Level};
-use gleaner_engine_process::ProcessConfig;
+use gleaner_engine_process::{TRIAL_BEAT, TRIAL_LEASE_MS};
 use gleaner_model::{Bytes, Digest, JobId, LeaseId, Limits, TaskId};
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -13,13 +13,6 @@ use std::time::{Duration, Instant};
 
 /// How long the trial may take; tasks run at idle priority, and this PC may be busy.
 const WAIT: Duration = Duration::from_secs(60);
-
-/// Time between beats while we wait.
-const BEAT: Duration = Duration::from_millis(500);
-
-/// How long the trial's cage goes on without a beat, in milliseconds: longer than a thread at normal
-/// priority waits between two on a PC that is very busy. Where we are gone it ends at once.
-const LEASE_MS: u64 = 10_000;
 
 /// Memory and disk of the trial.
 const TRIAL_BYTES: Bytes = Bytes(16 << 20);
@@ -37,16 +30,11 @@ pub(crate) const NOTHING: &[u8] = &[
 /// The outcome as a row of `gleaner doctor`. Takes a directory beside the engine's.
 #[must_use]
 pub fn trial(config: &WasmConfig) -> Capability {
-    let dir = config.process.dir.with_extension("trial");
+    let process = config.process.of_trial();
+    let dir = process.dir.clone();
     let begun = Instant::now();
     let outcome = run(WasmConfig {
-        process: ProcessConfig {
-            dir: dir.clone(),
-            domain: None,
-            beat: BEAT,
-            outlives: false,
-            ..config.process.clone()
-        },
+        process,
         ..config.clone()
     });
     let _left_for_later = fs::remove_dir_all(dir);
@@ -98,8 +86,8 @@ fn run(config: WasmConfig) -> Result<(), String> {
     let begun = Instant::now();
     engine.start(spec).map_err(|error| error.to_string())?;
     let reason = loop {
-        engine.beat(LEASE_MS);
-        match heard.recv_timeout(BEAT) {
+        engine.beat(TRIAL_LEASE_MS);
+        match heard.recv_timeout(TRIAL_BEAT) {
             Ok(EngineEvent::Ended { ending, .. }) => break Ok(ending.reason),
             _ if begun.elapsed() > WAIT => {
                 break Err(format!("nothing ran within {} s", WAIT.as_secs()));

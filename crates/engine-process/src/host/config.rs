@@ -41,6 +41,13 @@ pub struct ProcessConfig {
     pub outlives: bool,
 }
 
+/// Time between the beats of a trial, in which a small task is run to find out whether any would.
+pub const TRIAL_BEAT: Duration = Duration::from_millis(500);
+
+/// How long a trial's cage goes on without a beat, in milliseconds: longer than a thread at normal
+/// priority waits between two on a PC that is very busy. Where whoever tries is gone it ends at once.
+pub const TRIAL_LEASE_MS: u64 = 10_000;
+
 impl ProcessConfig {
     /// The usual settings, in this directory.
     #[must_use]
@@ -58,6 +65,19 @@ impl ProcessConfig {
             fresh: false,
             spare: false,
             outlives: true,
+        }
+    }
+
+    /// The same for a trial: in a directory beside the engine's, which is the caller's to remove,
+    /// and a group of its own. Nothing of it outlives whoever tries.
+    #[must_use]
+    pub fn of_trial(&self) -> Self {
+        Self {
+            dir: self.dir.with_extension("trial"),
+            domain: None,
+            beat: TRIAL_BEAT,
+            outlives: false,
+            ..self.clone()
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::cgroup::{Backend, Claim, DetectOptions};
 use crate::collect;
 use crate::message::{FromShim, Share, ToShim, buffer};
 use crate::probe::{ProbeOptions, probe};
-pub use config::{ProcessConfig, domain_name};
+pub use config::{ProcessConfig, TRIAL_BEAT, TRIAL_LEASE_MS, domain_name};
 use discard::Rubbish;
 use gleaner_engine::{
     Adopted, AfterSave, Allowance, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,

@@ -14,7 +14,7 @@ use crate::image::Image;
 use crate::machine::{self, Moves};
 use crate::outcome::{BUSY, Kept, boot, cache, lasts, recall, recalled, remember};
 use gleaner_engine::{AttemptSpec, Capability, Control, Engine as _, EngineEvent, Events};
-use gleaner_engine_process::ProcessConfig;
+use gleaner_engine_process::{TRIAL_BEAT, TRIAL_LEASE_MS};
 use gleaner_guest::task::Accelerator;
 use gleaner_model::{Bytes, JobId, LeaseId, Limits, Reason, TaskId};
 use std::fs;
@@ -35,13 +35,6 @@ const HANGS: Duration = Duration::from_secs(10);
 
 /// How long one that is ended may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
-
-/// Time between beats while we wait.
-const BEAT: Duration = Duration::from_millis(500);
-
-/// How long the trial's cage goes on without a beat, in milliseconds: longer than a thread at normal
-/// priority waits between two on a PC that is very busy. Where we are gone it ends at once.
-const LEASE_MS: u64 = 10_000;
 
 /// Memory and disk of the trial.
 const TRIAL_BYTES: Bytes = Bytes(32 << 20);
@@ -129,15 +122,10 @@ fn try_one(config: &VmConfig, image: &Image, accelerator: Accelerator) -> Outcom
     if let Err(why) = machine::machine(&image.manifest, accelerator, Moves::Never) {
         return Outcome::Absent { why };
     }
-    let dir = config.process.dir.with_extension("trial");
+    let process = config.process.of_trial();
+    let dir = process.dir.clone();
     let outcome = run(VmConfig {
-        process: ProcessConfig {
-            dir: dir.clone(),
-            domain: None,
-            beat: BEAT,
-            outlives: false,
-            ..config.process.clone()
-        },
+        process,
         accelerator: Some(accelerator),
         silence: match accelerator {
             Accelerator::Kvm => HANGS.min(config.silence),
@@ -184,8 +172,8 @@ fn run(config: VmConfig) -> Outcome {
         return fails(error.to_string());
     }
     let ended = |until: Duration| loop {
-        engine.beat(LEASE_MS);
-        match heard.recv_timeout(BEAT) {
+        engine.beat(TRIAL_LEASE_MS);
+        match heard.recv_timeout(TRIAL_BEAT) {
             Ok(EngineEvent::Ended { ending, .. }) => break Some(ending.reason),
             _ if begun.elapsed() > until => break None,
             _ => {}
