@@ -27,6 +27,8 @@ pub(super) struct Axes {
     values: BTreeMap<String, Values>,
     /// Value and path of each file on an axis; for `lines` and `split` the one file.
     files: BTreeMap<String, Vec<(String, PathBuf)>>,
+    /// Axes whose files are inputs of their tasks.
+    brought: BTreeSet<String>,
 }
 
 impl Values {
@@ -57,6 +59,7 @@ impl Axes {
             mode: sweep.mode,
             values: BTreeMap::new(),
             files: BTreeMap::new(),
+            brought: BTreeSet::new(),
         };
         for (name, axis) in &sweep.axes {
             let key = format!("sweep.{name}");
@@ -87,6 +90,7 @@ impl Axes {
                 let files = named_files(pattern, base)?;
                 let texts = files.iter().map(|(value, _)| value.clone()).collect();
                 self.files.insert(name.into(), files);
+                self.brought.insert(name.into());
                 Ok(Values::Texts(texts))
             }
             Axis::Lines(file) => {
@@ -162,14 +166,8 @@ impl Axes {
             .iter()
             .map(|name| (name.as_str(), "task.inputs"))
             .collect();
-        for (axis, values) in &self.values {
-            let Values::Texts(texts) = values else {
-                continue;
-            };
+        for axis in &self.brought {
             let files = self.files(axis);
-            if files.len() != texts.len() {
-                continue;
-            }
             let own: BTreeSet<&str> = files.iter().map(|(value, _)| value.as_str()).collect();
             if let Some((name, other)) = own.iter().find_map(|name| taken.get_key_value(name)) {
                 return Err(at(

@@ -76,6 +76,18 @@ async fn inputs_axes_and_the_program_are_found_and_hashed() {
 }
 
 #[tokio::test]
+async fn a_list_of_one_line_is_no_file_of_its_task() {
+    let folder = Folder::new(&["names", "other"]);
+    let text = "[task]\ncommand = ['look', '{n}', '{m}']\ninputs = { 'names' = 'names' }\n\
+                [sweep]\nn = { lines = 'names' }\nm = { lines = 'names' }\n";
+    let prepared = folder.prepare(text).await.unwrap();
+    assert_eq!(names(&prepared), ["names"]);
+    let file = text.replace("m = { lines", "m = { files");
+    let refused = folder.prepare(&file).await.unwrap_err();
+    assert!(refused.contains("brings a file named `names`"), "{refused}");
+}
+
+#[tokio::test]
 async fn files_of_one_name_keep_their_folders() {
     let folder = Folder::new(&["runs/1/in.txt", "runs/2/in.txt"]);
     let text = "[task]\ncommand = ['cat', '{f}']\n[sweep]\nf = { files = 'runs/*/in.txt' }\n";
