@@ -73,15 +73,15 @@ async fn run_with(
         true => Some(link::tls::client_config(&config)?),
         false => None,
     };
-    let job_ends = Arc::<Notify>::default();
-    let news = (seen, Arc::clone(&job_ends));
+    let ends_due = Arc::<Notify>::default();
+    let news = (seen, Arc::clone(&ends_due));
     let link = Link::new(&config, tls.as_ref(), inputs.clone(), news)?;
     let blobs = blobs::Blobs::new(&config, tls.as_ref())?;
     let close = CancellationToken::new();
     let outside = Outside {
         inputs: inputs.clone(),
         condition,
-        job_ends,
+        ends_due,
         blobs,
         runtime: Handle::current(),
         close: close.clone(),
@@ -134,8 +134,8 @@ async fn run_with(
 struct Outside {
     inputs: Inputs,
     condition: channel::Sender<Condition>,
-    /// Tells the link that the last attempt of a job has ended here.
-    job_ends: Arc<Notify>,
+    /// Tells the link that so many attempts of a job have ended here that the pool should hear.
+    ends_due: Arc<Notify>,
     blobs: blobs::Blobs,
     runtime: Handle,
     /// Ends the owner's side, after everything else.
@@ -188,7 +188,7 @@ fn prepare(
         offer,
         home: home.path().to_owned(),
         condition: outside.condition,
-        job_ends: outside.job_ends,
+        ends_due: outside.ends_due,
         clock,
         watching,
         guests,

@@ -24,7 +24,7 @@ const PACE_WEIGHT: f64 = 0.2;
 const AHEAD_SECONDS: f64 = 1.5;
 
 /// Most tasks a slot gets ahead.
-const MAX_DEPTH: u32 = 256;
+const MAX_DEPTH: u32 = 512;
 
 /// Tasks that failed for good whose trouble stays in memory once a job is over; the store has
 /// all.
@@ -314,7 +314,7 @@ impl Job {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "clamped to 1..=256 before"
+        reason = "clamped to 1..=512 before"
     )]
     pub(crate) fn depth(&self) -> u32 {
         self.pace.map_or(1, |pace| {
@@ -433,8 +433,8 @@ mod tests {
     fn depth_follows_the_pace() {
         let table = [
             (None, 1),
-            (Some(0.0), 256),
-            (Some(0.001), 256),
+            (Some(0.0), 512),
+            (Some(0.001), 512),
             (Some(0.1), 15),
             (Some(1.0), 2),
             (Some(1.5), 1),

@@ -209,7 +209,7 @@ impl Dispatch {
             .get(&attempt)
             .and_then(|slot| slot.report.clone());
         match report {
-            Some(report) => self.send(v1::agent_message::Kind::Ended(report)),
+            Some(report) => self.send_end(report),
             None => self.unexpected(&Action::Report(attempt)),
         }
     }
@@ -237,6 +237,6 @@ impl Dispatch {
         self.slots.remove(&attempt);
         let now = self.parts.clock.now();
         let (_, report) = Draft::bare(attempt, reason, None, now).seal();
-        self.send(v1::agent_message::Kind::Ended(report));
+        self.send_end(report);
     }
 }

@@ -7,6 +7,7 @@
 
 mod act;
 mod ahead;
+mod due;
 mod offer;
 pub(crate) mod save;
 mod serve;
@@ -24,6 +25,7 @@ use crate::run::JobTemplate;
 use crate::watch::capacity::Offer;
 use crate::watch::roster::Held;
 use crate::watch::{Watching, disk};
+use due::Due;
 use gleaner_attempt::{Action, Adoption, Book, Capacity, Event, Verdict};
 use gleaner_engine::{AttemptSpec, Engine};
 use gleaner_harvest::{Cause, Decision};
@@ -93,8 +95,8 @@ pub(crate) struct Parts {
     /// Where everything of the agent lies.
     pub(crate) home: PathBuf,
     pub(crate) condition: watch::Sender<Condition>,
-    /// Told when the report of a job's last attempt here has gone to the link.
-    pub(crate) job_ends: Arc<Notify>,
+    /// Told when ends that have gone to the link are due; see [`due`].
+    pub(crate) ends_due: Arc<Notify>,
     pub(crate) clock: Clock,
     pub(crate) watching: Watching,
     /// For whom attempts run, and what they use: for the owner.
@@ -110,6 +112,7 @@ pub(crate) struct Dispatch {
     /// Events that follow from actions, handled before the next input.
     follow_up: VecDeque<Event>,
     slots: BTreeMap<AttemptId, Slot>,
+    due: Due,
     templates: BTreeMap<JobId, Arc<JobTemplate>>,
     relays: serve::Relays,
     outgoing: Option<UnboundedSender<v1::AgentMessage>>,
@@ -164,6 +167,7 @@ impl Dispatch {
             cap: capacity.memory,
             follow_up: VecDeque::new(),
             slots: BTreeMap::new(),
+            due: Due::default(),
             templates: BTreeMap::new(),
             relays: serve::Relays::default(),
             outgoing: None,
@@ -394,38 +398,35 @@ impl Dispatch {
     }
 
     fn send(&self, kind: v1::agent_message::Kind) {
-        let last = match &kind {
-            v1::agent_message::Kind::Ended(ended) => self.is_last(ended),
-            v1::agent_message::Kind::Hello(_)
-            | v1::agent_message::Kind::Beat(_)
-            | v1::agent_message::Kind::Progress(_)
-            | v1::agent_message::Kind::LogChunk(_)
-            | v1::agent_message::Kind::Saved(_)
-            | v1::agent_message::Kind::Offer(_) => false,
-        };
         if let Some(outgoing) = &self.outgoing
             && outgoing.send(message(kind)).is_err()
         {
             // The link noticed first; it will say so, and reports are sent again then.
             tracing::debug!(target: "gleaner::agent", "the link is gone");
         }
-        if last {
-            self.parts.job_ends.notify_one();
+    }
+
+    fn send_end(&mut self, ended: v1::Ended) {
+        let due = self.is_due(&ended);
+        self.send(v1::agent_message::Kind::Ended(ended));
+        if due {
+            self.parts.ends_due.notify_one();
         }
     }
 
-    /// Whether the node has nothing else to do for the job, so that somebody may wait for this end.
-    fn is_last(&self, ended: &v1::Ended) -> bool {
-        let Some(job) = ended
-            .attempt
-            .map(|attempt| AttemptId::from(attempt).task.job)
-        else {
+    /// Whether the job's ends should be heard now.
+    fn is_due(&mut self, ended: &v1::Ended) -> bool {
+        let Some(attempt) = ended.attempt.map(AttemptId::from) else {
             return false;
         };
+        let job = attempt.task.job;
         let [first, last] = [0, u32::MAX].map(|at| TaskId::new(job, at).attempt(at));
-        // What ended and is not acknowledged yet lies before what is to come.
-        let mut rest = self.slots.range(first..=last).rev();
-        rest.all(|(_, slot)| slot.report.is_some())
+        let slots = &self.slots;
+        self.due.end(job, || {
+            let all = slots.range(first..=last);
+            let left = all.filter(|(_, slot)| slot.report.is_none()).count();
+            u32::try_from(left).unwrap_or(u32::MAX)
+        })
     }
 
     fn hello(&self) -> v1::Hello {

@@ -71,8 +71,8 @@ pub(crate) struct Link {
     inputs: Inputs,
     inbound: Arc<Semaphore>,
     condition: watch::Receiver<Condition>,
-    /// Told when the last attempt of a job has ended here: somebody may wait for its report.
-    job_ends: Arc<Notify>,
+    /// Told when so many attempts of a job have ended here that the pool should hear of it.
+    ends_due: Arc<Notify>,
     /// Beats of which the dispatch loop has not taken note.
     unheard: Arc<AtomicU32>,
 }
@@ -100,7 +100,7 @@ impl Link {
         config: &AgentConfig,
         tls: Option<&ClientConfig>,
         inputs: Inputs,
-        (condition, job_ends): (watch::Receiver<Condition>, Arc<Notify>),
+        (condition, ends_due): (watch::Receiver<Condition>, Arc<Notify>),
     ) -> Result<Self, AgentError> {
         let uri = server_uri(&config.server)?;
         let host = uri.host().unwrap_or_default();
@@ -136,7 +136,7 @@ impl Link {
             inputs,
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
             condition,
-            job_ends,
+            ends_due,
             unheard: Arc::default(),
         })
     }
