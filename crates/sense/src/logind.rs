@@ -77,7 +77,7 @@ impl Listener<'_> {
     fn listen(&mut self) -> Result<(), BusError> {
         self.bus.listen(&format!("type='signal',sender='{NAME}'"))?;
         self.bus.listen(&format!(
-            "type='signal',member='NameOwnerChanged',arg0='{NAME}'"
+            "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{NAME}'"
         ))?;
         self.take_hold();
         loop {

@@ -114,11 +114,30 @@ fn an_endless_line_ends_the_connection() {
     player.join().unwrap();
 }
 
+/// A signal by hand, without a body: to everybody, or to one connection alone.
+fn signal(member: &str, to_all: bool) -> Vec<u8> {
+    const SENDER: u8 = 7;
+    let mut message = wire::call(9, PEER, member, &[]);
+    message[1] = 4;
+    if to_all {
+        let field = [wire::DESTINATION, 1, b's', 0];
+        let at = message.windows(4).position(|bytes| bytes == field);
+        message[at.unwrap()] = SENDER;
+    }
+    message
+}
+
+#[test]
+fn what_anybody_may_send_to_us_alone_is_not_heard() {
+    for (to_all, heard) in [(true, true), (false, false)] {
+        let message = wire::message(&signal("Tick", to_all)).unwrap();
+        assert_eq!(matches!(message, Message::Said(_)), heard);
+    }
+}
+
 #[test]
 fn signals_are_kept_up_to_a_bound() {
-    // A signal by hand: member "Tick", no body.
-    let mut tick = wire::call(9, PEER, "Tick", &[]);
-    tick[1] = 4;
+    let tick = signal("Tick", true);
     let stop = Stop::new().unwrap();
     let (address, player, _folder) = play(move |mut stream| {
         welcome(&mut stream);

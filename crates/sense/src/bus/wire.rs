@@ -40,7 +40,7 @@ const INTERFACE: u8 = 2;
 const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
-const DESTINATION: u8 = 6;
+pub(super) const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
 /// A call, in little-endian order.
@@ -131,6 +131,7 @@ pub(super) fn message(bytes: &[u8]) -> Result<Message, BusError> {
     reader.at = 12;
     let fields = reader.value("a(yv)", 0)?;
     let (mut to, mut member, mut error, mut signature) = (None, None, None, String::new());
+    let mut directed = false;
     for field in fields.parts() {
         let [Value::Number(number), value] = field.parts() else {
             continue;
@@ -141,6 +142,7 @@ pub(super) fn message(bytes: &[u8]) -> Result<Message, BusError> {
             Ok(MEMBER) => member = text(),
             Ok(ERROR_NAME) => error = text(),
             Ok(SIGNATURE) => signature = text().unwrap_or_default(),
+            Ok(DESTINATION) => directed = true,
             _ => {}
         }
     }
@@ -162,7 +164,8 @@ pub(super) fn message(bytes: &[u8]) -> Result<Message, BusError> {
                 text: text.to_owned(),
             }
         }
-        (SIGNAL, _, Some(member), _) => Message::Said(Said { member, body }),
+        // One that is sent to us alone comes past all rules of ours, and so from anybody.
+        (SIGNAL, _, Some(member), _) if !directed => Message::Said(Said { member, body }),
         _ => Message::Other,
     })
 }
