@@ -1,5 +1,6 @@
 //! Contents by digest, wherever they lie: a blob of its own, or inside an attempt's row.
 
+use crate::error::{ApiError, Setback};
 use gleaner_blob::{BlobError, Blobs};
 use gleaner_model::Digest;
 use gleaner_store::{Store, StoreError};
@@ -35,7 +36,16 @@ pub(crate) enum ContentError {
     Store(#[from] StoreError),
 }
 
-impl From<ContentError> for crate::error::ApiError {
+impl From<ContentError> for ApiError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Blob(error) => error.into(),
+            ContentError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ContentError> for Setback {
     fn from(error: ContentError) -> Self {
         match error {
             ContentError::Blob(error) => error.into(),

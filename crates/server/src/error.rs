@@ -1,7 +1,5 @@
 //! What can go wrong: for who starts the server, and for who asks it something.
 
-use crate::contents::ContentError;
-use crate::split::SplitError;
 use crate::split::plan::PlanError;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -131,25 +129,6 @@ impl From<BlobError> for Setback {
             | BlobError::Offset { .. }
             | BlobError::TooLarge { .. }
             | BlobError::Disk { .. } => Self::Later(error.to_string()),
-        }
-    }
-}
-
-impl From<ContentError> for Setback {
-    fn from(error: ContentError) -> Self {
-        match error {
-            ContentError::Blob(error) => error.into(),
-            ContentError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<SplitError> for Setback {
-    fn from(error: SplitError) -> Self {
-        match error {
-            SplitError::Spec(error) => Self::Final(error.to_string()),
-            SplitError::Blob(error) => error.into(),
-            SplitError::Store(error) => error.into(),
         }
     }
 }

@@ -14,7 +14,7 @@ mod tests;
 pub(crate) use check::split;
 pub(crate) use plan::JobPlan;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Setback};
 use gleaner_blob::BlobError;
 use gleaner_core::NewJob;
 use gleaner_model::{BlobRef, Digest, SpecError, Submission};
@@ -77,6 +77,16 @@ impl From<SplitError> for ApiError {
     fn from(error: SplitError) -> Self {
         match error {
             SplitError::Spec(error) => error.into(),
+            SplitError::Blob(error) => error.into(),
+            SplitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SplitError> for Setback {
+    fn from(error: SplitError) -> Self {
+        match error {
+            SplitError::Spec(error) => Self::Final(error.to_string()),
             SplitError::Blob(error) => error.into(),
             SplitError::Store(error) => error.into(),
         }
