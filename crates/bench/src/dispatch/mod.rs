@@ -332,7 +332,7 @@ impl Run<'_> {
 struct Kind {
     name: &'static str,
     /// What the floor and the peers run, without arguments, as the job does: with one, the usual
-    /// no-op looks for its language first, which doubles what it does.
+    /// no-op looks for its language first, which is a third more work.
     program: PathBuf,
     job: Value,
     /// Whether the product's goals are for this one.
