@@ -57,7 +57,8 @@ pub struct TaskCounts {
 
 /// A job in listings and alone. `GET /api/v1/jobs`, `GET /api/v1/jobs/{id}`.
 ///
-/// `?after=REVISION` holds the answer (at most 25 s) until the job's revision differs.
+/// `?after=REVISION` holds the answer (at most 25 s) until the job's revision differs: where the
+/// job is over no longer, else at least `pace_ms=N` milliseconds (100 where absent).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JobView {
     /// Its id.

@@ -15,6 +15,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 const LINE_PART: u32 = 30;
 /// How often a bar redraws while nothing happens, so that its time goes on.
 const TICK: Duration = Duration::from_millis(200);
+/// Least time between two answers for a bar, and for lines of a job that has not begun: one with thousands
+/// of tasks a second changes all the time, and nobody reads faster.
+const PACE: Duration = Duration::from_millis(200);
 /// Fewer seconds than this say nothing about a rate.
 const RATE_AFTER_SECONDS: f64 = 0.5;
 
@@ -81,7 +84,7 @@ impl JobProgress {
                 bar.set_message(bar_text(job, &rate));
             }
             Way::Lines { last, state } => {
-                let every = LINE_EVERY.max(self.started.elapsed() / LINE_PART);
+                let every = line_every(self.started);
                 let changed = *state != Some(job.state);
                 if changed || last.is_none_or(|last| last.elapsed() >= every) {
                     out::say(line_text(job, &rate));
@@ -89,6 +92,21 @@ impl JobProgress {
                     *state = Some(job.state);
                 }
             }
+        }
+    }
+
+    /// How soon there is use for what changed in a job in this state. That it is over is told at
+    /// once.
+    pub(crate) fn pace(&self, state: JobState) -> Duration {
+        match &self.way {
+            Way::Silent => Duration::MAX,
+            Way::Lines { last, .. } if state == JobState::Running => {
+                let since = last.map_or(Duration::ZERO, |last| last.elapsed());
+                let due = line_every(self.started).saturating_sub(since);
+                // Another state is told before.
+                due.clamp(PACE, LINE_EVERY)
+            }
+            Way::Bar(_) | Way::Lines { .. } => PACE,
         }
     }
 
@@ -122,6 +140,11 @@ fn bar() -> ProgressBar {
     }
     bar.enable_steady_tick(TICK);
     bar
+}
+
+/// Least time between two lines to somebody who waits since then.
+fn line_every(started: Instant) -> Duration {
+    LINE_EVERY.max(started.elapsed() / LINE_PART)
 }
 
 /// Tasks that are over.
@@ -252,6 +275,26 @@ pub(crate) async fn transfer<T>(
 mod tests {
     use super::*;
     use crate::table::samples;
+
+    #[test]
+    fn who_shows_little_asks_seldom() {
+        let progress = |way| JobProgress {
+            way,
+            started: Instant::now(),
+            over_before: None,
+        };
+        let silent = progress(Way::Silent);
+        assert_eq!(silent.pace(JobState::Running), Duration::MAX);
+        let lines = |last| progress(Way::Lines { last, state: None });
+        assert_eq!(lines(None).pace(JobState::Waiting), PACE);
+        assert_eq!(lines(None).pace(JobState::Running), LINE_EVERY);
+        let just_now = lines(Some(Instant::now())).pace(JobState::Running);
+        assert!(just_now > PACE && just_now <= LINE_EVERY);
+        let long_ago = Instant::now().checked_sub(2 * LINE_EVERY);
+        assert_eq!(lines(long_ago).pace(JobState::Running), PACE);
+        let bar = progress(Way::Bar(ProgressBar::hidden()));
+        assert_eq!(bar.pace(JobState::Running), PACE);
+    }
 
     #[test]
     fn a_line_tells_counts_rate_and_time_left() {

@@ -8,11 +8,6 @@ use gleaner_model::{JobId, JobState};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Answers that are taken up at once; a short job is over before they are used up.
-const FAST_ANSWERS: u32 = 8;
-/// Afterwards, least time between two asks: a job with thousands of tasks a second changes all the
-/// time, and nobody reads faster.
-const PACE: Duration = Duration::from_millis(200);
 /// For how long a server may be away before waiting is given up: a restart takes seconds.
 pub(crate) const AWAY_MAX: Duration = Duration::from_secs(120);
 /// Wait between two tries while it is away.
@@ -30,16 +25,11 @@ pub(crate) async fn until_over(
     progress: &mut JobProgress,
 ) -> Result<JobView, ClientError> {
     let mut job = first;
-    let mut answers = 0;
     loop {
         progress.update(&job);
         if job.state.is_over() {
             progress.finish();
             return Ok(job);
-        }
-        answers += 1;
-        if answers > FAST_ANSWERS {
-            tokio::time::sleep(PACE).await;
         }
         job = patiently(client, &job, progress).await?;
     }
@@ -53,7 +43,8 @@ async fn patiently(
 ) -> Result<JobView, ClientError> {
     let mut away: Option<Instant> = None;
     loop {
-        match client.job(job.id, Some(job.revision)).await {
+        let pace = progress.pace(job.state);
+        match client.job_after(job.id, job.revision, pace).await {
             Ok(next) => {
                 if away.is_some() {
                     progress.say("the server is back");

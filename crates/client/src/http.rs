@@ -203,17 +203,29 @@ impl Client {
         .await
     }
 
-    /// One job. With `after`, the server holds its answer until the job's revision differs from
-    /// it, at most 25 s.
+    /// One job.
     ///
     /// # Errors
     /// As every call.
-    pub async fn job(&self, job: JobId, after: Option<u64>) -> Result<JobView, ClientError> {
-        self.get(
-            &format!("jobs/{job}"),
-            &[("after", number(after).as_deref())],
-        )
-        .await
+    pub async fn job(&self, job: JobId) -> Result<JobView, ClientError> {
+        self.get(&format!("jobs/{job}"), &[]).await
+    }
+
+    /// One job, when its revision is another than `after`: at once where the job is over, else
+    /// after `pace` at the earliest, and after 25 s whatever happened.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn job_after(
+        &self,
+        job: JobId,
+        after: u64,
+        pace: Duration,
+    ) -> Result<JobView, ClientError> {
+        let pace_ms = u64::try_from(pace.as_millis()).unwrap_or(u64::MAX);
+        let (after, pace_ms) = (number(Some(after)), number(Some(pace_ms)));
+        let query = [("after", after.as_deref()), ("pace_ms", pace_ms.as_deref())];
+        self.get(&format!("jobs/{job}"), &query).await
     }
 
     /// A page of a job's tasks.

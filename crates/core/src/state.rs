@@ -175,6 +175,13 @@ impl State {
         self.jobs.get(&job).map(Job::view)
     }
 
+    /// Whether there is such a job and nothing of it is left to do.
+    #[must_use]
+    pub fn is_over(&self, job: JobId) -> bool {
+        let job = self.jobs.get(&job);
+        job.is_some_and(|job| job.state.is_over())
+    }
+
     /// Whether there is such a job.
     #[must_use]
     pub fn has_job(&self, job: JobId) -> bool {

@@ -96,7 +96,7 @@ async fn look(client: Client, job: JobId, calls: Arc<Calls>) -> Result<(), Clien
         client.jobs(&JobQuery::default()).await?;
         calls.pages.count(begun.elapsed());
         let begun = Instant::now();
-        client.job(job, None).await?;
+        client.job(job).await?;
         calls.pages.count(begun.elapsed());
         let begun = Instant::now();
         let query = NodeQuery {
@@ -120,7 +120,7 @@ pub(super) fn counted(runtime: &Runtime, pool: &Pool, job: &str) -> Result<Count
     let (client, job) = (client(pool)?, number(job)?);
     let asked = runtime.block_on(async {
         let nodes = client.nodes().await?;
-        Ok::<_, ClientError>((client.job(job, None).await?, nodes))
+        Ok::<_, ClientError>((client.job(job).await?, nodes))
     });
     let (job, nodes) = asked.map_err(|problem| broken(&problem))?;
     Ok(Counted {

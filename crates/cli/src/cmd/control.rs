@@ -127,7 +127,7 @@ impl DeleteArgs {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         // Afterwards nobody knows its name.
         let before = match self.form.json {
-            true => Some(session.client.job(self.id, None).await?),
+            true => Some(session.client.job(self.id).await?),
             false => None,
         };
         let Accepted { touched } = session.client.delete_job(self.id).await?;
@@ -172,7 +172,7 @@ async fn steer(
     };
     match target {
         Target::Job(job) if form.json => {
-            out::json(&Steered::job(client.job(job, None).await?, touched))?;
+            out::json(&Steered::job(client.job(job).await?, touched))?;
         }
         Target::Task(task) if form.json => {
             let seen = client.task(task).await?.task;

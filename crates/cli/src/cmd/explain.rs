@@ -34,7 +34,7 @@ impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         let why = session.client.explain(self.job).await?;
         if self.form.json {
-            let job = session.client.job(self.job, None).await?;
+            let job = session.client.job(self.job).await?;
             let (name, state) = (job.name, job.state);
             out::json(&Explained { name, state, why })?;
             return Ok(0);

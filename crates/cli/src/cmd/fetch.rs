@@ -48,7 +48,7 @@ impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
         let client = &session.client;
         // A job that does not exist must not leave an empty folder.
-        let job = client.job(self.job, None).await?;
+        let job = client.job(self.job).await?;
         let folder = folder(self.dir.as_deref(), self.job);
         let silent = self.form.json || self.form.quiet;
         let shown = if silent {

@@ -77,7 +77,7 @@ impl JobsArgs {
 
 impl JobArgs {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
-        let job = session.client.job(self.job, None).await?;
+        let job = session.client.job(self.job).await?;
         if self.form.json {
             out::json(&job)?;
         } else if self.form.quiet {

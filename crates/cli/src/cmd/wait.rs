@@ -33,7 +33,7 @@ impl Args {
         } else {
             Shown::Progress
         });
-        let job = session.client.job(self.job, None).await?;
+        let job = session.client.job(self.job).await?;
         let job = watch::until_over(&session.client, job, &mut progress).await?;
         watch::explain_failures(&session.client, &job).await;
         if self.form.json {

@@ -1,4 +1,4 @@
-//! Revisions of jobs, and who waits for the next one.
+//! Revisions of jobs, whether they are over, and who waits for either.
 
 use gleaner_model::JobId;
 use std::collections::BTreeMap;
@@ -11,7 +11,48 @@ pub(crate) struct Changes {
     /// Revision of every job that did not change since the start: no client of an earlier
     /// process has seen a higher one, because they grow far slower than milliseconds.
     first: u64,
-    jobs: Mutex<BTreeMap<JobId, watch::Sender<u64>>>,
+    jobs: Mutex<BTreeMap<JobId, Told>>,
+}
+
+/// What is told of one job. A busy job changes with each batch; whoever waits for its end alone is
+/// not woken by all that comes before.
+#[derive(Debug)]
+struct Told {
+    revision: watch::Sender<u64>,
+    over: watch::Sender<bool>,
+}
+
+impl Told {
+    fn new(first: u64) -> Self {
+        Self {
+            revision: watch::Sender::new(first),
+            over: watch::Sender::new(false),
+        }
+    }
+}
+
+/// Hears of one job.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    revision: watch::Receiver<u64>,
+    over: watch::Receiver<bool>,
+}
+
+impl Watch {
+    /// Returns at the next change since this was called last; an error where the job is deleted.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.revision.changed().await
+    }
+
+    /// Returns when the revision is another one, or the job is deleted.
+    pub(crate) async fn differs(&mut self, from: u64) {
+        let _deleted = self.revision.wait_for(|now| *now != from).await;
+    }
+
+    /// Returns when the job is over or deleted.
+    pub(crate) async fn over(&mut self) {
+        let _deleted = self.over.wait_for(|over| *over).await;
+    }
 }
 
 impl Default for Changes {
@@ -24,17 +65,17 @@ impl Default for Changes {
 }
 
 impl Changes {
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, watch::Sender<u64>>> {
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Told>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A job changed.
-    pub(super) fn bump(&self, job: JobId) {
+    /// A job changed, and is over now or is not.
+    pub(super) fn bump(&self, job: JobId, over: bool) {
         let mut jobs = self.jobs();
-        let sender = jobs
-            .entry(job)
-            .or_insert_with(|| watch::Sender::new(self.first));
-        sender.send_modify(|revision| *revision += 1);
+        let told = jobs.entry(job).or_insert_with(|| Told::new(self.first));
+        told.revision.send_modify(|revision| *revision += 1);
+        told.over
+            .send_if_modified(|before| std::mem::replace(before, over) != over);
     }
 
     /// A job is deleted; whoever waits for it wakes up.
@@ -45,15 +86,16 @@ impl Changes {
     pub(crate) fn revision(&self, job: JobId) -> u64 {
         self.jobs()
             .get(&job)
-            .map_or(self.first, |sender| *sender.borrow())
+            .map_or(self.first, |told| *told.revision.borrow())
     }
 
-    /// A receiver that hears of every later change.
-    pub(crate) fn watch(&self, job: JobId) -> watch::Receiver<u64> {
+    /// Hears of every later change.
+    pub(crate) fn watch(&self, job: JobId) -> Watch {
         let mut jobs = self.jobs();
-        let sender = jobs
-            .entry(job)
-            .or_insert_with(|| watch::Sender::new(self.first));
-        sender.subscribe()
+        let told = jobs.entry(job).or_insert_with(|| Told::new(self.first));
+        Watch {
+            revision: told.revision.subscribe(),
+            over: told.over.subscribe(),
+        }
     }
 }

@@ -13,6 +13,7 @@ mod side;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use changes::Watch;
 pub(crate) use handle::{Connect, Connected, FromNode, Handle, Link, Message, Outgoing};
 pub(crate) use run::DriverThread;
 pub(crate) use side::{NodeSide, View};

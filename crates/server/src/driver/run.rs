@@ -425,7 +425,7 @@ impl Driver {
             .fetch_add(batch.dispatched, Ordering::Relaxed);
         counters.done.fetch_add(batch.done, Ordering::Relaxed);
         for job in batch.changed {
-            self.board.changes.bump(job);
+            self.board.changes.bump(job, brain.state.is_over(job));
         }
         for job in batch.gone {
             self.board.changes.forget(job);

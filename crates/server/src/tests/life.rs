@@ -4,7 +4,7 @@ use super::agent::{FakeAgent, Made, ended, hello};
 use super::merges::Unreadable;
 use super::pool::{PATIENCE, TestPool, blob};
 use gleaner_api::{JobView, NodeView, PoolView, ResultFile, ResultPage, TaskDetail, TaskView};
-use gleaner_model::{Digest, FileEntry, TaskId};
+use gleaner_model::{Digest, FileEntry, JobState, TaskId};
 use gleaner_wire::v1;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -100,6 +100,31 @@ async fn a_product_of_axes_runs_and_its_results_come_back() {
     );
     pool.server.shutdown().await.unwrap();
     working.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_the_end_is_not_told_of_what_comes_before() {
+    let pool = TestPool::start().await;
+    let spec = json!({ "task": { "command": ["echo", "late"] } });
+    let job = pool.client.submit(spec).await;
+    let path = |pace: u32| {
+        let (id, after) = (job.id, job.revision);
+        format!("/api/v1/jobs/{id}?after={after}&pace_ms={pace}")
+    };
+    let asked = tokio::spawn(pool.client.request(Method::GET, &path(25_000)).send());
+    let pause = format!("/api/v1/jobs/{}/pause", job.id);
+    let (status, answer) = pool.client.post(&pause, &Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let seen: JobView = pool.client.get(&path(0)).await;
+    assert_eq!(seen.state, JobState::Paused);
+    assert!(seen.revision > job.revision && !asked.is_finished());
+    let cancel = format!("/api/v1/jobs/{}/cancel", job.id);
+    let (status, answer) = pool.client.post(&cancel, &Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let told = tokio::time::timeout(PATIENCE, asked).await.unwrap();
+    let told: JobView = told.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(told.state, JobState::Cancelled);
+    pool.server.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,7 @@ pub(super) struct ListQuery {
 #[derive(Debug, Deserialize)]
 pub(super) struct WaitQuery {
     after: Option<u64>,
+    pace_ms: Option<u64>,
 }
 
 /// Fills in what only the body knows, and what a merge waits for.
@@ -138,34 +139,40 @@ pub(super) async fn one(
     let job: JobId = id(&job)?;
     let seen = match query.after {
         None => look(&shared, job).await?,
-        Some(after) => wait(&shared, job, after).await?,
+        Some(after) => {
+            let pace = query.pace_ms.map_or(QUIET, Duration::from_millis);
+            wait(&shared, job, after, pace.min(HOLD)).await?
+        }
     };
     tagged_one(&shared, seen).await
 }
 
-async fn wait(shared: &Shared, job: JobId, after: u64) -> Result<JobView, ApiError> {
-    let deadline = tokio::time::Instant::now() + HOLD;
-    let quiet = tokio::time::Instant::now() + QUIET;
+async fn wait(
+    shared: &Shared,
+    job: JobId,
+    after: u64,
+    pace: Duration,
+) -> Result<JobView, ApiError> {
+    let asked = tokio::time::Instant::now();
     let first = look(shared, job).await?;
     if first.revision != after && first.state.is_over() {
         return Ok(first);
     }
     // Only now, that the job is known to exist: a watch on anything else would stay for good.
     let mut changes = shared.driver.changes().watch(job);
-    loop {
-        let seen = look(shared, job).await?;
-        let changed = seen.revision != after;
-        let now = tokio::time::Instant::now();
-        if changed && (seen.state.is_over() || now >= quiet) || now >= deadline {
-            return Ok(seen);
-        }
-        let until = if changed { quiet } else { deadline };
+    let changed = async {
+        changes.differs(after).await;
         tokio::select! {
-            _ = changes.changed() => {}
-            () = tokio::time::sleep_until(until) => {}
-            () = shared.stop.cancelled() => return Ok(seen),
+            () = changes.over() => {}
+            () = tokio::time::sleep_until(asked + pace) => {}
         }
+    };
+    tokio::select! {
+        () = changed => {}
+        () = tokio::time::sleep_until(asked + HOLD) => {}
+        () = shared.stop.cancelled() => {}
     }
+    look(shared, job).await
 }
 
 /// Why a job's tasks wait.

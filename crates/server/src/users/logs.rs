@@ -5,7 +5,7 @@ use super::tasks::now;
 use crate::auth::User;
 use crate::collect::outputs_of;
 use crate::contents::{self, Content};
-use crate::driver::{Message, Outgoing};
+use crate::driver::{Message, Outgoing, Watch};
 use crate::error::ApiError;
 use crate::shared::{Shared, blocking};
 use axum::body::{Body, Bytes};
@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -166,7 +166,7 @@ impl Reader {
     async fn relay(
         &mut self,
         (attempt, node): (AttemptId, NodeId),
-        changes: &mut watch::Receiver<u64>,
+        changes: &mut Watch,
     ) -> Result<bool, Over> {
         let shared = Arc::clone(&self.shared);
         let mut wait = shared.logs.wait(node);
