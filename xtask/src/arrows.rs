@@ -61,13 +61,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["core", "harvest", "attempt", "store", "model"]),
     (
         "bench",
-        // The thresholds that agents go by, for conditions like theirs; and the agents' protocol,
-        // which pretended nodes speak.
+        // The thresholds that agents go by, for conditions like theirs; the agents' protocol,
+        // which pretended nodes speak; and what guests need of a PC whose BLAS they run.
         &[
             "client",
             "engine",
             "engine-process",
             "harvest",
+            "image",
             "wire",
             "api",
             "model",

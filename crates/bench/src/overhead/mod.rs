@@ -16,6 +16,7 @@
 //! that passes; what a run computes must be what native computes.
 
 mod markdown;
+mod numpy;
 mod plan;
 mod rounds;
 mod sides;
@@ -463,8 +464,8 @@ impl Bench<'_> {
         };
         let what = format!("{what}, {}", self.sides[at].name);
         self.begin(expected_s, &what);
-        let input = inputs.of(self.sides[at].kind);
-        let asked = sides::asked(program, input, plan.memory_mib);
+        let room = (plan.memory_mib, self.options.dir.as_path());
+        let asked = sides::asked(program, inputs, self.sides[at].kind, room)?;
         let done = self.sides[at].run(asked, self.options)?;
         Ok((
             sides::readings(&done.stdout)?,

@@ -3,11 +3,14 @@
 
 use super::plan::Program;
 use super::rounds::Run;
-use super::{Kind, Options, Side};
+use super::{Kind, Options, Side, numpy};
 use crate::burn::{BY_WALL, Work};
 use crate::{BenchError, Doing as _};
-use gleaner_engine::{AttemptSpec, CollectedFile, Control, Ending, EngineEvent, InputFile, Saving};
+use gleaner_engine::{
+    AttemptSpec, CollectedFile, Control, Ending, EngineEvent, ImageFile, InputFile, Saving,
+};
 use gleaner_model::{AttemptId, Bytes, Digest, JobId, LeaseId, Limits, TaskId};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
@@ -38,9 +41,6 @@ const NOTHING_NAME: &str = "nothing.wasm";
 const SCRATCH_BYTES: u64 = 128 << 20;
 /// Longest output that is read, in bytes.
 const OUTPUT_MAX_BYTES: u64 = 1 << 20;
-/// Rows of the matrices that numpy multiplies, products a slice, and slices.
-const NUMPY: [u32; 3] = [1000, 1, 5];
-
 /// What both sides find in their environment: large pieces of memory come from the kernel each
 /// time (mallopt(3)), and a BLAS has one thread, as a guest has one processor.
 const ENVIRONMENT: [(&str, &str); 4] = [
@@ -50,28 +50,13 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("MKL_NUM_THREADS", "1"),
 ];
 
-/// Prints a reading as [`crate::burn`] does.
-const NUMPY_SCRIPT: &str = "
-import os, sys, time, numpy
-clock = time.perf_counter if 'GLEANER_BURN_BY_WALL' in os.environ else time.process_time
-n, products, slices = map(int, sys.argv[1:4])
-a = numpy.full((n, n), 0.5) + numpy.eye(n)
-b = numpy.full((n, n), 0.25)
-a @ b
-times = []
-for _ in range(slices):
-    before = clock()
-    for _ in range(products):
-        a @ b
-    times.append(clock() - before)
-print('blas', sum(times), min(times), slices, 2 * n ** 3 * products, 0)
-";
-
 /// A task that is to be run once.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) command: Vec<String>,
     pub(crate) inputs: Vec<InputFile>,
+    /// What it sees instead of the usual programs.
+    pub(crate) image: Option<ImageFile>,
     /// Attempts of one bundle may share what holds nothing of a task.
     pub(crate) bundle: u64,
     pub(crate) memory: Bytes,
@@ -95,6 +80,8 @@ pub(crate) struct Inputs {
     module: InputFile,
     /// A module that does nothing.
     nothing: InputFile,
+    /// What guests run numpy with; made when one shall.
+    numpy: OnceCell<numpy::Root>,
 }
 
 impl Inputs {
@@ -114,6 +101,7 @@ impl Inputs {
             program: of(WORK, &options.program, &program),
             module: of(MODULE_NAME, &module, MODULE),
             nothing: of(NOTHING_NAME, &nothing, NOTHING),
+            numpy: OnceCell::new(),
         })
     }
 
@@ -127,6 +115,15 @@ impl Inputs {
         MODULE.len()
     }
 
+    /// What guests run numpy with, made in `dir`.
+    fn numpy(&self, dir: &Path) -> Result<&numpy::Root, BenchError> {
+        if let Some(root) = self.numpy.get() {
+            return Ok(root);
+        }
+        let root = numpy::Root::new("numpy", dir)?;
+        Ok(self.numpy.get_or_init(|| root))
+    }
+
     /// The one that engines of this kind run.
     pub(crate) const fn of(&self, kind: Kind) -> &InputFile {
         match kind {
@@ -136,35 +133,49 @@ impl Inputs {
     }
 }
 
-fn numpy_args() -> Vec<String> {
-    let numbers = NUMPY.iter().map(u32::to_string);
-    ["-c".to_owned(), NUMPY_SCRIPT.to_owned()]
-        .into_iter()
-        .chain(numbers)
-        .collect()
-}
-
-/// What is asked of an engine.
-pub(crate) fn asked(program: Program, input: &InputFile, memory_mib: u32) -> Asked {
-    let (first, args, inputs) = match program {
-        Program::Burn(work) => (
-            format!("./{}", input.name),
-            work.args(),
-            vec![input.clone()],
-        ),
-        Program::Numpy => ("python3".to_owned(), numpy_args(), Vec::new()),
+/// What is asked of an engine of this kind.
+pub(crate) fn asked(
+    program: Program,
+    inputs: &Inputs,
+    kind: Kind,
+    (memory_mib, dir): (u32, &Path),
+) -> Result<Asked, BenchError> {
+    let (command, inputs, image) = match program {
+        Program::Burn(work) => {
+            let input = inputs.of(kind);
+            let first = format!("./{}", input.name);
+            let command = [first].into_iter().chain(work.args()).collect();
+            (command, vec![input.clone()], None)
+        }
+        Program::Numpy if kind.is_guest() => {
+            let root = inputs.numpy(dir)?;
+            (root.command(), Vec::new(), Some(root.image.clone()))
+        }
+        Program::Numpy => {
+            let first = numpy::PYTHON.to_owned();
+            let command = [first].into_iter().chain(numpy::arguments()).collect();
+            (command, Vec::new(), None)
+        }
     };
-    Asked {
-        command: [first].into_iter().chain(args).collect(),
+    Ok(Asked {
+        command,
         inputs,
+        image,
         bundle: 1,
         memory: Bytes(u64::from(memory_mib) << 20),
-    }
+    })
 }
 
 /// Nothing at all, for an engine that may run the program.
 pub(crate) fn idle(input: &InputFile, memory_mib: u32) -> Asked {
-    asked(Program::Burn(Work::Nothing), input, memory_mib)
+    let first = format!("./{}", input.name);
+    Asked {
+        command: [first].into_iter().chain(Work::Nothing.args()).collect(),
+        inputs: vec![input.clone()],
+        image: None,
+        bundle: 1,
+        memory: Bytes(u64::from(memory_mib) << 20),
+    }
 }
 
 /// Runs the program outside every engine, in `dir`.
@@ -180,8 +191,8 @@ pub(crate) fn native(
             command
         }
         Program::Numpy => {
-            let mut command = Command::new("python3");
-            command.args(numpy_args());
+            let mut command = Command::new(numpy::PYTHON);
+            command.args(numpy::arguments());
             command
         }
     };
@@ -350,7 +361,7 @@ fn spec(attempt: AttemptId, asked: Asked, kind: Kind) -> AttemptSpec {
         deterministic: false,
         env,
         stdin: None,
-        image: None,
+        image: asked.image,
         inputs: asked.inputs,
         outputs: Vec::new(),
         limits: Limits {
@@ -377,13 +388,5 @@ mod tests {
         assert!(readings("").unwrap().is_empty());
         let problem = readings("Killed\n").unwrap_err();
         assert!(problem.to_string().contains("no reading"), "{problem}");
-    }
-
-    #[test]
-    fn numpys_line_is_a_reading() {
-        // As Python prints floats and integers.
-        let run = readings("blas 0.3451 0.0650000001 5 2000000000 0").unwrap();
-        assert_eq!(run[0].item, "blas");
-        assert_eq!(run[0].slices, NUMPY[2]);
     }
 }

@@ -24,6 +24,7 @@ fn no_op(bundle: u64) -> Asked {
     Asked {
         command: vec![NO_OP.to_owned()],
         inputs: Vec::new(),
+        image: None,
         bundle,
         memory: MEMORY,
     }
