@@ -207,7 +207,7 @@ fn layers_are_applied_whatever_they_come_in() {
             r#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["a/layer.tar","b.tar"]}]"#;
         tar(|tar| {
             file(tar, "manifest.json", manifest.as_bytes());
-            file(tar, "c.json", b"{}");
+            file(tar, "c.json", &described(&plain));
             // Older archives share equal layers by links.
             link(tar, "a/layer.tar", "../z/layer.tar");
             file(tar, "z/layer.tar", &layers[0]);
@@ -248,6 +248,69 @@ fn layers_are_applied_whatever_they_come_in() {
         })
         .collect();
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// What `docker save` says of an image with these layers.
+fn described(layers: &[Vec<u8>]) -> Vec<u8> {
+    let digests = layers.iter().map(|layer| format!("sha256:{}", sha(layer)));
+    let digests: Vec<String> = digests.collect();
+    let rootfs = serde_json::json!({ "type": "layers", "diff_ids": digests });
+    serde_json::to_vec(&serde_json::json!({ "rootfs": rootfs })).unwrap()
+}
+
+#[test]
+fn a_layer_that_is_not_the_one_described_is_refused() {
+    let [one, two] = layers();
+    let manifest = br#"[{"Config":"c.json","Layers":["one.tar","two.tar"]}]"#;
+    let saved = |layers: [&[u8]; 2]| {
+        tar(|tar| {
+            file(tar, "manifest.json", manifest);
+            file(tar, "c.json", &described(&[one.clone(), two.clone()]));
+            file(tar, "one.tar", layers[0]);
+            file(tar, "two.tar", layers[1]);
+        })
+    };
+    import_bytes(&saved([&one, &gzip(&two)])).unwrap();
+    let error = import_bytes(&saved([&one, &one])).unwrap_err();
+    assert!(error.contains("layer two.tar has other content"), "{error}");
+}
+
+/// As builders of layers that can be fetched in parts, and parallel compressors, write them.
+#[test]
+fn frames_of_zstd_that_hold_nothing_of_a_layer_are_passed_over() {
+    let plain = tar(|tar| file(tar, "a", &[7; 9000]));
+    let skipped = |low: u8, content: &[u8]| {
+        let length = u32::try_from(content.len()).unwrap();
+        let head = [&[0x50 | low, 0x2a, 0x4d, 0x18][..], &length.to_le_bytes()];
+        [&head.concat()[..], content].concat()
+    };
+    let listed = [
+        &zstd(&plain)[..],
+        &skipped(0, b"a list of parts"),
+        &skipped(15, b""),
+    ]
+    .concat();
+    let parallel = [&skipped(0, &[1, 0, 0, 0])[..], &zstd(&plain)].concat();
+    for packed in [listed, parallel] {
+        let found = import_bytes(&packed).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(listing(&found.tree).len(), 1);
+    }
+}
+
+#[test]
+fn a_byte_that_was_changed_in_a_compressed_archive_is_found() {
+    // Bytes that no compressor makes smaller are kept as they are, so that only a sum tells.
+    let mut noise = Vec::new();
+    while noise.len() < 64 << 10 {
+        noise.extend(blake3::hash(&noise).as_bytes());
+    }
+    let plain = tar(|tar| file(tar, "noise", &noise));
+    for mut packed in [gzip(&plain), zstd(&plain)] {
+        let at = packed.len() / 2;
+        packed[at] ^= 1;
+        let error = import_bytes(&packed).unwrap_err();
+        assert!(error.contains("is damaged"), "{error}");
+    }
 }
 
 #[test]

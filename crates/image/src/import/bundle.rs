@@ -83,23 +83,7 @@ impl Files {
         });
         let hex = hex.ok_or_else(|| wrong(format!("{digest:?} is no digest of kind sha256")))?;
         let part = self.part(&format!("blobs/sha256/{hex}"))?;
-        let mut hasher = Sha256::new();
-        let (mut reader, mut buffer) = (part.reader(), vec![0; 256 << 10]);
-        loop {
-            let count = reader
-                .read(&mut buffer)
-                .map_err(io_at("read a blob of the image"))?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(buffer.get(..count).unwrap_or_default());
-        }
-        let found: String = hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        match found == hex {
+        match sha256(&part)? == digest {
             true => Ok(part),
             false => Err(wrong(format!(
                 "blob sha256:{hex} has other content than its name says; fetch the image again"
@@ -112,6 +96,24 @@ impl Files {
         serde_json::from_slice(&text)
             .map_err(|error| wrong(format!("{digest} is damaged: {error}")))
     }
+}
+
+/// The digest of a file, as descriptions write it.
+fn sha256(part: &Part) -> Result<String, ImageError> {
+    let mut hasher = Sha256::new();
+    let (mut reader, mut buffer) = (part.reader(), vec![0; 256 << 10]);
+    loop {
+        let count = reader
+            .read(&mut buffer)
+            .map_err(io_at("read a blob of the image"))?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(buffer.get(..count).unwrap_or_default());
+    }
+    let digits = hasher.finalize();
+    let digits = digits.iter().map(|byte| format!("{byte:02x}"));
+    Ok(format!("sha256:{}", digits.collect::<String>()))
 }
 
 /// Where a link in an archive leads: from its own directory, or from the top.
@@ -160,6 +162,15 @@ struct Manifest {
 struct Config {
     #[serde(default)]
     config: Option<Settings>,
+    #[serde(default)]
+    rootfs: Layers,
+}
+
+/// Digests of the layers as they are without compression.
+#[derive(Deserialize, Default)]
+struct Layers {
+    #[serde(default)]
+    diff_ids: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -294,10 +305,23 @@ pub(super) fn docker(
     tree: &mut Tree,
     left_out: &mut LeftOut,
 ) -> Result<Vec<String>, ImageError> {
-    for layer in &saved.layers {
-        let layer = plain::plain(files.part(layer)?, tree.bytes_max())?;
+    let config = saved.config.as_ref().map(|config| files.json(config));
+    let config: Config = config.transpose()?.unwrap_or_default();
+    let known = &config.rootfs.diff_ids;
+    // Names of layers say nothing; some programs that save images give no digests either.
+    let known = (known.len() == saved.layers.len()).then_some(known);
+    for (at, name) in saved.layers.iter().enumerate() {
+        let layer = plain::plain(files.part(name)?, tree.bytes_max())?;
+        let said = known.and_then(|known| known.get(at));
+        if let Some(said) = said
+            && sha256(&layer)? != *said
+        {
+            return Err(wrong(format!(
+                "layer {name} has other content than the image's description says; save the \
+                 image again"
+            )));
+        }
         archive::apply(&layer, Kind::Layer, tree, left_out)?;
     }
-    let config = saved.config.as_ref().map(|config| files.json(config));
-    Ok(hints(config.transpose()?.unwrap_or_default()))
+    Ok(hints(config))
 }

@@ -7,6 +7,11 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 /// What files of the common compressions begin with.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// Bytes of a zstd file that are none of its content begin so, but for the low half of the first byte;
+/// their length follows (RFC 8878, 3.1.2). Parallel compressors write them first, and builders put the
+/// lists of layers that are fetched in parts behind.
+const SKIPPED: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
 const OTHERS: [(&[u8], &str); 3] = [
     (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
     (b"BZh", "bzip2"),
@@ -28,7 +33,7 @@ pub(super) fn plain(part: Part, bytes_max: u64) -> Result<Part, ImageError> {
             "gzip",
             bytes_max,
         )
-    } else if head.starts_with(ZSTD) {
+    } else if head.starts_with(ZSTD) || is_skipped(&head) {
         spool(Frames { input, frame: None }, "zstd", bytes_max)
     } else if let Some((_, name)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
         Err(ImageError::Source(format!(
@@ -67,6 +72,14 @@ fn spool(mut input: impl Read, name: &str, bytes_max: u64) -> Result<Part, Image
     Part::whole(file).map_err(io_at("unpack the archive"))
 }
 
+/// Whether a frame of zstd that begins so has nothing for us.
+fn is_skipped(head: &[u8]) -> bool {
+    match (head, SKIPPED) {
+        ([low, rest @ ..], [first, magic @ ..]) => low & 0xf0 == *first && rest.starts_with(magic),
+        _ => false,
+    }
+}
+
 /// A zstd file may have any number of frames, one behind the other.
 struct Frames<R: Read> {
     input: BufReader<R>,
@@ -75,6 +88,8 @@ struct Frames<R: Read> {
 
 impl<R: Read> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use ruzstd::decoding::errors::FrameDecoderError;
+        use ruzstd::decoding::errors::ReadFrameHeaderError::SkipFrame;
         use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
         loop {
             let Some(frame) = &mut self.frame else {
@@ -82,8 +97,14 @@ impl<R: Read> Read for Frames<R> {
                     return Ok(0);
                 }
                 let mut frame = Box::new(FrameDecoder::new());
-                frame.init(&mut self.input).map_err(io::Error::other)?;
-                self.frame = Some(frame);
+                match frame.init(&mut self.input) {
+                    Ok(()) => self.frame = Some(frame),
+                    Err(FrameDecoderError::ReadFrameHeaderError(SkipFrame { length, .. })) => {
+                        let mut skipped = (&mut self.input).take(length.into());
+                        io::copy(&mut skipped, &mut io::sink())?;
+                    }
+                    Err(error) => return Err(io::Error::other(error)),
+                }
                 continue;
             };
             if frame.can_collect() == 0 && !frame.is_finished() {
@@ -96,6 +117,10 @@ impl<R: Read> Read for Frames<R> {
                 return Ok(count);
             }
             if frame.is_finished() {
+                let said = frame.get_checksum_from_data();
+                if said.is_some() && said != frame.get_calculated_checksum() {
+                    return Err(io::Error::other("its content does not fit its checksum"));
+                }
                 self.frame = None;
             }
         }
