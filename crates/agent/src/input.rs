@@ -48,6 +48,8 @@ pub(crate) enum Input {
     Judged(Box<Decision>),
     /// The owner needs memory: the youngest attempt goes back.
     Shed,
+    /// The PC is about to sleep, as soon as what can be moved is saved.
+    Sleeping,
     /// Owner and admin let the pool have so much at most.
     Capped { memory: Bytes, disk: Bytes },
     /// The agent shall stop.

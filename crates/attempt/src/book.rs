@@ -100,6 +100,7 @@ impl Book {
             Event::Ended(attempt, reason) => self.ended(now, attempt, reason, &mut out),
             Event::Collected(attempt, reason) => self.collected(now, attempt, reason, &mut out),
             Event::Adopted(adoption) => self.adopted(now, &adoption, &mut out),
+            Event::SaveAll => self.save_all(&mut out),
             Event::Tick => self.tick(now, &mut out),
         }
         self.schedule(now, &mut out);

@@ -203,6 +203,9 @@ pub enum Event {
     Collected(AttemptId, Reason),
     /// An engine still holds it from before this agent.
     Adopted(Adoption),
+    /// The node is about to sleep, nobody knows for how long: what runs and can be moved is saved
+    /// now, whenever it is due.
+    SaveAll,
     /// Time passed; see [`Book::wake_at`].
     Tick,
 }

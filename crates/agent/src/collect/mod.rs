@@ -294,7 +294,10 @@ impl Draft {
             cpu_seconds: record.usage.cpu_seconds,
             busy_seconds: (record.wall_seconds - record.paused_seconds).max(0.0),
             system_seconds: record.usage.system_seconds,
-            faults: record.usage.minor_faults + record.usage.page_faults,
+            faults: record
+                .usage
+                .minor_faults
+                .saturating_add(record.usage.page_faults),
             engine: record
                 .engine
                 .map(|kind| kind.as_str().to_owned())

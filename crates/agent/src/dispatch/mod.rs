@@ -141,6 +141,8 @@ pub(crate) struct Dispatch {
     ahead: BTreeMap<AttemptId, Arc<dyn Engine>>,
     beat_until: Time,
     stop_by: Option<Time>,
+    /// The PC's sleep waits until nothing is being saved.
+    sleeps: bool,
 }
 
 /// What decides, without its figures: the state, whether the disk is full, the rule, and when the
@@ -185,6 +187,7 @@ impl Dispatch {
             ahead: BTreeMap::new(),
             beat_until: Time { ms: 0 },
             stop_by: None,
+            sleeps: false,
             parts,
         })
     }
@@ -204,6 +207,7 @@ impl Dispatch {
             }
             self.timers();
             self.look_ahead();
+            self.let_sleep();
         }
         self.leave();
     }
@@ -289,6 +293,7 @@ impl Dispatch {
                 self.offer();
             }
             Input::Shed => self.step(Event::Shed),
+            Input::Sleeping => self.save_all(),
             Input::Capped { memory, disk } => self.cap(memory, disk),
             Input::Stop => self.stop(),
         }

@@ -102,6 +102,24 @@ impl Dispatch {
         });
     }
 
+    /// The PC is about to sleep.
+    pub(super) fn save_all(&mut self) {
+        self.sleeps = true;
+        // Without a connection it would come too late.
+        if self.outgoing.is_some() {
+            self.step(Event::SaveAll);
+        }
+    }
+
+    /// Lets the PC sleep where it waits for saves and the server has them all.
+    pub(super) fn let_sleep(&mut self) {
+        let saving = self.outgoing.is_some() && self.book.is_saving();
+        if self.sleeps && !saving {
+            self.sleeps = false;
+            self.parts.watching.saved();
+        }
+    }
+
     fn not_saved(&mut self, attempt: AttemptId, why: &str) {
         tracing::warn!(target: "gleaner::collect", %attempt, why, "not saved");
         self.step(Event::Saved {

@@ -5,10 +5,10 @@
 //! start does not come back before [`FakeEngine::go_on`]), `break` (the engine does).
 
 use gleaner_engine::{
-    Adopted, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine, EngineError,
-    EngineEvent, Events,
+    Adopted, AfterSave, AttemptSpec, Capability, CollectedFile, Control, Ending, Engine,
+    EngineError, EngineEvent, Events, Saves,
 };
-use gleaner_model::{AttemptId, Reason, Time, Usage};
+use gleaner_model::{AttemptId, CheckpointKind, Reason, Time, Usage};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -30,6 +30,8 @@ pub(crate) struct FakeEngine {
     faults: Mutex<u32>,
     /// Whether it does things ahead.
     prepares: bool,
+    /// What it can save.
+    saves: Saves,
     /// Another engine of the same agent.
     beside: Option<Arc<FakeEngine>>,
 }
@@ -47,6 +49,8 @@ struct State {
     ended: Vec<AttemptId>,
     /// What is prepared and was not started.
     prepared: Vec<AttemptId>,
+    /// What is being saved, until the test says that it is.
+    saving: Vec<AttemptId>,
 }
 
 impl std::fmt::Debug for State {
@@ -75,8 +79,34 @@ impl FakeEngine {
             tried: (Mutex::new(true), Condvar::new()),
             faults: Mutex::new(0),
             prepares: false,
+            saves: Saves::Nothing,
             beside: None,
         }
+    }
+
+    /// One that saves the file `state` of its programs while they run.
+    pub(super) fn that_saves() -> Self {
+        Self {
+            saves: Saves::Files,
+            ..Self::new()
+        }
+    }
+
+    /// What is being saved.
+    pub(super) fn saving(&self) -> Vec<AttemptId> {
+        self.state.lock().unwrap().saving.clone()
+    }
+
+    /// What is being saved is saved.
+    pub(super) fn save_ends(&self, attempt: AttemptId) {
+        fs::write(self.path(attempt, "state"), "so far").unwrap();
+        self.state
+            .lock()
+            .unwrap()
+            .saving
+            .retain(|other| *other != attempt);
+        let outcome = Ok(CheckpointKind::Files);
+        self.tell(EngineEvent::Saved { attempt, outcome });
     }
 
     /// One that does things ahead.
@@ -396,6 +426,26 @@ impl Engine for FakeEngine {
                 })
             })
             .collect()
+    }
+
+    fn saves(&self) -> Saves {
+        self.saves.clone()
+    }
+
+    fn save(&self, attempt: AttemptId, _then: AfterSave) -> Result<(), EngineError> {
+        self.state.lock().unwrap().saving.push(attempt);
+        Ok(())
+    }
+
+    fn saved(&self, attempt: AttemptId) -> Result<Vec<CollectedFile>, EngineError> {
+        let file = File::open(self.path(attempt, "state"));
+        let file = file.map_err(|_| EngineError::Unknown(attempt))?;
+        Ok(vec![CollectedFile {
+            name: "state".to_owned(),
+            size: file.metadata().unwrap().len(),
+            file,
+            mode: 0o644,
+        }])
     }
 
     fn discard(&self, attempt: AttemptId) {

@@ -11,8 +11,9 @@ use crate::watch::keep::Keep;
 use crate::watch::sensing::{SensedSink, Sensing};
 use crate::watch::status::Source;
 use gleaner_harvest::{OwnerWish, Sample};
-use gleaner_model::{AttemptState, Policy, Pressure, Signal, Span, Time};
+use gleaner_model::{AttemptState, Checkpoint, Policy, Pressure, Signal, Span, Time};
 use gleaner_wire::v1::agent_message::Kind;
+use gleaner_wire::v1::{self, server_message};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -184,6 +185,83 @@ async fn sleep_is_a_pause_that_is_ready_before_the_pc_sleeps() {
     beat(&mut scene.server, "online").await;
     scene.engine.end(id(0));
     scene.server.ended(id(0)).await;
+    scene.agent.stop().await.unwrap();
+}
+
+/// An agent on a PC whose clock the test moves, with two attempts that run and can be saved.
+async fn saving(sensors: &Arc<FakeSensors>) -> Scene {
+    let mut server = FakeServer::start(false).await;
+    let engine = Arc::new(FakeEngine::that_saves());
+    let data = tempfile::tempdir().unwrap();
+    let agent = Agent::sensing(&server, &engine, data.path(), (|_| {}, sensors));
+    server.hello().await;
+    let mut scene = Scene {
+        server,
+        engine,
+        data,
+        agent,
+    };
+    let mut granted = bundle(&["wait"], &[], 2);
+    let template = granted.template.as_mut().unwrap();
+    template.checkpoint_files = vec!["state".to_owned()];
+    template.checkpoint_ms = 600_000;
+    scene.grant(granted).await;
+    until("two run", || scene.engine.starts().len() == 2).await;
+    sensors.pass(Span::seconds(1));
+    told(&mut scene.server, "running").await;
+    told(&mut scene.server, "running").await;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pc_sleeps_when_what_can_be_moved_is_saved() {
+    let sensors = Arc::new(FakeSensors::with_clock());
+    let mut scene = saving(&sensors).await;
+    let sleeps = || *sensors.sleeps.lock().unwrap();
+    sensors.say(Sensed::Sleeping(true));
+    until("both are saved", || scene.engine.saving().len() == 2).await;
+    for index in 0..2 {
+        assert_eq!((sleeps(), scene.engine.held()), (0, Some(false)));
+        scene.engine.save_ends(id(index));
+        let wanted = |kind: &Kind| {
+            let Kind::Saved(saved) = kind else {
+                return None;
+            };
+            Some(saved.clone())
+        };
+        let saved = scene.server.hear(wanted).await;
+        let checkpoint: Checkpoint = serde_json::from_slice(&saved.checkpoint).unwrap();
+        assert_eq!(checkpoint.attempt, id(index));
+        // It is of use when it is durable.
+        assert_eq!((sleeps(), scene.engine.held()), (0, Some(false)));
+        let kept = v1::Kept {
+            attempt: saved.attempt,
+            taken: checkpoint.taken.ms,
+            kept: true,
+        };
+        scene.server.send(server_message::Kind::Kept(kept)).await;
+    }
+    until("it may sleep", || sleeps() == 1).await;
+    assert_eq!(scene.engine.held(), Some(true), "before it was allowed");
+    sensors.say(Sensed::Sleeping(false));
+    until("all go on", || {
+        sensors.pass(Span::seconds(1));
+        scene.engine.held() == Some(false)
+    })
+    .await;
+    scene.agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pcs_sleep_does_not_wait_for_ever_for_a_save() {
+    let sensors = Arc::new(FakeSensors::with_clock());
+    let scene = saving(&sensors).await;
+    sensors.say(Sensed::Sleeping(true));
+    until("both are saved", || scene.engine.saving().len() == 2).await;
+    assert_eq!(*sensors.sleeps.lock().unwrap(), 0);
+    sensors.pass(Span::seconds(4));
+    until("it may sleep", || *sensors.sleeps.lock().unwrap() == 1).await;
+    assert_eq!(scene.engine.held(), Some(true), "before it was allowed");
     scene.agent.stop().await.unwrap();
 }
 

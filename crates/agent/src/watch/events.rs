@@ -19,7 +19,7 @@ use gleaner_engine::{Allowance, Engine};
 use gleaner_harvest::{
     Brain, Decision, Event, OwnerSettings, OwnerWish, Relief, Settings, Verdict,
 };
-use gleaner_model::{Bytes, Time};
+use gleaner_model::{Bytes, Signal, Span, Time};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,6 +31,10 @@ const PULSE_MS: u64 = 500;
 /// Time between two steps that give memory back, in milliseconds: an attempt must have been torn
 /// down before one can tell whether it was enough.
 const RELIEF_MS: u64 = 3000;
+
+/// How long the PC's sleep waits for saves, in milliseconds: the sensors hold it up for a second more
+/// at most, in which tasks are frozen.
+const SAVE_MS: u64 = 3000;
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -83,6 +87,8 @@ pub(super) struct Watch {
     /// Whether engines hold attempts.
     holding: bool,
     relieved: Option<Time>,
+    /// Until when the PC's sleep waits for saves; none where it does not.
+    sleep_by: Option<Time>,
     /// Writes what the owner said to disk, in order.
     writer: Hands,
 }
@@ -97,6 +103,7 @@ impl Watch {
             told: None,
             holding: false,
             relieved: None,
+            sleep_by: None,
             writer: Hands::new("gleaner-keep", 1)?,
         })
     }
@@ -131,7 +138,8 @@ impl Watch {
     }
 
     fn wait(&self, queue: &mpsc::Receiver<Heard>) -> Result<Heard, mpsc::RecvTimeoutError> {
-        let due = self.brain.wake_at().map(|due| {
+        let due = [self.brain.wake_at(), self.sleep_by];
+        let due = due.into_iter().flatten().min().map(|due| {
             let left = due.since(self.parts.clock.now());
             // One more than is left: a tick that comes early would come again and again.
             left.ms + 1
@@ -147,6 +155,9 @@ impl Watch {
 
     fn tick(&mut self) {
         let now = self.parts.clock.now();
+        if self.sleep_by.is_some_and(|by| by <= now) {
+            self.sleep();
+        }
         if self.brain.wake_at().is_some_and(|due| due <= now) {
             self.step(Event::Tick);
             self.carry_out();
@@ -156,7 +167,13 @@ impl Watch {
     fn take(&mut self, heard: Heard) {
         match heard {
             Heard::Sensed(sensed) => self.sensed(sensed),
-            Heard::Looked(sample) => self.step(Event::Sampled(sample)),
+            Heard::Looked(mut sample) => {
+                if self.sleep_by.is_some() {
+                    // Known, and not yet.
+                    sample.sleeping = Signal::Absent;
+                }
+                self.step(Event::Sampled(sample));
+            }
             Heard::Order(order) => self.obey(order),
             Heard::Kept(wish) => {
                 let paused = Some(wish).filter(|wish| *wish != OwnerWish::Resume);
@@ -166,6 +183,8 @@ impl Watch {
                 self.parts.rules.pool = settings;
                 self.set();
             }
+            Heard::Saved if self.sleep_by.is_some() => self.sleep(),
+            Heard::Saved => {}
             Heard::Holding(holding) => {
                 self.holding = holding;
                 self.wake(Wake::Look);
@@ -181,15 +200,37 @@ impl Watch {
             // A pool for trying out works on a busy PC too.
             Sensed::Pressed(_) if self.parts.rules.lenient => return,
             Sensed::Pressed(resource) => Event::Pressed(resource),
-            Sensed::Sleeping(asleep) => Event::Sleeping(asleep),
+            Sensed::Sleeping(true) => return self.save_before_sleep(),
+            Sensed::Sleeping(false) => {
+                self.sleep_by = None;
+                Event::Sleeping(false)
+            }
             Sensed::Changed => return self.wake(Wake::Look),
         };
         self.step(event);
         // What is felt now decides how it goes on.
         self.carry_out();
-        if sensed == Sensed::Sleeping(true) {
-            self.parts.sensing.ready_to_sleep();
+        self.wake(Wake::Look);
+    }
+
+    /// The PC is about to sleep, nobody knows for how long: what can be moved is saved while it still
+    /// runs, since what stands still is not.
+    fn save_before_sleep(&mut self) {
+        if !self.holding || self.brain.decision().verdict != Verdict::Run {
+            return self.sleep();
         }
+        if self.sleep_by.is_none() {
+            self.sleep_by = Some(self.parts.clock.now() + Span { ms: SAVE_MS });
+            self.parts.inputs.send(Input::Sleeping);
+        }
+    }
+
+    /// All stands still before the PC does.
+    fn sleep(&mut self) {
+        self.sleep_by = None;
+        self.step(Event::Sleeping(true));
+        self.carry_out();
+        self.parts.sensing.ready_to_sleep();
         self.wake(Wake::Look);
     }
 

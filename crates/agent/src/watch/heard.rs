@@ -29,6 +29,8 @@ pub(crate) enum Heard {
     Kept(OwnerWish),
     /// What the admin set.
     Pool(Settings),
+    /// What can be moved is saved, or cannot be: the PC need not wait for it.
+    Saved,
     /// Engines hold attempts, or none any more.
     Holding(bool),
     /// The agent stops.

@@ -75,6 +75,11 @@ impl Watching {
         self.tell(Heard::Pool(settings));
     }
 
+    /// The PC's sleep need wait for no save any more.
+    pub(crate) fn saved(&self) {
+        self.tell(Heard::Saved);
+    }
+
     /// Ends both loops. Tasks stay as they are.
     pub(crate) fn stop(&self) {
         self.tell(Heard::Stop);

@@ -46,6 +46,32 @@ impl Book {
         }
     }
 
+    /// Saves what runs and is saved now and then anyway. What stands still was saved as often as its job
+    /// asks for, and has done little since.
+    pub(super) fn save_all(&mut self, out: &mut Vec<Action>) {
+        for attempt in self.those(|phase| *phase == Phase::Running) {
+            let can_be = self.saving_of(attempt).every.is_some();
+            let entry = self.attempts.get_mut(&attempt);
+            let Some(entry) = entry.filter(|one| can_be && one.stop.is_none() && !one.saving)
+            else {
+                continue;
+            };
+            entry.saving = true;
+            self.set_save_due(attempt, None);
+            out.push(Action::Save {
+                attempt,
+                last: false,
+            });
+        }
+    }
+
+    /// Whether an attempt is being saved that is not being given back.
+    #[must_use]
+    pub fn is_saving(&self) -> bool {
+        let mut all = self.attempts.values();
+        all.any(|entry| entry.saving && entry.stop.is_none())
+    }
+
     /// A save is over. Its successor is due a whole period later, however long it took.
     pub(super) fn saved(
         &mut self,

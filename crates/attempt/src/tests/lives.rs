@@ -225,6 +225,7 @@ impl World {
                 self.step(Event::Offered(Capacity { cpus, memory }));
             }
             12 => self.step(Event::Shed),
+            13 => self.step(Event::SaveAll),
             _ => self.answer(),
         }
     }
@@ -271,6 +272,7 @@ fn subject(event: &Event) -> Option<AttemptId> {
         | Event::Judged(_)
         | Event::Offered(_)
         | Event::Shed
+        | Event::SaveAll
         | Event::LinkUp { .. }
         | Event::LinkDown
         | Event::Beaten

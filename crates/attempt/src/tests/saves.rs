@@ -65,6 +65,31 @@ fn saves_come_a_whole_period_after_the_last_was_over() {
 }
 
 #[test]
+fn what_runs_and_can_be_moved_is_saved_before_the_node_sleeps() {
+    for saving in [COPIED, WHOLE] {
+        let mut desk = one(saving);
+        assert_eq!(desk.step(Event::SaveAll), [save(false)]);
+        assert!(desk.book.is_saving());
+        // Asked once more, and due by itself: one at a time.
+        assert_eq!(desk.step(Event::SaveAll), []);
+        assert_eq!(without_tells(desk.after(200_000)), []);
+        assert_eq!(desk.step(saved(true)), []);
+        assert!(!desk.book.is_saving());
+        assert_eq!(without_tells(desk.after(59_999)), []);
+        assert_eq!(without_tells(desk.after(1)), [save(false)]);
+    }
+    for saving in [Saving::default(), ITSELF] {
+        let mut desk = one(saving);
+        assert_eq!(desk.step(Event::SaveAll), [], "{saving:?}");
+        assert!(!desk.book.is_saving());
+    }
+    let mut desk = one(COPIED);
+    desk.step(Event::Judged(Verdict::Pause));
+    desk.step(Event::Paused(id(0)));
+    assert_eq!(desk.step(Event::SaveAll), [], "it stands still");
+}
+
+#[test]
 fn what_stands_still_is_not_saved() {
     let mut desk = one(COPIED);
     desk.step(Event::Judged(Verdict::Pause));
