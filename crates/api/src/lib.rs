@@ -291,8 +291,9 @@ pub struct NodeView {
     pub running: u32,
     /// Tasks it has done.
     pub tasks_done: u64,
-    /// When it was last heard of.
-    pub seen: String,
+    /// When it was last heard of; none where that was before the server's start.
+    #[serde(default)]
+    pub seen: Option<String>,
     /// Version of its agent.
     pub version: String,
 }

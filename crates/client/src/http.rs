@@ -133,9 +133,7 @@ impl Client {
 
     pub(crate) fn unreachable(&self, problem: &reqwest::Error) -> ClientError {
         let mut problem = chain(&problem);
-        if problem.contains("certificate") {
-            problem.push_str("; `ca` in the client settings must be the authority of this server");
-        }
+        problem.push_str(advice(&problem));
         ClientError::Unreachable {
             server: self.server.clone(),
             problem,
@@ -454,6 +452,18 @@ fn without_key(sentence: String, key: Option<&str>) -> String {
     rest.map(str::to_owned).unwrap_or(sentence)
 }
 
+/// What to do about a certificate that is not believed.
+fn advice(problem: &str) -> &'static str {
+    if problem.contains("not valid for name") {
+        return "; write one of these as `server` in the client settings, or let the pool's admin \
+                start the server with --name for the other";
+    }
+    match problem.contains("certificate") {
+        true => "; `ca` in the client settings must be the authority of this server",
+        false => "",
+    }
+}
+
 /// The causes of an error in one line; reqwest's own text says only that sending failed.
 fn chain(problem: &dyn std::error::Error) -> String {
     let mut causes = Vec::new();
@@ -534,6 +544,15 @@ mod tests {
             let refused = refusal(status, br#"{"error": "no"}"#);
             assert_eq!(refused.exit_code(), code, "{status}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_the_servers_is_no_wrong_authority() {
+        let other = "invalid peer certificate: certificate not valid for name \"10.0.0.7\"; \
+                     certificate is only valid for DnsName(\"localhost\")";
+        assert!(advice(other).contains("--name"));
+        assert!(advice("invalid peer certificate: UnknownIssuer").contains("`ca`"));
+        assert_eq!(advice("connection refused"), "");
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
     let first = first_tokens(&data, &fingerprint, store.as_ref(), &mut loaded)?;
     let tls = match config.plain_http {
         true => None,
-        false => Some(authority.server(tls::names(addr))?),
+        false => Some(certified(&authority, tls::names(addr, &config.names))?),
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let ca = data.join("ca.pem");
@@ -132,6 +132,18 @@ pub(crate) fn open(config: ServerConfig, addr: SocketAddr) -> Result<Opened, Ser
             node_token: first.node,
         },
     })
+}
+
+fn certified(
+    authority: &Authority,
+    names: Vec<String>,
+) -> Result<Arc<rustls::ServerConfig>, ServerError> {
+    // Who cannot connect by another name finds out here why.
+    tracing::info!(
+        names = names.join(" "),
+        "the certificate is for these names"
+    );
+    authority.server(names)
 }
 
 /// The address as a client on this machine reaches it.

@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub store_url: Option<String>,
     /// Where blobs live: `file:PATH`; `blobs` in the data directory where absent.
     pub blobs_url: Option<String>,
+    /// Names and addresses under which clients reach it, besides those of this machine.
+    pub names: Vec<String>,
     /// Plain HTTP instead of TLS. Only on a loopback address.
     pub plain_http: bool,
     /// What nodes are told of when and how much to work, as JSON that agents understand. Nothing
@@ -77,6 +79,7 @@ impl ServerConfig {
             listen,
             store_url: None,
             blobs_url: None,
+            names: Vec::new(),
             plain_http: false,
             node_settings: None,
             default_engine: EngineChoice::Process,

@@ -395,6 +395,12 @@ fn explained(why: &str) -> Cow<'_, str> {
     if !why.contains("invalid peer certificate") {
         return Cow::Borrowed(why);
     }
+    if why.contains("not valid for name") {
+        return Cow::Owned(format!(
+            "the server does not go by the name in --server ({why}); write another, or start the \
+             server with --name for this one"
+        ));
+    }
     Cow::Owned(format!(
         "the server is not the one that this agent was told to trust ({why}); if the pool was made \
          anew, give the agent a new token, or the new ca.pem"
@@ -413,6 +419,11 @@ mod tests {
             "{said}"
         );
         assert_eq!(explained("connection refused"), "connection refused");
+        let said = explained(
+            "invalid peer certificate: certificate not valid for name \"b12\"; certificate is only \
+             valid for DnsName(\"localhost\")",
+        );
+        assert!(said.contains("--name") && !said.contains("token"), "{said}");
     }
 
     #[test]

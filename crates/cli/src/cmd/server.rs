@@ -6,7 +6,7 @@ use crate::out::{Failure, Outcome, REFUSED, USAGE};
 use gleaner_agent::owner::NodeSettings;
 use gleaner_model::{EngineChoice, Span};
 use gleaner_server::{ServerConfig, ServerError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Run a server: one port for users, agents and the page
@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// Address and port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8421", value_parser = daemon::address)]
     listen: SocketAddr,
+    /// A name or address by which users and nodes reach it, for its certificate; may be given more
+    /// than once [default: this PC's name and addresses]
+    #[arg(long, value_name = "NAME", value_parser = host)]
+    name: Vec<String>,
     /// Where the state lives: sqlite:FILE or memory: [default: sqlite in DIR]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -44,6 +48,20 @@ pub(crate) struct Args {
     daemon: DaemonOptions,
 }
 
+/// What stands between `https://` and the port.
+fn host(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix('[').and_then(|six| six.strip_suffix(']'));
+    let bare = bare.unwrap_or(text);
+    let label = |part: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !part.is_empty() && part.len() <= 63 && part.chars().all(plain)
+    };
+    match bare.parse::<IpAddr>().is_ok() || bare.split('.').all(label) {
+        true => Ok(bare.to_owned()),
+        false => Err("write a name or an address alone, as in pool.example.org".to_owned()),
+    }
+}
+
 impl Args {
     pub(crate) fn run(self) -> Outcome {
         self.daemon.start_log()?;
@@ -52,6 +70,7 @@ impl Args {
             node_settings,
             store_url: self.store,
             blobs_url: self.blobs,
+            names: self.name,
             plain_http: self.plain_http,
             default_engine: self.engine,
             keep_jobs: self.keep_jobs,
@@ -92,5 +111,34 @@ impl Args {
         let json = serde_json::to_string(&settings);
         json.map(Some)
             .map_err(|problem| failed(problem.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_the_server_is_a_name_and_nothing_else() {
+        for (text, name) in [
+            ("pool.example.org", "pool.example.org"),
+            ("b12", "b12"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("[fd00::2]", "fd00::2"),
+            ("fd00::2", "fd00::2"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(name));
+        }
+        for wrong in [
+            "",
+            "https://pool",
+            "pool:8421",
+            "a..b",
+            "pool/x",
+            "*.org",
+            "pöl",
+        ] {
+            assert!(host(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -25,7 +25,10 @@ pub(crate) fn list(nodes: &[NodeView], look: Look) -> String {
             format!("{} of {}", node.cpus_used, node.cpus).into(),
             share(node.memory_used, node.memory).into(),
             node.tasks_done.into(),
-            ago(look, &node.seen).into(),
+            node.seen
+                .as_deref()
+                .map_or_else(String::new, |seen| ago(look, seen))
+                .into(),
         ];
         (cells, node.reason.as_str())
     });
@@ -56,10 +59,11 @@ pub(crate) fn one(node: &NodeView, look: Look) -> String {
     fact("disk", gleaner_model::Bytes(node.disk).to_string().into());
     fact("running", node.running.into());
     fact("tasks done", node.tasks_done.into());
-    fact(
-        "last heard",
-        format!("{} ago", ago(look, &node.seen)).into(),
+    let heard = node.seen.as_deref().map_or_else(
+        || "not since the server started".to_owned(),
+        |seen| format!("{} ago", ago(look, seen)),
     );
+    fact("last heard", heard.into());
     fact("version", (&node.version).into());
     text(rows)
 }

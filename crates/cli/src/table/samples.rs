@@ -118,7 +118,7 @@ pub(crate) fn node() -> NodeView {
         disk: 100 << 30,
         running: 3,
         tasks_done: 12,
-        seen: "2026-01-02T03:03:59Z".into(),
+        seen: Some("2026-01-02T03:03:59Z".into()),
         version: "0.1.0".into(),
     }
 }

@@ -46,15 +46,18 @@ impl View<'_> {
         known.map_or_else(|| node.to_string(), |known| known.name.clone())
     }
 
-    /// The node that `text` names: by name first, else by number.
-    pub(crate) fn find_node(&self, text: &str) -> Option<NodeId> {
-        let named = self.side.nodes.iter().find(|(_, node)| node.name == text);
-        let by_number = || {
-            text.parse()
-                .ok()
-                .filter(|id| self.side.nodes.contains_key(id))
-        };
-        named.map(|(id, _)| *id).or_else(by_number)
+    /// The nodes that `text` names: by name first, else by number. A PC that was set up anew has the
+    /// name of the node that it was before.
+    pub(crate) fn find_nodes(&self, text: &str) -> Vec<NodeId> {
+        let known = self.side.nodes.iter();
+        let named = known.filter(|(_, node)| node.name == text);
+        let named: Vec<NodeId> = named.map(|(id, _)| *id).collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let number = text.parse().ok();
+        let number = number.filter(|id| self.side.nodes.contains_key(id));
+        number.into_iter().collect()
     }
 }
 

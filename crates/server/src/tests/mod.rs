@@ -9,6 +9,7 @@ mod images;
 mod life;
 mod lost;
 mod merges;
+mod names;
 mod nodes;
 mod pool;
 mod silence;

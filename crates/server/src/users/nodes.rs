@@ -19,6 +19,22 @@ fn no_node(text: &str) -> ApiError {
     ApiError::not_found(format!("no node {text}; `gleaner nodes` lists them"))
 }
 
+/// The one node of those that a text names.
+fn the_one(text: &str, found: &[NodeId]) -> Result<NodeId, ApiError> {
+    match found {
+        [node] => Ok(*node),
+        [] => Err(no_node(text)),
+        several => {
+            let numbers: Vec<String> = several.iter().map(NodeId::to_string).collect();
+            Err(ApiError::bad(format!(
+                "several nodes are called {text}: {}; say which by its number, `gleaner nodes` \
+                 tells them apart",
+                numbers.join(", ")
+            )))
+        }
+    }
+}
+
 /// Nodes that are looked at in one go: the driver, which copies them, is held for less than a
 /// millisecond.
 const PAGE: u32 = 1000;
@@ -72,14 +88,13 @@ pub(super) async fn one(
     _user: User,
     Path(text): Path<String>,
 ) -> Result<Json<NodeView>, ApiError> {
-    let wanted = text.clone();
     let look = move |view: &View<'_>| {
-        let node = view.state.node(view.find_node(&wanted)?)?;
-        let side = view.side.nodes.get(&node.id);
-        Some(views::node(node, side))
+        let node = the_one(&text, &view.find_nodes(&text))?;
+        let found = view.state.node(node);
+        let found = found.map(|found| views::node(found, view.side.nodes.get(&node)));
+        found.ok_or_else(|| no_node(&text))
     };
-    let found = shared.driver.read(look).await?;
-    found.map(Json).ok_or_else(|| no_node(&text))
+    shared.driver.read(look).await?.map(Json)
 }
 
 /// `pause`, `resume`, `drain` or `evict` of a node.
@@ -102,8 +117,8 @@ pub(super) async fn control(
     let wanted = text.clone();
     let found = shared
         .driver
-        .read(move |view| view.find_node(&wanted))
+        .read(move |view| view.find_nodes(&wanted))
         .await?;
-    let node = found.ok_or_else(|| no_node(&text))?;
+    let node = the_one(&text, &found)?;
     accepted(&shared, Event::Wish(node, wish)).await
 }

@@ -157,7 +157,7 @@ pub(super) fn node(node: gleaner_core::NodeView, side: Option<&NodeSide>) -> Nod
         disk: node.disk.0,
         running: node.running,
         tasks_done: known.done,
-        seen: node.heard.map(time).unwrap_or_default(),
+        seen: node.heard.map(time),
         version: known.version,
     }
 }
