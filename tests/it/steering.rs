@@ -1,7 +1,7 @@
 //! Do listings show, and commands change, what runs?
 
 use crate::fleet::Fleet;
-use crate::pool::{Desk, Pool, begun, id_of, outcome, signal, until};
+use crate::pool::{Desk, Pool, begun, command, id_of, outcome, signal, until};
 use serde_json::json;
 use std::process::Stdio;
 
@@ -267,6 +267,39 @@ fn ctrl_c_in_wait_detaches_and_the_job_goes_on() {
         "{out:?}"
     );
     pool.gleaner(&desk, &["wait", &id]).exits(0);
+}
+
+#[test]
+fn ctrl_c_while_files_are_read_submits_nothing() {
+    let desk = Desk::new();
+    // Nobody listens there, and nobody is asked before the files are read.
+    desk.write(
+        "client.toml",
+        "server = \"http://127.0.0.1:1\"\ntoken = \"t\"\n",
+    );
+    let large = desk.path().join("large");
+    // Holes take no room, and reading them takes minutes.
+    let made = std::fs::File::create(&large).and_then(|file| file.set_len(1 << 40));
+    made.unwrap();
+    for words in [
+        &["run", "--input", "large", "--", "true"][..],
+        &["map", "large", "--", "true", "{}"],
+    ] {
+        let mut command = command(&desk.path().join("client.toml"), &desk, words);
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = piped.spawn().unwrap();
+        let open = format!("/proc/{}/fd", child.id());
+        until("the file is read", || {
+            let files = std::fs::read_dir(&open).into_iter().flatten().flatten();
+            files
+                .filter_map(|file| std::fs::read_link(file.path()).ok())
+                .any(|file| file == large)
+        });
+        signal(child.id(), "INT");
+        outcome(child)
+            .exits(130)
+            .complains_of(&["before anything was submitted"]);
+    }
 }
 
 #[test]

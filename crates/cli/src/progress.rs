@@ -236,39 +236,59 @@ fn few_digits(value: f64) -> String {
     }
 }
 
-/// Shows a transfer on a terminal while `work` goes on; elsewhere only long ones matter, and those
-/// get a line at their end.
+/// Shows a transfer while `work` goes on: by a bar on a terminal, by a line now and then elsewhere,
+/// where short ones say nothing.
 pub(crate) async fn transfer<T>(
     shown: Shown,
     verb: &str,
     progress: &Progress,
     work: impl Future<Output = T>,
 ) -> T {
-    if shown == Shown::Nothing || !out::is_watched() {
+    if shown == Shown::Nothing {
         return work.await;
     }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
-        bar.set_style(style.progress_chars("━╸ "));
-    }
+    let bar = out::is_watched().then(transfer_bar);
+    let started = Instant::now();
+    let mut told = started;
     tokio::pin!(work);
     loop {
         tokio::select! {
             result = &mut work => {
-                bar.finish_and_clear();
+                if let Some(bar) = bar {
+                    bar.finish_and_clear();
+                }
                 return result;
             }
-            () = tokio::time::sleep(TICK) => {
-                bar.set_length(progress.bytes_total().max(1));
-                bar.set_position(progress.bytes_moved());
-                bar.set_message(format!(
-                    "{verb}: {} files, {}",
-                    progress.files_moved(),
-                    Bytes(progress.bytes_moved())
-                ));
-            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if let Some(bar) = &bar {
+            bar.set_length(progress.bytes_total().max(1));
+            bar.set_position(progress.bytes_moved());
+            bar.set_message(moved_text(verb, progress));
+        } else if told.elapsed() >= LINE_EVERY.max(started.elapsed() / LINE_PART) {
+            told = Instant::now();
+            let total = Bytes(progress.bytes_total());
+            out::say(format!("{} of {total}", moved_text(verb, progress)));
         }
     }
+}
+
+fn transfer_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    bar
+}
+
+fn moved_text(verb: &str, progress: &Progress) -> String {
+    let moved = Bytes(progress.bytes_moved());
+    format!("{verb}: {}, {moved}", files(progress.files_moved()))
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn files(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "file" } else { "files" })
 }
 
 #[cfg(test)]
@@ -341,6 +361,13 @@ mod tests {
         paused.state = JobState::Paused;
         let shown = bar_text(&paused, &Rate::of(0, 27, 4.0));
         assert!(shown.starts_with("job 7 paused: 12/40 done, "), "{shown}");
+    }
+
+    #[test]
+    fn one_file_is_no_files() {
+        assert_eq!([0, 1, 2].map(files), ["0 files", "1 file", "2 files"]);
+        let moved = moved_text("sending", &Progress::default());
+        assert_eq!(moved, "sending: 0 files, 0 B");
     }
 
     #[test]

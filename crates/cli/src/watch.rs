@@ -142,6 +142,20 @@ impl Interrupt {
         }
     }
 
+    /// Does what comes before a job is sent; an interrupt ends it, and nothing is left anywhere.
+    pub(crate) async fn before_sending<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.came() => Err(Failure::new(
+                out::INTERRUPTED,
+                "interrupted before anything was submitted",
+            )),
+        }
+    }
+
     /// Sends a job. Says also whether the interrupt came meanwhile: then it has to be known
     /// first whether the job is there. A second interrupt, or a server that does not answer,
     /// ends the wait.
@@ -161,6 +175,14 @@ impl Interrupt {
             () = tokio::time::sleep(SENT_MAX) => Err(Failure::new(out::INTERRUPTED, unknown)),
         }
     }
+}
+
+/// What is left to say when the user interrupts a fetch.
+pub(crate) fn unfetched(job: JobId) -> Failure {
+    Failure::new(
+        out::INTERRUPTED,
+        format!("interrupted; `gleaner fetch {job} DIR` goes on where this one stopped"),
+    )
 }
 
 /// What is left to say when the user detaches from a job.

@@ -25,7 +25,13 @@ pub(crate) fn files(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> 
     let matchers = parts[fixed..]
         .iter()
         .map(|part| Part::new(&part.as_os_str().to_string_lossy()))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, _>>();
+    // What a shell leaves of a pattern that matches nothing, or made of one: a name as it is.
+    let itself = Some(base.join(pattern)).filter(|path| path.is_file());
+    let matchers = match (matchers, &itself) {
+        (Err(_), Some(file)) => return Ok(vec![file.clone()]),
+        (matchers, _) => matchers?,
+    };
     let mut walk = Walk {
         found: Vec::new(),
         seen: 0,
@@ -33,7 +39,10 @@ pub(crate) fn files(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> 
     walk.descend(&base.join(root), &matchers)?;
     walk.found.sort();
     walk.found.dedup();
-    Ok(walk.found)
+    match itself {
+        Some(file) if walk.found.is_empty() => Ok(vec![file]),
+        _ => Ok(walk.found),
+    }
 }
 
 /// The folders in front of the first part that is a glob.
@@ -176,5 +185,9 @@ mod tests {
             1
         );
         assert!(files(base, "[").unwrap_err().contains("is not a glob"));
+        for name in ["x[1].txt", "y[1"] {
+            std::fs::write(base.join(name), name).unwrap();
+            assert_eq!(names(base, name), [name]);
+        }
     }
 }

@@ -212,7 +212,9 @@ async fn small_files_go_together_and_a_broken_upload_goes_on() {
     let server = Server::start().await;
     server.shared.lock().unwrap().breaks = 2;
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(job(folder.path()), folder.path()).await.unwrap();
+    let prepared = prepare(job(folder.path()), folder.path(), &Progress::default())
+        .await
+        .unwrap();
     let progress = Progress::default();
     let view = submit(&server.client, &prepared, &progress).await.unwrap();
     assert_eq!(view.id, JobId(7));
@@ -243,7 +245,9 @@ async fn small_files_go_together_and_a_broken_upload_goes_on() {
 async fn a_file_that_changed_since_it_was_hashed_is_refused() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(job(folder.path()), folder.path()).await.unwrap();
+    let prepared = prepare(job(folder.path()), folder.path(), &Progress::default())
+        .await
+        .unwrap();
     std::fs::write(folder.path().join("small3"), "other").unwrap();
     let problem = submit(&server.client, &prepared, &Progress::default())
         .await

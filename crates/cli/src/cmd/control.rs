@@ -65,7 +65,7 @@ pub(crate) struct ResumeArgs {
     form: Form,
 }
 
-/// Give failed and cancelled tasks a fresh set of tries
+/// Give failed and cancelled tasks a fresh set of tries, with the files that were submitted
 #[derive(Debug, clap::Args)]
 pub(crate) struct RetryArgs {
     /// J or J.INDEX

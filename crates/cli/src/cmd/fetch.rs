@@ -4,6 +4,7 @@ use crate::form::Form;
 use crate::out::{self, Outcome};
 use crate::progress::{self, Shown};
 use crate::session::Session;
+use crate::watch::{self, Interrupt};
 use gleaner_client::Progress;
 use gleaner_model::{Bytes, JobId};
 use serde::Serialize;
@@ -46,6 +47,15 @@ pub(crate) fn folder(asked: Option<&Path>, job: JobId) -> PathBuf {
 
 impl Args {
     pub(crate) async fn run(self, session: &Session) -> Outcome {
+        // Ended by a signal it would leave parts of files behind.
+        let mut interrupt = Interrupt::listen();
+        tokio::select! {
+            outcome = self.bring(session) => outcome,
+            () = interrupt.came() => Err(watch::unfetched(self.job)),
+        }
+    }
+
+    async fn bring(&self, session: &Session) -> Outcome {
         let client = &session.client;
         // A job that does not exist must not leave an empty folder.
         let job = client.job(self.job).await?;
@@ -77,13 +87,18 @@ impl Args {
                     "nothing to fetch: job {} has no result files",
                     job.id
                 )),
-                _ => out::line(format!(
-                    "{} files ({}) fetched into {}, {} were there",
-                    fetched.files,
-                    Bytes(fetched.bytes),
-                    folder.display(),
-                    fetched.kept
-                ))?,
+                _ => {
+                    let were_there = match fetched.kept {
+                        0 => String::new(),
+                        kept => format!(", {kept} were there"),
+                    };
+                    out::line(format!(
+                        "{} ({}) fetched into {}{were_there}",
+                        progress::files(fetched.files),
+                        Bytes(fetched.bytes),
+                        folder.display(),
+                    ))?;
+                }
             }
             if !job.state.is_over() {
                 out::say(format!("job {} is {}: more may come", job.id, job.state));

@@ -56,8 +56,8 @@ impl Args {
         } else {
             Shown::Progress
         };
-        let prepared = gleaner_client::prepare(spec, Path::new(".")).await?;
         let mut interrupt = Interrupt::listen();
+        let prepared = submit::prepare(spec, Path::new("."), shown, &mut interrupt).await??;
         let job = submit::hand_in(session, &prepared, shown, &mut interrupt, Failure::from).await?;
         let after = After {
             wait: !self.options.detach,

@@ -1,5 +1,6 @@
 //! `gleaner run`: one task here and now, as if the command ran here.
 
+use super::submit;
 use super::task_options::{TaskOptions, verbatim};
 use crate::out::{self, Failure, Outcome};
 use crate::progress::{self, JobProgress, Shown};
@@ -77,13 +78,13 @@ impl Args {
         let mut spec = self.options.spec(&self.command, &verbatim)?;
         // Output streams as it comes, so a second try would print it twice.
         spec.retry.attempts = 1;
-        let prepared = gleaner_client::prepare(spec, Path::new(".")).await?;
-        let sending = Progress::default();
         let shown = if self.options.json {
             Shown::Nothing
         } else {
             Shown::Progress
         };
+        let prepared = submit::prepare(spec, Path::new("."), shown, interrupt).await??;
+        let sending = Progress::default();
         let submit = gleaner_client::submit(client, &prepared, &sending);
         let submit = progress::transfer(shown, "sending", &sending, submit);
         let (job, interrupted) = interrupt.heeds(submit).await?;
@@ -113,7 +114,10 @@ impl Args {
             },
             () = interrupt.came() => return Err(cancelled(client, id).await),
         };
-        self.settle(client, id, detail).await
+        tokio::select! {
+            outcome = self.settle(client, id, detail) => outcome,
+            () = interrupt.came() => Err(watch::unfetched(id)),
+        }
     }
 
     /// Streams the task's output until it is over.

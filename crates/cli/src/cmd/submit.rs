@@ -6,8 +6,8 @@ use crate::session::Session;
 use crate::watch::{self, Interrupt};
 use gleaner_api::JobView;
 use gleaner_client::{ClientError, Prepared, Progress, read_job_file};
-use gleaner_model::{Bytes, JobState};
-use std::path::PathBuf;
+use gleaner_model::{Bytes, JobSpec, JobState};
+use std::path::{Path, PathBuf};
 
 /// Submit a job file and print the job's id
 #[derive(Debug, clap::Args)]
@@ -35,11 +35,10 @@ impl Args {
             Shown::Progress
         };
         let located = |problem: ClientError| Failure::from(file.locate(problem));
-        let mut prepared = gleaner_client::prepare(file.spec.clone(), &file.base)
-            .await
-            .map_err(located)?;
-        prepared.warnings.extend(file.warnings.iter().cloned());
         let mut interrupt = Interrupt::listen();
+        let prepared = prepare(file.spec.clone(), &file.base, shown, &mut interrupt).await?;
+        let mut prepared = prepared.map_err(located)?;
+        prepared.warnings.extend(file.warnings.iter().cloned());
         let job = hand_in(session, &prepared, shown, &mut interrupt, located).await?;
         let after = After {
             wait: self.wait,
@@ -49,6 +48,19 @@ impl Args {
         };
         after.go_on(session, job, interrupt).await
     }
+}
+
+/// Finds and reads what a job needs. The outer error is an interrupt's.
+pub(crate) async fn prepare(
+    spec: JobSpec,
+    base: &Path,
+    shown: Shown,
+    interrupt: &mut Interrupt,
+) -> Result<Result<Prepared, ClientError>, Failure> {
+    let reading = Progress::default();
+    let prepare = Box::pin(gleaner_client::prepare(spec, base, &reading));
+    let prepare = progress::transfer(shown, "reading", &reading, prepare);
+    interrupt.before_sending(prepare).await
 }
 
 /// Warns, uploads, submits. `told` puts the server's refusal into words.
@@ -124,8 +136,9 @@ impl After {
         let folder = super::fetch::folder(self.results.as_deref(), job.id);
         let moved = Progress::default();
         let fetching = gleaner_client::fetch(client, job.id, &folder, &moved);
-        let fetched = progress::transfer(shown, "fetching", &moved, fetching).await?;
+        let fetched = progress::transfer(shown, "fetching", &moved, fetching).await;
         watch::explain_failures(client, &job).await;
+        let fetched = fetched.map_err(|problem| not_home(&job, problem))?;
         if self.json {
             out::json(&job)?;
         } else if self.quiet {
@@ -133,9 +146,9 @@ impl After {
         } else {
             let files = match fetched.files + fetched.kept {
                 0 => "no result files".to_owned(),
-                files => {
-                    let bytes = Bytes(fetched.bytes);
-                    format!("{files} files ({bytes}) in {}", folder.display())
+                count => {
+                    let (files, bytes) = (progress::files(count), Bytes(fetched.bytes));
+                    format!("{files} ({bytes}) in {}", folder.display())
                 }
             };
             out::line(format!("job {} is {}: {files}", job.id, job.state))?;
@@ -145,4 +158,14 @@ impl After {
         }
         Ok(watch::exit_code(job.state))
     }
+}
+
+/// The job is over and its results are safe, only not here.
+fn not_home(job: &JobView, problem: ClientError) -> Failure {
+    let failure = Failure::from(problem);
+    let message = format!(
+        "{}; job {} is {}, and `gleaner fetch {} DIR` brings its results",
+        failure.message, job.id, job.state, job.id
+    );
+    Failure::new(failure.code, message)
 }

@@ -70,6 +70,11 @@ impl Args {
             printer.page(&page)?;
         }
         printer.end()?;
+        if after.is_none() && !self.form.json && !self.form.quiet && left > 0 {
+            let state = self.state.map(|state| format!("is {state}"));
+            let state = state.unwrap_or_else(|| "is there".to_owned());
+            out::say(format!("no task of job {job} {state}"));
+        }
         if left == 0 && self.limit.is_none() {
             out::say(format!(
                 "only the first {TABLE_ROWS}; --limit N or --json shows more"
@@ -122,7 +127,8 @@ impl Printer {
                 .map_err(|problem| Failure::new(out::REFUSED, problem.to_string()))?;
             text.push_str(&object);
         }
-        out::print(&text)
+        // JSON has its own way with what a terminal would obey.
+        out::print_bytes(text.as_bytes())
     }
 
     fn end(&self) -> Result<(), Failure> {

@@ -44,10 +44,12 @@ enum Verb {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Kind {
-    /// Submits and steers jobs
+    /// Submits jobs, and steers their own
     User,
     /// Runs an agent
     Node,
+    /// Steers everybody's jobs, nodes and tokens too
+    Admin,
 }
 
 impl Args {
@@ -58,6 +60,7 @@ impl Args {
                 let kind = match kind {
                     Kind::User => "user",
                     Kind::Node => "node",
+                    Kind::Admin => "admin",
                 };
                 let token = client
                     .new_token(&NewToken {
@@ -72,8 +75,8 @@ impl Args {
                 } else {
                     out::line(token.secret.as_deref().unwrap_or(""))?;
                     out::say(format!(
-                        "keep it in a file that only its owner can read; `gleaner token revoke {}` \
-                         ends it",
+                        "keep it in a file that only its owner can read: it is not shown again; \
+                         `gleaner token revoke {}` ends it",
                         token.id
                     ));
                 }

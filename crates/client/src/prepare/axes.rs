@@ -262,7 +262,8 @@ fn named_files(pattern: &str, base: &Path) -> Result<Vec<(String, PathBuf)>, Str
     let paths = glob::files(base, pattern).map_err(|problem| format!("`{pattern}` {problem}"))?;
     if paths.is_empty() {
         return Err(format!(
-            "no file matches `{pattern}` in {}; globs are relative to the job file",
+            "no file matches `{pattern}` in {}; globs are relative to the job file, and without one \
+             to where you are",
             base.display()
         ));
     }

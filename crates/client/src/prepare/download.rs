@@ -1,6 +1,7 @@
 //! Inputs from the web: fetched once by the user's PC and pinned by digest, so that every task
 //! sees the same bytes and no node needs the network.
 
+use crate::Progress;
 use futures_util::TryStreamExt as _;
 use gleaner_model::{BlobRef, Digest};
 use std::time::Duration;
@@ -14,7 +15,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Gets `url` into a temporary file.
-pub(super) async fn download(url: &str) -> Result<(BlobRef, tempfile::TempPath), String> {
+pub(super) async fn download(
+    url: &str,
+    progress: &Progress,
+) -> Result<(BlobRef, tempfile::TempPath), String> {
     let failed = |what: String| {
         format!("{url}: {what}; check the address, or download the file and name its path")
     };
@@ -33,6 +37,7 @@ pub(super) async fn download(url: &str) -> Result<(BlobRef, tempfile::TempPath),
     if !answer.status().is_success() {
         return Err(failed(format!("the server answered {}", answer.status())));
     }
+    progress.expect_bytes(answer.content_length().unwrap_or(0));
     let path = tempfile::NamedTempFile::new()
         .map_err(|e| failed(e.to_string()))?
         .into_temp_path();
@@ -48,7 +53,9 @@ pub(super) async fn download(url: &str) -> Result<(BlobRef, tempfile::TempPath),
         file.write_all(&part)
             .await
             .map_err(|e| failed(e.to_string()))?;
+        progress.moved(part.len() as u64, 0);
     }
+    progress.moved(0, 1);
     file.flush().await.map_err(|e| failed(e.to_string()))?;
     let blob = BlobRef {
         digest: Digest(*hasher.finalize().as_bytes()),

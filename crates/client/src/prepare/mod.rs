@@ -76,15 +76,25 @@ fn at(key: impl Into<String>, problem: impl Into<String>) -> ClientError {
     .into()
 }
 
-/// Finds and hashes everything that `spec` names; relative paths start from `base`.
+/// Finds and hashes everything that `spec` names; relative paths start from `base`. `progress`
+/// counts what was read and downloaded.
 ///
 /// # Errors
 /// [`ClientError::JobFile`] at the key whose file is missing, unreadable or has an unusable name.
-pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientError> {
+pub async fn prepare(
+    mut spec: JobSpec,
+    base: &Path,
+    progress: &Progress,
+) -> Result<Prepared, ClientError> {
     let warnings = hints::near_names(&spec);
     check_patterns(&spec)?;
-    let base = std::path::absolute(base).map_err(ClientError::local("find", base))?;
-    let axes = Axes::find(&spec.sweep, &base)?;
+    let base = std::path::absolute(base).map_err(|problem| {
+        ClientError::Settings(format!(
+            "the folder that you are in cannot be found ({problem}): where it was removed, change \
+             to another"
+        ))
+    })?;
+    let axes = find_axes(&spec.sweep, &base).await?;
     let mut wanted = Wanted::default();
     wanted.inputs(&spec, &axes, &base)?;
     wanted.programs(&mut spec, &axes, &base)?;
@@ -92,7 +102,7 @@ pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientE
     let mut sources = Sources::default();
     let mut files = Vec::new();
     for url in &wanted.urls {
-        let (blob, path) = download::download(url)
+        let (blob, path) = download::download(url, progress)
             .await
             .map_err(|e| at("task.inputs", e))?;
         sources.blobs.insert(blob, Source::File(path.to_path_buf()));
@@ -104,7 +114,7 @@ pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientE
         });
     }
     let paths = wanted.paths.values().map(|(path, _)| path.clone());
-    let hashed = hash::all(paths.chain(axes.paths()).collect()).await;
+    let hashed = hash::all(paths.chain(axes.paths()).collect(), progress).await;
     for (name, (path, key)) in &wanted.paths {
         let found = usable(&hashed, path, key)?;
         sources.blobs.insert(found.blob, Source::File(path.clone()));
@@ -125,6 +135,14 @@ pub async fn prepare(mut spec: JobSpec, base: &Path) -> Result<Prepared, ClientE
         warnings,
         sources,
     })
+}
+
+/// Looks at folders, which blocks; the caller may have an interrupt to heed.
+async fn find_axes(sweep: &Sweep, base: &Path) -> Result<Axes, ClientError> {
+    let (sweep, base) = (sweep.clone(), base.to_path_buf());
+    let find = tokio::task::spawn_blocking(move || Axes::find(&sweep, &base));
+    find.await
+        .map_err(|problem| at("sweep", problem.to_string()))?
 }
 
 /// Uploads what the server lacks and hands the job in.

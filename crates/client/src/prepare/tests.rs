@@ -24,7 +24,9 @@ impl Folder {
 
     async fn prepare(&self, text: &str) -> Result<Prepared, String> {
         let spec: JobSpec = toml::from_str(text).unwrap();
-        prepare(spec, self.path()).await.map_err(|e| e.to_string())
+        prepare(spec, self.path(), &Progress::default())
+            .await
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -123,17 +125,23 @@ async fn programs_of_the_system_stay_there_and_others_come_along() {
     let spec = |program: &str| -> JobSpec {
         toml::from_str(&format!("[task]\ncommand = ['{program}']\n")).unwrap()
     };
-    let prepared = prepare(spec("/bin/sh"), &base).await.unwrap();
+    let prepared = prepare(spec("/bin/sh"), &base, &Progress::default())
+        .await
+        .unwrap();
     assert!(names(&prepared).is_empty());
     for outside in [
         "../prog".to_owned(),
         folder.path().join("prog").display().to_string(),
     ] {
-        let prepared = prepare(spec(&outside), &base).await.unwrap();
+        let prepared = prepare(spec(&outside), &base, &Progress::default())
+            .await
+            .unwrap();
         assert_eq!(names(&prepared), ["./prog"]);
         assert_eq!(prepared.submission.spec.task.command, ["./prog"]);
     }
-    let prepared = prepare(spec("./nowhere/prog"), &base).await.unwrap();
+    let prepared = prepare(spec("./nowhere/prog"), &base, &Progress::default())
+        .await
+        .unwrap();
     assert!(names(&prepared).is_empty(), "it may be in the image");
 }
 
@@ -258,12 +266,13 @@ async fn a_download_is_pinned_by_its_digest() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
-    let (blob, path) = download::download(&format!("http://{address}/data"))
+    let progress = Progress::default();
+    let (blob, path) = download::download(&format!("http://{address}/data"), &progress)
         .await
         .unwrap();
     assert_eq!(blob.digest.0, *blake3::hash(b"from the web").as_bytes());
     assert_eq!(std::fs::read(&path).unwrap(), b"from the web");
-    let problem = download::download(&format!("http://{address}/none"))
+    let problem = download::download(&format!("http://{address}/none"), &progress)
         .await
         .unwrap_err();
     assert!(problem.contains("404"), "{problem}");

@@ -6,7 +6,7 @@ use jiff::Zoned;
 
 /// How to write it, for messages.
 const EXAMPLE: &str = "write how long, as in 1h or 30min, or until when, as in \"until 18:00\" or \
-                       \"until tomorrow\"";
+                       \"until tomorrow\", or nothing at all for until you resume";
 
 /// The hour at which tomorrow begins for "until tomorrow": the same as on the page.
 const MORNING: (i8, i8) = (8, 0);

@@ -337,7 +337,7 @@ async fn its_files_are_found_from_the_job_file() {
     let prepare = |text: String| async {
         let spec: JobSpec = serde_json::from_value(job(&text)).unwrap();
         let text = text;
-        crate::prepare(spec, dir.path())
+        crate::prepare(spec, dir.path(), &crate::Progress::default())
             .await
             .map(|found| (found, text))
     };
