@@ -43,13 +43,40 @@ impl AgentError {
     }
 }
 
-/// An error with its causes, which tonic's own text leaves out.
+/// An error with its causes, which tonic's own text leaves out; each is said once.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text = format!("{text}: {cause}");
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Said {
+        text: &'static str,
+        source: Option<Box<Said>>,
+    }
+
+    #[test]
+    fn a_cause_that_repeats_another_is_said_once() {
+        let cause = |text, source: Option<Said>| Said {
+            text,
+            source: source.map(Box::new),
+        };
+        let name = cause("no such name", None);
+        let lookup = cause("lookup: no such name", Some(name));
+        let error = cause("no connection", Some(lookup));
+        assert_eq!(causes(&error), "no connection: lookup: no such name");
+    }
 }

@@ -351,7 +351,9 @@ impl Dispatch {
             other
         });
         if other {
-            tracing::info!(target: "gleaner::watch", state = %condition.state, "{}", condition.reason);
+            let why = Some(&*condition.reason).filter(|why| !why.is_empty());
+            let why = why.unwrap_or("tasks may run");
+            tracing::info!(target: "gleaner::watch", state = %condition.state, "{why}");
         }
         self.parts.watching.shown.send_modify(|status| {
             status.state = condition.state;

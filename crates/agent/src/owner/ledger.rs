@@ -197,7 +197,8 @@ impl Ledger {
     }
 
     /// What the PC does may have changed: ends the pause that lasted, begins one where it pauses
-    /// now. A pause is told by its rule: the figures in its reason change all the time.
+    /// now. A pause is told by its rule: the figures in its reason change all the time. What is said
+    /// of its end, or of what to do, is of its first moment only and not kept.
     pub(crate) fn changed(&mut self, now: Time, mode: Mode, (rule, reason): (&str, &str)) {
         let lasting = self.lasting.and_then(|from| self.pauses.get(&from));
         if let Some(lasting) = lasting {
@@ -212,7 +213,7 @@ impl Ledger {
                 to: None,
                 mode,
                 rule: rule.to_owned(),
-                reason: reason.chars().take(500).collect(),
+                reason: kept(reason).chars().take(500).collect(),
             }));
         }
     }
@@ -405,6 +406,11 @@ fn add(sum: &mut Work, work: &Work) {
     sum.network += work.network;
 }
 
+/// The reason without what follows from it.
+fn kept(reason: &str) -> &str {
+    reason.split("; ").next().unwrap_or(reason)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,6 +435,23 @@ mod tests {
 
     fn day(time: Time) -> i64 {
         i64::try_from(time.ms / DAY_MS).unwrap()
+    }
+
+    #[test]
+    fn a_pause_is_remembered_without_what_was_to_come() {
+        for (reason, remembered) in [
+            (
+                "You asked for a pause; it ends in 59 min 59 s",
+                "You asked for a pause",
+            ),
+            (
+                "You asked for a pause, until you resume",
+                "You asked for a pause, until you resume",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(kept(reason), remembered);
+        }
     }
 
     #[test]
