@@ -55,6 +55,22 @@ fn only_states_that_last_are_told() {
     assert_eq!(told, [Action::Tell(id(1), AttemptState::Paused)]);
 }
 
+/// The owner asked for a pause while no agent was there.
+#[test]
+fn what_is_adopted_while_the_node_pauses_is_frozen_at_once() {
+    let mut desk = Desk::new(2000);
+    desk.step(Event::Judged(Verdict::Pause));
+    let adoption = Event::Adopted(Adoption {
+        attempt: id(0),
+        lease: LeaseId(1),
+        cpus: cpus(1000),
+        memory: Bytes(100),
+        saving: Saving::default(),
+        ended: None,
+    });
+    assert_eq!(desk.step(adoption), [Action::Pause(id(0))]);
+}
+
 #[test]
 fn adopted_attempts_count_and_report_like_others() {
     let mut desk = Desk::new(1000);

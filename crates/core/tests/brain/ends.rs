@@ -190,6 +190,22 @@ fn a_success_that_nobody_granted_changes_nothing() {
 }
 
 #[test]
+fn a_lost_attempt_is_ended_by_the_node_that_had_it_and_no_other() {
+    let mut pool = Pool::with_nodes(&[1, 1]);
+    pool.submit(job(1, 1));
+    pool.step(Event::Gone(NodeId(1)));
+    pool.later(29);
+    pool.step(online(2));
+    pool.later(1);
+    pool.step(Event::Tick);
+    // Node 2 has the second attempt, and never had the first.
+    let actions = pool.end(2, attempt(1, 0, 1), OK);
+    assert_eq!(rows(&actions), []);
+    assert_eq!(acknowledged(&actions), [attempt(1, 0, 1)]);
+    assert_eq!(pool.task(1, 0).running.unwrap().0, attempt(1, 0, 2));
+}
+
+#[test]
 fn a_duplicate_is_acknowledged_and_counted_once() {
     let mut pool = Pool::with_nodes(&[1]);
     let mut new = job(1, 1);

@@ -174,3 +174,23 @@ impl From<rusqlite::Error> for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an answer of the server rests on. No test can cut the power, so the setting is looked at.
+    #[test]
+    fn a_commit_returns_after_its_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("store.sqlite")).unwrap();
+        let mut writer = store.writer();
+        let change = writer.change().unwrap();
+        let setting = |name: &str| {
+            change.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        };
+        assert_eq!(setting("journal_mode").unwrap(), "wal".to_owned().into());
+        // 2 is FULL; with NORMAL, 1, a power cut may take back what was committed.
+        assert_eq!(setting("synchronous").unwrap(), 2_i64.into());
+    }
+}
