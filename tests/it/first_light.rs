@@ -197,7 +197,7 @@ fn outputs_are_found_by_the_names_of_odd_inputs() {
     assert_eq!(desk.read("got/1/b*.dat.out"), "y");
     let wrong = ["run", "--output", "[x", "--", "true"];
     let refused = pool.gleaner(&desk, &wrong).exits(2);
-    refused.complains_of(&["task.outputs", "not a glob"]);
+    refused.complains_of(&["--output", "not a glob"]);
 }
 
 #[test]

@@ -90,8 +90,8 @@ fn client_command(config: Option<PathBuf>, command: ClientCommand) -> Outcome {
         };
         let session = &session;
         match command {
-            ClientCommand::Run(args) => args.run(session).await,
-            ClientCommand::Map(args) => args.run(session).await,
+            ClientCommand::Run(args) => args.run(session).await.map_err(cmd::in_options),
+            ClientCommand::Map(args) => args.run(session).await.map_err(cmd::in_options),
             ClientCommand::Submit(args) => args.run(session).await,
             ClientCommand::Jobs(args) => args.run(session).await,
             ClientCommand::Job(args) => args.run(session).await,

@@ -116,7 +116,8 @@ impl Settings {
 fn missing(file: &Path, problem: &std::io::Error) -> ClientError {
     ClientError::Settings(format!(
         "cannot read the client settings {}: {problem}; start a pool on this PC with `gleaner dev` \
-         and export the GLEANER_CONFIG that it prints, or give --config FILE",
+         and export the GLEANER_CONFIG that it prints, or give --config FILE; the admin of a pool \
+         elsewhere has what to write there",
         file.display()
     ))
 }

@@ -22,3 +22,5 @@ mod task_options;
 pub(crate) mod tasks;
 pub(crate) mod token;
 pub(crate) mod wait;
+
+pub(crate) use task_options::in_options;

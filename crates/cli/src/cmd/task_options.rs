@@ -50,6 +50,29 @@ pub(crate) struct TaskOptions {
     pub(crate) detach: bool,
 }
 
+/// Keys of a job file, and what stands for them on the command line.
+const KEYS: [(&str, &str); 12] = [
+    ("limits.cpus", "--cpus"),
+    ("limits.memory", "--memory"),
+    ("limits.disk", "--disk"),
+    ("limits.time", "--time"),
+    ("task.inputs.", "--input "),
+    ("task.inputs", "--input"),
+    ("task.outputs", "--output"),
+    ("task.env.", "--env "),
+    ("task.engine", "--engine"),
+    ("task.image", "--image"),
+    ("sweep.file: ", ""),
+    ("sweep.line: ", ""),
+];
+
+/// A failure in the words of who wrote options and no job file.
+pub(crate) fn in_options(failure: Failure) -> Failure {
+    let replaced = |text: String, (key, option): &(&str, &str)| text.replace(key, option);
+    let message = KEYS.iter().fold(failure.message, replaced);
+    Failure { message, ..failure }
+}
+
 pub(super) fn engine(word: &str) -> Result<EngineChoice, String> {
     EngineChoice::from_word(word).ok_or_else(|| "write process, vm, wasm or auto".to_owned())
 }
@@ -179,6 +202,29 @@ mod tests {
             assert_eq!(found, (name.to_owned(), path.to_owned()), "{input}");
         }
         assert_eq!(named_input("..", &command).unwrap_err().code, 2);
+    }
+
+    #[test]
+    fn who_wrote_no_job_file_hears_of_options() {
+        for (said, told) in [
+            (
+                "task.inputs.a.txt: there is no file a.txt",
+                "--input a.txt: there is no file a.txt",
+            ),
+            ("sweep.file: no file matches `x*`", "no file matches `x*`"),
+            (
+                "have fewer; lower limits.cpus, or add",
+                "have fewer; lower --cpus, or add",
+            ),
+            (
+                "task.outputs: \"[x\" is no glob",
+                "--output: \"[x\" is no glob",
+            ),
+            ("exit code 3", "exit code 3"),
+        ] {
+            let failure = in_options(Failure::new(125, said));
+            assert_eq!((failure.message.as_str(), failure.code), (told, 125));
+        }
     }
 
     #[test]
