@@ -324,13 +324,17 @@ async fn a_damaged_blob_never_stands_under_its_name() {
     spoil(&vec![7_u8; 1 << 20]);
     let problem = get().await.unwrap_err();
     assert!(matches!(problem, ClientError::Transfer(_)), "{problem}");
-    spoil(b"right");
-    std::fs::remove_file(folder.path().join("0/small")).ok();
-    get().await.unwrap_err();
     let left: Vec<_> = std::fs::read_dir(folder.path().join("1"))
         .unwrap()
         .collect();
     assert!(left.is_empty(), "{left:?}");
+    // The other way round: what is small is looked at by itself.
+    spoil(&vec![7_u8; 1 << 20]);
+    spoil(b"right");
+    std::fs::remove_file(folder.path().join("0/small")).ok();
+    let problem = get().await.unwrap_err();
+    assert!(matches!(problem, ClientError::Transfer(_)), "{problem}");
+    assert!(!folder.path().join("0/small").exists());
 }
 
 #[tokio::test]
