@@ -30,7 +30,7 @@ cksum < lines > sum
 "#;
 
 /// The same, but it writes how far it is only when it is told to end, and takes its time for it.
-const WHEN_TOLD: &str = r#"n=0
+pub(crate) const WHEN_TOLD: &str = r#"n=0
 [ -e state ] && n=$(cat state)
 echo $n >> started
 trap 'sleep 4; echo $n > state; exit 85' TERM
@@ -42,7 +42,7 @@ done
 cksum < lines > sum
 "#;
 
-fn job(keys: &str, script: &str) -> String {
+pub(crate) fn job(keys: &str, script: &str) -> String {
     let script = script.replace("STEPS", &STEPS.to_string());
     format!(
         "[job]\nname = \"count\"\n[task]\ncommand = [\"sh\", \"-c\", '''\n{script}''']\n\
@@ -64,15 +64,15 @@ fn done(fleet: &Fleet, id: &str) {
 }
 
 /// The steps at which attempts began.
-fn began(desk: &Desk) -> Vec<u32> {
+pub(crate) fn began(desk: &Desk) -> Vec<u32> {
     let text = desk.read("out/0/started");
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
 /// What a run that nothing disturbs writes: the steps in order, each once.
-fn undisturbed() -> String {
+pub(crate) fn undisturbed(steps: u32) -> String {
     let desk = Desk::new();
-    let steps: String = (1..=STEPS).map(|step| format!("{step}\n")).collect();
+    let steps: String = (1..=steps).map(|step| format!("{step}\n")).collect();
     desk.write("lines", &steps);
     let sum = Command::new("cksum")
         .stdin(File::open(desk.path().join("lines")).unwrap())
@@ -102,7 +102,7 @@ fn a_task_goes_on_elsewhere_when_its_node_dies() {
     fleet.agents[index].kill();
     done(&fleet, &id);
     fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
-    assert_eq!(desk.read("out/0/sum"), undisturbed());
+    assert_eq!(desk.read("out/0/sum"), undisturbed(STEPS));
     let began = began(&desk);
     assert!(began.len() == 2 && began[1] > 0, "begun anew: {began:?}");
     let task = task(&fleet, &id);
@@ -133,7 +133,7 @@ fn an_evicted_task_saves_itself_in_time() {
     });
     done(&fleet, &id);
     fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
-    assert_eq!(desk.read("out/0/sum"), undisturbed());
+    assert_eq!(desk.read("out/0/sum"), undisturbed(STEPS));
     let began = began(&desk);
     assert!(began.len() == 2 && began[1] > 5, "begun anew: {began:?}");
     let task = task(&fleet, &id);

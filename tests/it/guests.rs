@@ -1,6 +1,7 @@
 //! Does the same job give the same results in guests as in processes? Runs in the suite `vm`,
 //! which builds the guest's program first.
 
+use crate::checkpoints::{WHEN_TOLD, began, job, undisturbed};
 use crate::fleet::Fleet;
 use crate::images::{SCRIPT, userland};
 use crate::pool::{Desk, Outcome, Pool, begun, id_of, long};
@@ -14,6 +15,9 @@ const OFFERED_WITHIN: Duration = Duration::from_secs(240);
 
 /// How long a job may take whose guest is translated.
 const DONE_WITHIN: Duration = Duration::from_secs(240);
+
+/// Steps of a program that is evicted in its midst.
+const STEPS: u32 = 30;
 
 /// A chain of hashes that says now and then how far it is.
 const CHAIN: &str = "$|=1; $x='seed'; for (1..400000) { $x=sha256_hex($x); \
@@ -139,6 +143,70 @@ fn a_guest_goes_on_elsewhere_when_its_node_is_evicted() {
     let attempts = begun(&task);
     assert_eq!(attempts[0]["state"], "evicted", "{task}");
     assert_eq!(attempts[1]["record"]["checkpoints"], 1, "{task}");
+    assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
+    assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
+}
+
+#[test]
+fn a_guest_that_is_saved_now_and_then_goes_on_elsewhere_when_its_node_dies() {
+    // Half a minute of a lease beside two trials and a long task under translation.
+    if !long() {
+        return;
+    }
+    let mut fleet = Fleet::start_on("tcg", 2, &[]);
+    let desk = Desk::new();
+    offer(2, || fleet.gleaner(&desk, &["nodes", "--json"]));
+    let command = ["perl", "-MDigest::SHA=sha256_hex", "-e", CHAIN];
+    let native = Command::new(command[0]).args(&command[1..]).output();
+    let native = String::from_utf8(native.unwrap().stdout).unwrap();
+    let id = fleet.submit(
+        &desk,
+        &format!(
+            "[task]\nengine = \"vm\"\ncheckpoint = \"5s\"\ncommand = {command:?}\n\
+             [limits]\nmemory = \"64MiB\"\ndisk = \"64MiB\"\n"
+        ),
+    );
+    let task = |fleet: &Fleet| fleet.task(&format!("{id}.0"));
+    let saved = || task(&fleet)["checkpoints"].as_u64() >= Some(2);
+    within(DONE_WITHIN, "it was saved twice", saved);
+    let index = usize::from(task(&fleet)["node"] == "node-1");
+    fleet.agents[index].kill();
+    let done = || fleet.job(&id)["state"] == "done";
+    within(DONE_WITHIN, "it is done", done);
+    let logs = fleet.gleaner(&desk, &["logs", &format!("{id}.0")]).exits(0);
+    assert_eq!(logs.stdout, native);
+    let task = task(&fleet);
+    let attempts = begun(&task);
+    assert_eq!(attempts[0]["state"], "lost", "{task}");
+    assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
+    assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
+}
+
+#[test]
+fn a_program_in_a_guest_that_is_evicted_saves_itself_in_time() {
+    let fleet = Fleet::start_on("uml", 2, &[]);
+    let desk = Desk::new();
+    offer(2, || fleet.gleaner(&desk, &["nodes", "--json"]));
+    let keys = "engine = \"vm\"\ncheckpoint_files = [\"state\", \"lines\", \"started\"]";
+    // Each step is a program that is started, which takes its time in a guest on a busy PC.
+    let says = WHEN_TOLD.replace("STEPS", &STEPS.to_string());
+    let says = says.replace("echo $n >> lines", "echo $n >> lines; echo $n");
+    let limits = "[limits]\nmemory = \"64MiB\"\ndisk = \"64MiB\"\n";
+    let id = fleet.submit(&desk, &(job(keys, &says) + limits));
+    let task = || fleet.task(&format!("{id}.0"));
+    let logs = || fleet.gleaner(&desk, &["logs", &format!("{id}.0")]).stdout;
+    within(DONE_WITHIN, "it has begun", || logs().lines().count() > 5);
+    let node = task()["node"].as_str().unwrap().to_owned();
+    fleet.gleaner(&desk, &["node", &node, "evict"]).exits(0);
+    within(DONE_WITHIN, "it is done", || {
+        fleet.job(&id)["state"] == "done"
+    });
+    fleet.gleaner(&desk, &["fetch", &id, "out"]).exits(0);
+    assert_eq!(desk.read("out/0/sum"), undisturbed(STEPS));
+    let (began, task) = (began(&desk), task());
+    assert!(began.len() == 2 && began[1] > 5, "begun anew: {began:?}");
+    let attempts = begun(&task);
+    assert_eq!(attempts[0]["state"], "checkpointed", "{task}");
     assert_eq!(task["went_on_from"], attempts[0]["id"], "{task}");
     assert_ne!(attempts[0]["node"], attempts[1]["node"], "{task}");
 }

@@ -65,6 +65,10 @@ pub(crate) struct Bundle {
     /// What a guest is made of, where the cages hold guests.
     #[serde(default)]
     pub(crate) guest: Option<PathBuf>,
+    /// Device and number of that directory, which its cages show for as long as there are any:
+    /// another one of the same name is not seen in them.
+    #[serde(default)]
+    pub(crate) guest_dir: Option<(u64, u64)>,
     /// What their kernels need.
     #[serde(default)]
     pub(crate) guest_needs: GuestNeeds,
@@ -258,6 +262,7 @@ impl Bundle {
             read_only: Vec::new(),
             program: None,
             guest: None,
+            guest_dir: None,
             guest_needs: GuestNeeds::default(),
             device: None,
             image: None,

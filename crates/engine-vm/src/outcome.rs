@@ -2,7 +2,7 @@
 //! changes.
 
 use crate::image::Manifest;
-use gleaner_guest::task::Accelerator;
+use gleaner_guest::task::{Accelerator, DIED, SILENT};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,13 +55,14 @@ pub fn chosen(trials: &[Trial]) -> Option<Accelerator> {
     works.min()
 }
 
-/// A PC that is busy now is no reason for all the time until it boots again; what is not
-/// installed now may be in a moment, and costs nothing to look for.
+/// Whether the PC has to boot again for another outcome: only what the machine did says something
+/// of it. A PC that is busy, or whose disk is full, is so now; what is not installed may be in a
+/// moment, and costs nothing to look for.
 pub(crate) fn lasts(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Works { .. } => true,
         Outcome::Absent { .. } => false,
-        Outcome::Fails { why } => !why.contains(BUSY),
+        Outcome::Fails { why } => [DIED, SILENT].iter().any(|words| why.starts_with(words)),
     }
 }
 
@@ -129,9 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_pc_and_a_package_that_is_not_there_are_asked_again() {
-        assert!(lasts(&fails("silent")));
+    fn a_busy_pc_a_full_disk_and_a_package_that_is_not_there_are_asked_again() {
+        assert!(lasts(&fails(
+            "the guest was silent for 10 s; its last words: none"
+        )));
+        assert!(lasts(&fails(
+            "the guest's kernel ended by itself; its last words: none"
+        )));
         assert!(!lasts(&fails(&format!("late; {BUSY}"))));
+        assert!(!lasts(&fails("the disk of this PC is full")));
+        assert!(!lasts(&fails("choose user ids: all user ids are in use")));
         let why = "install it".to_owned();
         assert!(!lasts(&Outcome::Absent { why }));
     }

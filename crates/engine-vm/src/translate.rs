@@ -7,7 +7,9 @@ use gleaner_engine_process::{GUEST_DIR, GuestNeeds};
 use gleaner_guest::task::{
     Accelerator, DISK_DIR, End, GuestTask, Machine, NO_ROOM, RESTORE_FILE, Record, TASK_FILE, WORK,
 };
-use gleaner_model::{Bytes, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage};
+use gleaner_model::{
+    Bytes, CHECKPOINT_EXIT_CODE, Digest, LimitKind, LimitRecord, Limits, Reason, Span, Time, Usage,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +43,17 @@ const BOOT_TRANSLATED_MS: (u64, u64) = (60_000, 30_000);
 /// Calls that QEMU tries at its start and does without: whether the kernel has rings, and what
 /// its library for filters may ask of the kernel. Refused like any other, but no news.
 const TRIED_BY_QEMU: [&str; 2] = ["io_uring_setup", "seccomp"];
+
+/// More than any guest does, and a number that every reader of records has exactly: who has taken a
+/// guest over may say anything, and it is added up.
+const SAID_MAX: u64 = 1 << 53;
+
+/// Longest text that is taken from there, in characters.
+const WORDS_MAX: usize = 1000;
+
+/// What is said where a job asks for saves and its guest cannot be saved.
+const NOT_WHILE_IT_RUNS: &str = "checkpoint: a guest on user-mode Linux is not saved while it runs; \
+                                 what its program saves itself by counts when it ends";
 
 /// What every attempt in a cage is told, and what is different here: the disk holds.
 const WATCHED_DISK: &str = "disk: ";
@@ -193,22 +206,25 @@ pub(crate) fn ending(
     cage: &Ending,
     said: Option<&Said>,
 ) -> Ending {
-    let empty = Record::default();
     let (record, said) = match said {
-        Some(Said::Last(record)) => (Some(record), record),
-        Some(Said::Noted(record)) => (None, record),
-        None => (None, &empty),
+        Some(Said::Last(record)) => (Some(record), bounded(record, cage.ended)),
+        Some(Said::Noted(record)) => (None, bounded(record, cage.ended)),
+        None => (None, Record::default()),
     };
+    let said = &said;
     let boot_s = seconds(said.boot_ms);
     let wall_seconds = (cage.wall_seconds - boot_s).max(cage.paused_seconds);
-    let reason = reason(&cage.reason, record);
+    let reason = reason(spec, &cage.reason, record);
     let mut degraded: Vec<String> = cage
         .degraded
         .iter()
         .filter(|text| !text.starts_with(WATCHED_DISK))
         .cloned()
         .collect();
-    degraded.extend(said.degraded.iter().take(16).cloned());
+    degraded.extend(said.degraded.iter().cloned());
+    if machine == Some(Accelerator::Uml) && spec.saving.every.is_some() {
+        degraded.push(NOT_WHILE_IT_RUNS.to_owned());
+    }
     let records = cage.limits.iter();
     Ending {
         started: cage.started.map(|at| Time {
@@ -237,6 +253,39 @@ pub(crate) fn ending(
     }
 }
 
+/// The figures of a record, as far as they can be.
+fn bounded(record: &Record, ended: Time) -> Record {
+    let figure = |said: u64| said.min(SAID_MAX);
+    let at = |said: Option<u64>| said.map(|ms| ms.min(ended.ms));
+    Record {
+        end: record.end.clone(),
+        boot_ms: figure(record.boot_ms),
+        memory_peak: figure(record.memory_peak),
+        processes_peak: record.processes_peak,
+        disk_peak: figure(record.disk_peak),
+        outputs_bytes: figure(record.outputs_bytes),
+        read_bytes: figure(record.read_bytes),
+        written_bytes: figure(record.written_bytes),
+        page_faults: figure(record.page_faults),
+        processes_at: at(record.processes_at),
+        disk_at: at(record.disk_at),
+        memory_at: at(record.memory_at),
+        output_at: at(record.output_at),
+        degraded: record
+            .degraded
+            .iter()
+            .take(16)
+            .map(|said| words(said))
+            .collect(),
+    }
+}
+
+/// A text of a record, on one line.
+fn words(said: &str) -> String {
+    let plain = said.chars().filter(|c| !c.is_control());
+    plain.take(WORDS_MAX).collect()
+}
+
 /// Without those of every start.
 fn refused_calls(cage: &Ending, machine: Option<Accelerator>) -> BTreeMap<String, u64> {
     let mut calls = cage.refused_calls.clone();
@@ -258,11 +307,18 @@ pub(crate) const fn is_the_guests(reason: &Reason) -> bool {
     )
 }
 
-/// What was done to the cage comes first; what the program did, the guest knows.
-fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
+/// What was done to the cage comes first; what the program did, the guest knows. One that was told to
+/// end may have used its time to save itself, which the cage cannot see.
+fn reason(spec: &AttemptSpec, cage: &Reason, record: Option<&Record>) -> Reason {
     let engine = |detail: &str| Reason::Engine {
         detail: detail.to_owned(),
     };
+    let itself = record.is_some_and(|record| record.end == End::Exit(CHECKPOINT_EXIT_CODE));
+    if itself && *cage == Reason::Cancelled && !spec.saving.files.is_empty() {
+        return Reason::Exit {
+            code: CHECKPOINT_EXIT_CODE,
+        };
+    }
     let lost = "the guest's host end ended without a word; see the agent's log";
     if matches!(cage, Reason::Signal { .. } | Reason::NoProgram { .. }) {
         return engine(lost);
@@ -283,11 +339,11 @@ fn reason(cage: &Reason, record: Option<&Record>) -> Reason {
             limit: LimitKind::Output,
         },
         Some(End::NoProgram(program)) => Reason::NoProgram {
-            program: program.clone(),
+            program: words(program),
         },
-        Some(End::Failed(detail)) => engine(detail),
+        Some(End::Failed(detail)) => engine(&words(detail)),
         Some(End::Unrestored(detail)) => Reason::Unrestored {
-            detail: detail.clone(),
+            detail: words(detail),
         },
         Some(End::Unknown) | None => engine(lost),
     }
@@ -357,4 +413,110 @@ const fn count(number: u64) -> f64 {
 
 fn seconds(ms: u64) -> f64 {
     count(ms) / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gleaner_model::{JobId, LeaseId, TaskId};
+
+    fn spec(saves: &[&str]) -> AttemptSpec {
+        let attempt = TaskId::new(JobId(1), 0).attempt(1);
+        let mut spec = AttemptSpec::bare(attempt, LeaseId(1), vec!["true".to_owned()]);
+        spec.saving.files = saves.iter().map(|&name| name.to_owned()).collect();
+        spec
+    }
+
+    fn ended(saves: &[&str], cage: Reason, record: Record) -> Ending {
+        let cage = Ending::bare(cage, Time { ms: 5000 });
+        ending(&spec(saves), None, &cage, Some(&Said::Last(record)))
+    }
+
+    fn of(end: End) -> Record {
+        Record {
+            end,
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn who_was_told_to_end_may_have_saved_itself() {
+        let saved = Reason::Exit {
+            code: CHECKPOINT_EXIT_CODE,
+        };
+        let limit = Reason::Limit {
+            limit: LimitKind::Time,
+        };
+        for (saves, cage, code, reason) in [
+            (&["state"][..], Reason::Cancelled, 85, saved),
+            (&["state"], Reason::Cancelled, 0, Reason::Cancelled),
+            (&[], Reason::Cancelled, 85, Reason::Cancelled),
+            (&["state"], limit.clone(), 85, limit),
+        ] {
+            let told = ended(saves, cage, of(End::Exit(code)));
+            assert_eq!(told.reason, reason, "{saves:?} {code}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_saves_that_there_cannot_be_is_told() {
+        let mut spec = spec(&["state"]);
+        let cage = Ending::bare(Reason::Exit { code: 0 }, Time { ms: 5000 });
+        let told = |spec: &AttemptSpec, machine| ending(spec, Some(machine), &cage, None).degraded;
+        assert!(told(&spec, Accelerator::Uml).is_empty());
+        spec.saving.every = Some(Span::seconds(60));
+        assert!(told(&spec, Accelerator::Tcg).is_empty());
+        assert_eq!(told(&spec, Accelerator::Uml), [NOT_WHILE_IT_RUNS]);
+    }
+
+    #[test]
+    fn whatever_a_guest_says_stays_a_figure_and_a_sentence() {
+        let loud = "\u{1b}[2J".repeat(10_000);
+        let all = Record {
+            end: End::Failed(loud.clone()),
+            boot_ms: u64::MAX,
+            memory_peak: u64::MAX,
+            processes_peak: u32::MAX,
+            disk_peak: u64::MAX,
+            outputs_bytes: u64::MAX,
+            read_bytes: u64::MAX,
+            written_bytes: u64::MAX,
+            page_faults: u64::MAX,
+            processes_at: Some(u64::MAX),
+            disk_at: Some(u64::MAX),
+            memory_at: Some(u64::MAX),
+            output_at: Some(u64::MAX),
+            degraded: vec![loud; 20],
+        };
+        let mut cage = Ending::bare(Reason::Exit { code: 0 }, Time { ms: 5000 });
+        cage.started = Some(Time { ms: 1000 });
+        cage.limits = [LimitKind::Memory, LimitKind::Disk, LimitKind::Processes]
+            .map(|limit| LimitRecord {
+                limit,
+                value: 1.0,
+                peak: 0.0,
+                at: None,
+                action: "none".to_owned(),
+            })
+            .to_vec();
+        let told = ending(&spec(&[]), None, &cage, Some(&Said::Last(all)));
+        let used = &told.usage;
+        let figures = [used.memory_peak, used.read_bytes, used.written_bytes];
+        assert!(
+            figures
+                .into_iter()
+                .chain([used.page_faults])
+                .all(|one| one <= SAID_MAX)
+        );
+        assert!(
+            told.limits.iter().all(|one| one.at == Some(cage.ended)),
+            "{told:?}"
+        );
+        assert_eq!(told.started, Some(cage.ended));
+        assert_eq!(told.degraded.len(), 16);
+        let texts = told.degraded.into_iter().chain([told.reason.to_string()]);
+        for text in texts {
+            assert!(text.len() < 2000 && !text.contains('\u{1b}'), "{text}");
+        }
+    }
 }

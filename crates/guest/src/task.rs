@@ -1,5 +1,6 @@
 //! What the guest is asked to do, and what it says became of it. Data only.
 
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,12 @@ pub const RECORD_FILE: &str = "record.json";
 
 /// How the host end exits where the PC has no room for the [`Record`].
 pub const NO_ROOM: u8 = 28;
+
+/// Beginnings of what is said of a guest that was no more, or might as well not have been; what
+/// else an attempt fails by says nothing of what ran it.
+pub const DIED: &str = "the guest's kernel ended by itself";
+/// See [`DIED`].
+pub const SILENT: &str = "the guest was silent";
 
 /// Where a [`Record`] of what was used so far lies while the guest runs: all that is known of one
 /// that is ended from outside.
@@ -139,6 +146,20 @@ pub struct GuestTask {
     /// The guest boots ahead of its task: its program waits for [`BEGIN_FILE`].
     #[serde(default)]
     pub waits: bool,
+}
+
+/// Which names below scratch these patterns mean, at both ends.
+#[must_use]
+pub fn wanted(globs: &[String]) -> GlobSet {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        let path = glob.strip_prefix("./").unwrap_or(glob);
+        // One that is no pattern is refused where the outputs are collected.
+        if let Ok(glob) = GlobBuilder::new(path).literal_separator(true).build() {
+            set.add(glob);
+        }
+    }
+    set.build().unwrap_or_default()
 }
 
 /// What became of a task, in the guest's words.

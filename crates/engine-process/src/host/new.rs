@@ -8,6 +8,7 @@ use gleaner_engine::{AttemptSpec, EngineError, ImageFile};
 use gleaner_model::LeaseId;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,17 +22,21 @@ impl Inner {
         state: &mut State,
     ) -> Result<(Arc<Link>, Bay), EngineError> {
         let job = spec.attempt.task.job;
-        let needs = *self.needs();
+        let guests = (*self.needs(), self.guest_dir());
+        let shows = |linked: &Linked| {
+            let bundle = &linked.link.bundle;
+            (bundle.guest_needs, bundle.guest_dir) == guests
+        };
         let of_job = |linked: &&mut Linked| {
             linked.job == Some(job)
                 && linked.given < GIVEN_MAX
-                && linked.link.bundle.guest_needs == needs
                 && linked.link.bundle.image == spec.image
+                && shows(linked)
         };
         if !self.config.fresh {
             let linked = match state.links.get_mut(&spec.bundle) {
-                Some(linked) => Some(linked),
-                None => state.links.values_mut().find(of_job),
+                Some(linked) if shows(linked) => Some(linked),
+                _ => state.links.values_mut().find(of_job),
             };
             if let Some(linked) = linked {
                 return Ok((Arc::clone(&linked.link), linked.bay()));
@@ -50,6 +55,12 @@ impl Inner {
         let linked = self.listen(Arc::clone(&link), false, state)?;
         linked.job = Some(job);
         Ok((link, linked.bay()))
+    }
+
+    /// Which directory what guests are made of is now.
+    fn guest_dir(&self) -> Option<(u64, u64)> {
+        let data = std::fs::metadata(self.config.guest.as_ref()?).ok()?;
+        Some((data.dev(), data.ino()))
     }
 
     /// What the shim of a new bundle is told.
@@ -87,6 +98,7 @@ impl Inner {
             read_only: self.config.read_only.clone(),
             program: self.config.program.clone(),
             guest: self.config.guest.clone(),
+            guest_dir: self.guest_dir(),
             image: image.cloned(),
             images: self.config.dir.join("images"),
             guest_needs,

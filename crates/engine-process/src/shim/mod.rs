@@ -67,6 +67,9 @@ pub(crate) fn main(dir: &Path) -> ExitCode {
     sys::reset_signals();
     // Our own session: a Ctrl-C that ends the agent must not end us before we could freeze.
     let _leads_already = rustix::process::setsid();
+    // What cages are made of is for everybody in them, and what tasks make is the same on every
+    // node, whatever whoever started the agent lets others read.
+    let _theirs = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // A dozen open files an attempt; a cage's init sets its own bound.
     let mut files = rustix::process::getrlimit(Resource::Nofile);
     files.current = files.maximum;

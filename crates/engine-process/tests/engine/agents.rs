@@ -22,7 +22,23 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a shim is made ahead, for one job only", made_ahead),
     ("shims outlive what they were copied from", nursery_killed),
     ("the host's user id is nobody's", host_uid),
+    ("tasks have a mask of files of their own", strict_mask),
 ];
+
+/// The agent lets nobody else read what it makes, as root does on some PCs.
+fn strict_mask() {
+    let mask = |mode| rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
+    let before = mask(0o077);
+    let dir = tempfile::tempdir().unwrap();
+    let make = |events| engine(&dir.path().join("engine"), &group_parent(), BEAT, events);
+    let bench = Bench::new(dir.path().to_path_buf(), make);
+    let script = "umask; : > file; stat -c %a file; cat /etc/passwd > /dev/null && ls /";
+    let (ending, files) = bench.run(&bench.script(script));
+    rustix::process::umask(before);
+    assert_eq!(ending.reason, Reason::Exit { code: 0 }, "{ending:?}");
+    let said = String::from_utf8(files.unwrap()["stdout"].clone()).unwrap();
+    assert!(said.starts_with("0022\n644\n"), "{said}");
+}
 
 /// How long a shim that has nothing to do is kept.
 const KEEP_IDLE: Duration = Duration::from_secs(5);

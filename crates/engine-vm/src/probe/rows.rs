@@ -79,8 +79,7 @@ fn virtualisation(kvm: Option<&Outcome>) -> Capability {
         }
         Some(Outcome::Absent { why }) => {
             let fix = if Path::new("/dev/kvm").exists() {
-                "install qemu-system-x86 and linux-image-cloud-amd64; let the agent's user into \
-                 the group kvm"
+                "install qemu-system-x86, and let the agent's user into the group kvm"
             } else {
                 TURN_ON
             };

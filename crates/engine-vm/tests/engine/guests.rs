@@ -135,7 +135,7 @@ pub(crate) fn kernels() -> Vec<u32> {
 }
 
 /// Processes of such a command that this process began, by the chain of parents.
-fn called(command: &str) -> Vec<u32> {
+pub(crate) fn called(command: &str) -> Vec<u32> {
     let ours = |pid: u32| {
         let mut at = pid;
         while at > 1 && at != std::process::id() {
@@ -408,11 +408,17 @@ fn trial(_: &Bench, image: &Image) {
     );
 }
 
+/// Also for who lets nobody else read what they make.
 fn same_image(_: &Bench, image: &Image) {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::File(image.dir.join("gleaner-guest"));
-    let again = Image::open_or_build(&dir.path().join("image"), &program);
-    assert_eq!(again.unwrap().manifest, image.manifest);
+    let strict = rustix::fs::Mode::from_raw_mode(0o077);
+    for mask in [None, Some(strict)] {
+        let before = mask.map(rustix::process::umask);
+        let again = Image::open_or_build(&dir.path().join(format!("{mask:?}")), &program);
+        before.map(rustix::process::umask);
+        assert_eq!(again.unwrap().manifest, image.manifest, "{mask:?}");
+    }
 }
 
 fn unsavable(bench: &Bench, _: &Image) {

@@ -9,6 +9,7 @@
 
 mod agents;
 mod ahead;
+mod confined;
 mod files;
 mod guests;
 mod hostile;
@@ -137,7 +138,7 @@ fn main() -> ExitCode {
     for (name, test) in agents::TESTS {
         report.try_one(name, || test(&image, Accelerator::Uml));
     }
-    for (name, test) in hostile::TESTS {
+    for (name, test) in hostile::TESTS.iter().chain(confined::TESTS) {
         report.try_one(name, || test(&image, Accelerator::Uml));
     }
     for (name, test) in ahead::TESTS {
@@ -161,7 +162,8 @@ fn main() -> ExitCode {
         let name = format!("under QEMU: {name}");
         report.try_one(&name, || test(&image, Accelerator::Tcg));
     }
-    for (name, test) in files::UNDER_QEMU_TOO.iter().chain(agents::UNDER_QEMU) {
+    let others = files::UNDER_QEMU_TOO.iter().chain(agents::UNDER_QEMU);
+    for (name, test) in others.chain(confined::UNDER_QEMU) {
         let name = format!("under QEMU: {name}");
         report.try_one(&name, || test(&image, Accelerator::Tcg));
     }

@@ -3,24 +3,25 @@
 use super::channel::Channel;
 use super::{DISK, READ_BYTES};
 use crate::message::{Entry, EntryKind, NAME_MAX_BYTES, ToGuest, ToHost};
-use crate::task::WORK;
+use crate::task::{WORK, wanted};
+use globset::GlobSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Most names that are told; a program that makes more should pack them.
+/// Most names that are told, far more than an attempt may bring home.
 const ENTRIES_MAX: usize = 200_000;
 
 /// The directory of temporary files, which is nobody's output.
 const TEMPORARY: &str = ".tmp";
 
-/// Tells what there is and sends what is asked for, until the host hangs up.
-pub(super) fn serve(channel: &mut Channel) -> io::Result<()> {
+/// Tells what there is of these outputs and sends what is asked for, until the host hangs up.
+pub(super) fn serve(channel: &mut Channel, outputs: &[String]) -> io::Result<()> {
     let top = Path::new(DISK).join(WORK);
     let mut files = Vec::new();
-    for entry in entries(&top) {
+    for entry in entries(&top, &wanted(outputs), ENTRIES_MAX)? {
         files.push(top.join(&entry.path));
         channel.send(&ToHost::Entry(entry))?;
     }
@@ -35,8 +36,9 @@ pub(super) fn serve(channel: &mut Channel) -> io::Result<()> {
     }
 }
 
-/// Everything below `top`, in order of names. Nothing runs any more that could change it.
-fn entries(top: &Path) -> Vec<Entry> {
+/// Everything below `top` that is wanted, in order of names. Nothing runs any more that could change
+/// it. However much else a program leaves; but never a part of what is wanted for the whole.
+fn entries(top: &Path, wanted: &GlobSet, most: usize) -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     let mut left = vec![PathBuf::new()];
     while let Some(dir) = left.pop() {
@@ -65,8 +67,13 @@ fn entries(top: &Path) -> Vec<Entry> {
             } else {
                 EntryKind::File
             };
-            if found.len() >= ENTRIES_MAX {
-                return found;
+            if !wanted.is_match(&path) {
+                continue;
+            }
+            if found.len() >= most {
+                return Err(io::Error::other(format!(
+                    "the outputs are more than {most} files; pack them into an archive"
+                )));
             }
             found.push(Entry {
                 kind,
@@ -82,7 +89,7 @@ fn entries(top: &Path) -> Vec<Entry> {
             .as_bytes()
             .cmp(b.path.as_os_str().as_bytes())
     });
-    found
+    Ok(found)
 }
 
 /// Sends a file from `offset` on; the digest at the end is that of the whole.
@@ -108,6 +115,27 @@ fn content(channel: &mut Channel, path: &Path, offset: u64) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn all(top: &Path, globs: &[&str], most: usize) -> io::Result<Vec<Entry>> {
+        let globs: Vec<String> = globs.iter().map(|glob| (*glob).to_owned()).collect();
+        entries(top, &wanted(&globs), most)
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_an_error_and_others_are_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.txt", "b.txt", "c.txt", "1", "2", "3", "4"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let told = all(dir.path(), &["./*.txt"], 3).unwrap();
+        let names: Vec<_> = told
+            .iter()
+            .map(|entry| entry.path.to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);
+        let error = all(dir.path(), &["*.txt"], 2).unwrap_err().to_string();
+        assert!(error.contains("more than 2 files"), "{error}");
+    }
+
     #[test]
     fn everything_is_told_once_and_in_order() {
         let dir = tempfile::tempdir().unwrap();
@@ -119,7 +147,7 @@ mod tests {
         fs::write(at("a"), "").unwrap();
         fs::hard_link(at("a"), at("z")).unwrap();
         std::os::unix::fs::symlink("/etc", at("b/e")).unwrap();
-        let all = entries(dir.path());
+        let all = all(dir.path(), &["**"], 10).unwrap();
         let told: Vec<_> = all
             .iter()
             .map(|entry| (entry.path.to_str().unwrap(), entry.kind, entry.size))

@@ -92,7 +92,7 @@ fn serve(channel: &mut Channel, wanted: &mounts::Wanted, begun: Instant) -> io::
     }
     let json = serde_json::to_vec(&record)?;
     channel.send(&ToHost::Ended(json))?;
-    list::serve(channel)
+    list::serve(channel, &task.outputs)
 }
 
 /// Starts the program up to its first instruction, and lets it begin when the host says so. Whoever

@@ -3,7 +3,7 @@
 use super::{CGROUP, DISK, ROOT};
 use crate::task::{End, GuestTask, Record, WORK};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mknodat, openat2, statvfs};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,13 +86,18 @@ impl Program {
         self.over
     }
 
-    /// Asks it to end.
+    /// Asks it to end: each process once, since many take a second signal for impatience.
     pub(super) fn stop(&self) {
-        if self.status.is_none() {
-            let _gone = kill_process_group(self.pid, Signal::TERM);
-            for pid in members() {
-                let _gone = rustix::process::kill_process(pid, Signal::TERM);
-            }
+        if self.status.is_some() {
+            return;
+        }
+        let mut all = members();
+        // It enters its group a moment after its start.
+        if !all.contains(&self.pid) {
+            all.push(self.pid);
+        }
+        for pid in all {
+            let _gone = kill_process(pid, Signal::TERM);
         }
     }
 

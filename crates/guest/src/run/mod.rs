@@ -16,8 +16,8 @@ mod stream;
 
 use crate::message::{ToGuest, ToHost, VERSION};
 use crate::task::{
-    BEGIN_FILE, BEGUN_FILE, DISK_DIR, End, GuestTask, NO_ROOM, NOTED_FILE, OUT_DIR, READY_FILE,
-    RECORD_FILE, Record, TASK_FILE,
+    BEGIN_FILE, BEGUN_FILE, DIED, DISK_DIR, End, GuestTask, NO_ROOM, NOTED_FILE, OUT_DIR,
+    READY_FILE, RECORD_FILE, Record, SILENT, TASK_FILE,
 };
 use accelerator::Guest;
 use clock::{Clock, now_ms};
@@ -431,15 +431,13 @@ impl Keeper {
 
     fn died(&mut self) -> io::Error {
         let last = self.guest.last_words();
-        io::Error::other(format!(
-            "the guest's kernel ended by itself; its last words: {last}"
-        ))
+        io::Error::other(format!("{DIED}; its last words: {last}"))
     }
 
     fn silent(&mut self) -> io::Error {
         let last = self.guest.last_words();
         io::Error::other(format!(
-            "the guest was silent for {} s; its last words: {last}",
+            "{SILENT} for {} s; its last words: {last}",
             self.task.silence_seconds
         ))
     }

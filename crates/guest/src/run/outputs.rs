@@ -3,8 +3,8 @@
 //! stays a link, a pipe a pipe, and neither is followed.
 
 use crate::message::{Entry, EntryKind};
-use crate::task::{GuestTask, OUT_DIR};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use crate::task::{GuestTask, OUT_DIR, wanted};
+use globset::GlobSet;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
@@ -45,16 +45,8 @@ impl Outputs {
     }
 
     fn below(top: &Path, globs: &[String]) -> Self {
-        let mut set = GlobSetBuilder::new();
-        for output in globs {
-            let path = output.strip_prefix("./").unwrap_or(output);
-            // One that is no pattern is refused where the outputs are collected.
-            if let Ok(glob) = GlobBuilder::new(path).literal_separator(true).build() {
-                set.add(glob);
-            }
-        }
         Self {
-            wanted: set.build().unwrap_or_default(),
+            wanted: wanted(globs),
             told: 0,
             names: 0,
             bytes: 0,

@@ -30,7 +30,7 @@ pub(super) fn run(json: bool) -> Outcome {
     let program = find_program(&gleaner).map_err(|why| {
         refused(format!(
             "no guest can be made: {why} (guests need erofs-utils and e2fsprogs, and \
-             user-mode-linux, or qemu-system-x86 and linux-image-cloud-amd64, or all)"
+             user-mode-linux or qemu-system-x86, or both)"
         ))
     })?;
     let dir = default_dir();

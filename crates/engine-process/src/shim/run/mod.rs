@@ -323,7 +323,11 @@ impl Run {
         if grace.is_zero() || self.frozen.iter().any(|cause| *cause != Cause::Saved) {
             return self.kill();
         }
-        let _ended = pidfd_send_signal(&cage.pidfd, Signal::TERM);
+        // Asked again, the program is not told again: it may be saving itself, and many take a second
+        // signal for impatience.
+        if self.kill_at.is_none() {
+            let _ended = pidfd_send_signal(&cage.pidfd, Signal::TERM);
+        }
         let at = now + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
     }
