@@ -75,7 +75,7 @@ pub fn trials(config: &VmConfig, image: &Image, earlier: Remembered) -> Vec<Tria
                 accelerator,
                 outcome: try_one(config, image, accelerator),
             };
-            if lasts(&trial.outcome) {
+            if lasts(&trial) {
                 known.trials.push(trial.clone());
                 remember(&cache, &known);
             }
