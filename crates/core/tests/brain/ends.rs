@@ -206,6 +206,31 @@ fn a_lost_attempt_is_ended_by_the_node_that_had_it_and_no_other() {
 }
 
 #[test]
+fn a_late_success_of_a_task_that_has_failed_changes_nothing() {
+    let mut pool = Pool::with_nodes(&[1, 1]);
+    let mut new = job(1, 4);
+    new.retry.attempts = 1;
+    pool.submit(new);
+    pool.step(Event::Gone(NodeId(1)));
+    pool.later(29);
+    pool.step(online(2));
+    pool.later(1);
+    pool.step(Event::Tick);
+    // Node 2 runs one after the other; the task that node 1 had fails there.
+    while pool.task_state(1, 0) != TaskState::Failed {
+        let running = (0..4).find_map(|index| pool.task(1, index).running);
+        let (running, ..) = running.unwrap();
+        let failed = running.task.index == 0;
+        pool.end(2, running, if failed { BAD } else { OK });
+    }
+    assert!(!pool.job(1).state.is_over());
+    let actions = pool.end(1, attempt(1, 0, 1), OK);
+    assert_eq!(rows(&actions), []);
+    assert_eq!(acknowledged(&actions), [attempt(1, 0, 1)]);
+    assert_eq!(pool.task_state(1, 0), TaskState::Failed);
+}
+
+#[test]
 fn a_duplicate_is_acknowledged_and_counted_once() {
     let mut pool = Pool::with_nodes(&[1]);
     let mut new = job(1, 1);

@@ -458,6 +458,15 @@ fn the_sleep_of_a_pc_is_a_pause_and_not_a_loss() {
     assert_eq!(desk.verdict(), Verdict::Pause);
     desk.pass(S(5));
     assert_eq!(desk.verdict(), Verdict::Run);
+    // However briefly tasks may stay frozen: on the way to sleep nothing is given back.
+    let brief = Settings {
+        frozen_max: S(10),
+        ..Settings::default()
+    };
+    let mut desk = Desk::new(2, brief);
+    desk.sees.sleeping = Some(true);
+    desk.pass(S(40));
+    assert_eq!(desk.verdict(), Verdict::Pause);
     // Frozen before the sleep, it has as long as before when it wakes.
     let mut desk = Desk::new(2, Settings::default());
     desk.see(|sees| sees.power = battery(None));
