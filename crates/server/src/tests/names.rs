@@ -42,7 +42,7 @@ async fn a_server_is_believed_by_the_names_of_its_admin_and_no_others() {
 
 /// A PC that was set up anew has the name of the node that it was before, and another number.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_two_nodes_have_is_refused_with_their_numbers() {
+async fn a_name_that_two_nodes_have_is_refused_and_only_admins_steer_either() {
     let pool = TestPool::start().await;
     let (token, mut door) = (pool.node_token(), door(&pool).await);
     for identity in ["before", "anew"] {
@@ -63,6 +63,13 @@ async fn a_name_that_two_nodes_have_is_refused_with_their_numbers() {
     let looked = pool.client.request(Method::GET, "/api/v1/nodes/b12");
     let looked = looked.send().await.unwrap();
     assert_eq!(looked.status(), StatusCode::BAD_REQUEST);
+    // A node is an admin's to steer, whatever it is called.
+    let eva = json!({ "kind": "user", "name": "eva" });
+    let (_, made) = pool.client.post("/api/v1/tokens", &eva).await;
+    let mut eva = pool.client.clone();
+    eva.token = made["secret"].as_str().unwrap_or_default().to_owned();
+    let (status, _) = eva.post("/api/v1/nodes/2/drain", &json!({})).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
     let (status, answer) = pool.client.post("/api/v1/nodes/2/drain", &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     let nodes: Vec<NodeView> = pool.client.get("/api/v1/nodes").await;
