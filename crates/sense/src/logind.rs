@@ -136,7 +136,7 @@ impl Listener<'_> {
         if !self.delay_sleep {
             return;
         }
-        let args = ["sleep", "gleaner", "freezes tasks", "delay"].map(Arg::Text);
+        let args = ["sleep", "gleaner", "saves and freezes tasks", "delay"].map(Arg::Text);
         let asked = self.bus.call(MANAGER, "Inhibit", &args);
         self.hold = asked.ok().and_then(|_| self.bus.descriptor());
     }
