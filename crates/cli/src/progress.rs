@@ -53,7 +53,11 @@ impl JobProgress {
     pub(crate) fn new(shown: Shown) -> Self {
         let way = match shown {
             Shown::Nothing => Way::Silent,
-            Shown::Progress if out::is_watched() => Way::Bar(bar()),
+            Shown::Progress if out::is_watched() => {
+                let bar = bar();
+                bar.enable_steady_tick(TICK);
+                Way::Bar(bar)
+            }
             Shown::Progress => Way::Lines {
                 last: None,
                 state: None,
@@ -138,7 +142,6 @@ fn bar() -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
     }
-    bar.enable_steady_tick(TICK);
     bar
 }
 
@@ -247,7 +250,7 @@ pub(crate) async fn transfer<T>(
     if shown == Shown::Nothing {
         return work.await;
     }
-    let bar = out::is_watched().then(transfer_bar);
+    let bar = out::is_watched().then(bar);
     let started = Instant::now();
     let mut told = started;
     tokio::pin!(work);
@@ -265,20 +268,12 @@ pub(crate) async fn transfer<T>(
             bar.set_length(progress.bytes_total().max(1));
             bar.set_position(progress.bytes_moved());
             bar.set_message(moved_text(verb, progress));
-        } else if told.elapsed() >= LINE_EVERY.max(started.elapsed() / LINE_PART) {
+        } else if told.elapsed() >= line_every(started) {
             told = Instant::now();
             let total = Bytes(progress.bytes_total());
             out::say(format!("{} of {total}", moved_text(verb, progress)));
         }
     }
-}
-
-fn transfer_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}") {
-        bar.set_style(style.progress_chars("━╸ "));
-    }
-    bar
 }
 
 fn moved_text(verb: &str, progress: &Progress) -> String {

@@ -5,7 +5,7 @@
 //! cage, and speaks to `init`. What the guest says is parsed by [`run`] alone, so that whoever
 //! has taken over a guest talks to a process that may do no more than the guest's kernel may.
 //!
-//! [`frame`], [`message`] and [`window`] are pure: bytes in, values out. This crate must not
+//! [`frame`], [`message`], [`outputs`] and [`window`] are pure: bytes in, values out. This crate must not
 //! know engines, jobs or servers; a task comes as a [`task::GuestTask`], and a
 //! [`task::Record`] says what became of it.
 #![warn(missing_docs)]
@@ -13,6 +13,7 @@
 pub mod frame;
 pub mod init;
 pub mod message;
+pub mod outputs;
 pub mod run;
 pub mod task;
 pub mod window;

@@ -1,6 +1,5 @@
 //! What the guest is asked to do, and what it says became of it. Data only.
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,20 +145,6 @@ pub struct GuestTask {
     /// The guest boots ahead of its task: its program waits for [`BEGIN_FILE`].
     #[serde(default)]
     pub waits: bool,
-}
-
-/// Which names below scratch these patterns mean, at both ends.
-#[must_use]
-pub fn wanted(globs: &[String]) -> GlobSet {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        let path = glob.strip_prefix("./").unwrap_or(glob);
-        // One that is no pattern is refused where the outputs are collected.
-        if let Ok(glob) = GlobBuilder::new(path).literal_separator(true).build() {
-            set.add(glob);
-        }
-    }
-    set.build().unwrap_or_default()
 }
 
 /// What became of a task, in the guest's words.

@@ -3,7 +3,8 @@
 use super::channel::Channel;
 use super::{DISK, READ_BYTES};
 use crate::message::{Entry, EntryKind, NAME_MAX_BYTES, ToGuest, ToHost};
-use crate::task::{WORK, wanted};
+use crate::outputs::wanted;
+use crate::task::WORK;
 use globset::GlobSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};

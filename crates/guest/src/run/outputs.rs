@@ -3,7 +3,8 @@
 //! stays a link, a pipe a pipe, and neither is followed.
 
 use crate::message::{Entry, EntryKind};
-use crate::task::{GuestTask, OUT_DIR, wanted};
+use crate::outputs::wanted;
+use crate::task::{GuestTask, OUT_DIR};
 use globset::GlobSet;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::collections::VecDeque;

@@ -7,16 +7,16 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 /// What files of the common compressions begin with.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-
-/// Bytes of a zstd file that are none of its content begin so, but for the low half of the first byte;
-/// their length follows (RFC 8878, 3.1.2). Parallel compressors write them first, and builders put the
-/// lists of layers that are fetched in parts behind.
-const SKIPPED: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
 const OTHERS: [(&[u8], &str); 3] = [
     (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
     (b"BZh", "bzip2"),
     (b"LZIP", "lzip"),
 ];
+
+/// Bytes of a zstd file that are none of its content begin so, but for the low half of the first byte;
+/// their length follows (RFC 8878, 3.1.2). Parallel compressors write them first, and builders put the
+/// lists of layers that are fetched in parts behind.
+const SKIPPED: &[u8] = &[0x50, 0x2a, 0x4d, 0x18];
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
